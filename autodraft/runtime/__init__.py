@@ -1,0 +1,21 @@
+"""The target's weights on a device and the forward pass of any policy over a shared KV cache."""
+
+from autodraft.runtime.backend import KVCache
+from autodraft.runtime.loading import LoadedModel, build_runtime, load_hf_model, load_model
+from autodraft.runtime.plan import DraftPlan
+from autodraft.runtime.rows import Rows
+from autodraft.runtime.spec import SUPPORTED_FAMILIES, ModelSpec
+from autodraft.runtime.transformer import TransformerRuntime
+
+__all__ = [
+    "SUPPORTED_FAMILIES",
+    "DraftPlan",
+    "KVCache",
+    "LoadedModel",
+    "ModelSpec",
+    "Rows",
+    "TransformerRuntime",
+    "build_runtime",
+    "load_hf_model",
+    "load_model",
+]

@@ -1,0 +1,65 @@
+"""What a backend has to provide, and the cache contract. Knows nothing of any implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from autodraft.policy import DraftPolicy
+from autodraft.runtime.plan import DraftPlan
+from autodraft.runtime.rows import Rows
+
+
+class KVCache(Protocol):
+    """Keys and values of one sequence, one static allocation shared by the target and all its drafts.
+
+    Slots below `length` hold the target's verified keys and are written by nobody. Drafts and
+    verification write the slots from `length` on; rollback costs nothing, it is not committing.
+    """
+
+    capacity: int
+    length: int
+
+    def commit(self, slots: Sequence[int]) -> None:
+        """Make the keys in `slots` (ascending, all >= length) the next committed ones."""
+
+    def truncate(self, length: int) -> None:
+        """Forget everything after `length` committed tokens."""
+
+
+class Backend(Protocol):
+    """Compiles policies and runs forward passes on one device; owned by one `TransformerRuntime`."""
+
+    name: str
+    available_bits: tuple[int, ...]
+
+    def new_cache(self, capacity: int) -> KVCache:
+        """An empty cache with room for `capacity` tokens."""
+
+    def compile(self, policy: DraftPolicy) -> DraftPlan:
+        """Pack what the policy needs; segments shared with earlier plans are reused."""
+
+    def forward(
+        self, plan: DraftPlan, cache: KVCache, rows: Rows, *, with_logits: bool = True, taps: Tensor | None = None
+    ) -> Tensor | None:
+        """Run the plan over `rows`, writing their keys and values; float32 logits [n, vocab] unless not wanted.
+
+        `taps`, if given, receives the residual stream before each sub-layer and after the last:
+        float32 [2 * blocks + 1, n, hidden].
+        """
+
+    def draft_chain(
+        self, plan: DraftPlan, cache: KVCache, token: int, num_tokens: int, stop_threshold: float
+    ) -> tuple[list[int], list[float]]:
+        """Greedy chain after `token` (see `TransformerRuntime.draft_chain`), in as few host calls as the backend can."""
+
+
+def check_commit(cache: KVCache, slots: Sequence[int]) -> None:
+    """Raise `ValueError` unless `slots` are ascending and beyond what is committed."""
+    previous = cache.length - 1
+    for slot in slots:
+        if slot <= previous or slot >= cache.capacity:
+            raise ValueError(f"cannot commit slots {list(slots)} after {cache.length} tokens of {cache.capacity}")
+        previous = slot

@@ -1,0 +1,64 @@
+/* Types shared with Python (autodraft/runtime/native_binding.py mirrors them field by field). */
+#ifndef AUTODRAFT_ENGINE_H
+#define AUTODRAFT_ENGINE_H
+#include <stdint.h>
+
+enum { KIND_F32 = 0, KIND_BF16 = 1, KIND_INT8 = 2, KIND_INT4 = 3 };
+
+/* One packed matrix, y[n] = W[n][k] x[k] + bias. Outputs come in panels of 16 (n padded with zeros):
+ *   F32   [n/16][k][16]
+ *   BF16  [n/16][k/2][16][2]
+ *   INT8  [n/16][k/4][16][4], scale [n], sum [n] = 128 * sum of the row
+ *   INT4  [n/16][k/8][16][4] bytes, low nibbles = inputs 0..3, high = 4..7; scale [n/16][k/32][16] */
+typedef struct {
+    int32_t kind, n, k, k_padded;
+    const void *weight;
+    const float *scale;
+    const int32_t *sum;
+    const float *bias;
+} Linear;
+
+typedef struct {
+    int32_t channels;           /* KV heads, or neurons padded to 16 */
+    const int32_t *kv_heads;    /* attention only */
+    Linear in, out;             /* {q,k,v} and {o}; {gate,up} interleaved by panel, or {up}, and {down} */
+} Segment;
+
+typedef struct {
+    int32_t num_attention, num_mlp;
+    const Segment *attention, *mlp;
+} BlockPlan;
+
+typedef struct {
+    const BlockPlan *blocks;
+    Linear head;
+} Plan;
+
+typedef struct {
+    const float *attention_norm, *attention_norm_bias, *query_norm, *key_norm;
+    const float *mlp_norm, *mlp_norm_bias;
+} BlockNorms;
+
+typedef struct {
+    int32_t num_blocks, hidden, num_heads, num_kv_heads, head_dim, vocab;
+    int32_t layer_norm, activation /* 0 silu, 1 relu, 2 gelu */, gated, dtype /* KIND_F32 or KIND_BF16 */;
+    float norm_eps;
+    const void *embedding;      /* [vocab][hidden] in dtype */
+    const void *positions;      /* [positions][hidden] in dtype, or NULL */
+    const float *cosine, *sine; /* [positions][head_dim / 2], or NULL */
+    const BlockNorms *norms;
+    const float *final_norm, *final_norm_bias;
+} Model;
+
+/* Keys [block][kv_head][slots/16][head_dim][16], values [block][kv_head][slots][head_dim], in the model's dtype. */
+typedef struct {
+    void *keys, *values;
+    int32_t slots;
+} Cache;
+
+typedef struct {
+    int32_t n;
+    const int32_t *tokens, *positions, *slots, *prefix_starts, *prefix_lengths, *path_offsets, *path_slots;
+} Rows;
+
+#endif

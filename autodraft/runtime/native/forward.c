@@ -1,0 +1,341 @@
+/* The forward pass of a plan over some rows, and the greedy draft loop. Knows nothing of policies or trees.
+ *
+ * All threads walk through all blocks together; a matrix product is split by output panels, attention by
+ * KV heads. Norms and activation conversions are repeated by every thread in memory of its own, which is
+ * cheaper than a barrier at the few rows that decoding has. */
+#include <stdatomic.h>
+#include <stdlib.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+#include <sched.h>
+
+#include "attention.h"
+#include "linear.h"
+
+typedef struct {
+    float *normed;
+    Activations activations;
+    float *scores;
+} Private;
+
+typedef struct {
+    int rows, keys, threads;
+    size_t width, shared_floats, private_bytes;
+    char *memory;
+    size_t memory_bytes;
+    float *x, *wide, *mixed, *hidden;
+    _Alignas(64) atomic_int arrived;
+    _Alignas(64) atomic_int phase;
+} Workspace;
+
+typedef struct {
+    const Model *m;
+    const Plan *plan;
+    const Cache *cache;
+    const Rows *rows;
+    Workspace *ws;
+    float *logits, *taps;
+    int threads;
+} Call;
+
+Workspace *workspace_new(void) { return (Workspace *)calloc(1, sizeof(Workspace) + 64); }
+void workspace_free(Workspace *ws) {
+    if (ws) free(ws->memory);
+    free(ws);
+}
+
+static size_t round64(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+/* width: the widest activation of the plan, in channels. */
+static int reserve(Workspace *ws, const Model *m, int rows, int keys, int width, int threads) {
+    int group = m->num_heads / m->num_kv_heads;
+    size_t per_row = round64(sizeof(float) * m->hidden) + 3 * round64(sizeof(float) * width);
+    size_t private_bytes = round64(sizeof(float) * rows * m->hidden) + round64(sizeof(float) * (size_t)rows * width) +
+                           round64(sizeof(float) * rows) + round64(sizeof(int32_t) * (size_t)rows * (width / 32 + 1)) +
+                           round64(sizeof(float) * (size_t)group * (keys + 48));
+    size_t bytes = per_row * rows + private_bytes * threads + 4096;
+    if (bytes > ws->memory_bytes) {
+        free(ws->memory);
+        ws->memory_bytes = 0;
+        ws->memory = (char *)aligned_alloc(64, round64(bytes + bytes / 4));
+        if (!ws->memory) return -1;
+        ws->memory_bytes = round64(bytes + bytes / 4);
+    }
+    char *p = ws->memory;
+    ws->x = (float *)p, p += round64(sizeof(float) * m->hidden) * rows;
+    ws->wide = (float *)p, p += round64(sizeof(float) * width) * rows;
+    ws->mixed = (float *)p, p += round64(sizeof(float) * width) * rows;
+    ws->hidden = (float *)p, p += round64(sizeof(float) * width) * rows;
+    ws->shared_floats = (size_t)(p - ws->memory);
+    ws->rows = rows, ws->keys = keys, ws->width = width, ws->private_bytes = private_bytes, ws->threads = threads;
+    return 0;
+}
+
+static Private private_of(Workspace *ws, const Model *m, int thread) {
+    char *p = ws->memory + ws->shared_floats + ws->private_bytes * thread;
+    Private mine;
+    mine.normed = (float *)p, p += round64(sizeof(float) * (size_t)ws->rows * m->hidden);
+    mine.activations.data = p, p += round64(sizeof(float) * (size_t)ws->rows * ws->width);
+    mine.activations.scales = (float *)p, p += round64(sizeof(float) * ws->rows);
+    mine.activations.group_sums = (int32_t *)p, p += round64(sizeof(int32_t) * (size_t)ws->rows * (ws->width / 32 + 1));
+    mine.scores = (float *)p;
+    return mine;
+}
+
+static void barrier(Workspace *ws, int threads) {
+    if (threads == 1) return;
+    int phase = atomic_load_explicit(&ws->phase, memory_order_acquire);
+    if (atomic_fetch_add_explicit(&ws->arrived, 1, memory_order_acq_rel) == threads - 1) {
+        atomic_store_explicit(&ws->arrived, 0, memory_order_relaxed);
+        atomic_store_explicit(&ws->phase, phase + 1, memory_order_release);
+        return;
+    }
+    for (int spins = 0; atomic_load_explicit(&ws->phase, memory_order_acquire) == phase; spins++) {
+#ifdef __AVX512F__
+        _mm_pause();
+#endif
+        if (spins > 4000) sched_yield(); /* somebody else has our partner's core */
+    }
+}
+
+static void share(int count, int thread, int threads, int *first, int *last) {
+    *first = (int)((int64_t)count * thread / threads);
+    *last = (int)((int64_t)count * (thread + 1) / threads);
+}
+
+static void norm_row(const Model *m, const float *x, const float *weight, const float *bias, int n, float *y) {
+    f32x16 sum = splat(0), squares = splat(0);
+    for (int i = 0; i < n; i += LANES) {
+        f32x16 v = load(x + i);
+        sum += v;
+        squares += v * v;
+    }
+    float mean = 0;
+    if (m->layer_norm) { /* second pass over the centred values, as precise as PyTorch's */
+        mean = lane_sum(sum) / n;
+        squares = splat(0);
+        for (int i = 0; i < n; i += LANES) {
+            f32x16 v = load(x + i) - splat(mean);
+            squares += v * v;
+        }
+    }
+    f32x16 inverse = splat(1.0f / sqrtf(lane_sum(squares) / n + m->norm_eps));
+    for (int i = 0; i < n; i += LANES) {
+        f32x16 v = (load(x + i) - splat(mean)) * inverse * load(weight + i);
+        store(y + i, bias ? v + load(bias + i) : v);
+    }
+}
+
+static void norm_rows(const Call *c, const float *weight, const float *bias, Private *mine) {
+    int n = c->m->hidden;
+    for (int r = 0; r < c->rows->n; r++) norm_row(c->m, c->ws->x + (size_t)r * n, weight, bias, n, mine->normed + (size_t)r * n);
+}
+
+static void product(const Call *c, const Linear *w, const float *x, int stride, float *y, int y_stride, int add, int thread,
+                    Private *mine) {
+    int first, last;
+    share((w->n + LANES - 1) / LANES, thread, c->threads, &first, &last);
+    prepare(w, x, c->rows->n, stride, &mine->activations);
+    multiply(w, first, last, &mine->activations, c->rows->n, y, y_stride, add);
+}
+
+static void rotate(const Model *m, float *x, int position) {
+    if (!m->cosine) return;
+    int half = m->head_dim / 2;
+    const float *cosine = m->cosine + (size_t)position * half, *sine = m->sine + (size_t)position * half;
+    for (int i = 0; i < half; i++) {
+        float a = x[i], b = x[i + half];
+        x[i] = a * cosine[i] - b * sine[i];
+        x[i + half] = b * cosine[i] + a * sine[i];
+    }
+}
+
+static void write_cache(const Call *c, int block, int head, int slot, const float *key, const float *value) {
+    const Model *m = c->m;
+    size_t slots = c->cache->slots, base = ((size_t)block * m->num_kv_heads + head) * slots * m->head_dim;
+    size_t k = base + (size_t)(slot / LANES) * m->head_dim * LANES + slot % LANES, v = base + (size_t)slot * m->head_dim;
+    for (int d = 0; d < m->head_dim; d++) {
+        if (m->dtype == KIND_BF16) {
+            ((uint16_t *)c->cache->keys)[k + (size_t)d * LANES] = float_to_bf16(key[d]);
+            ((uint16_t *)c->cache->values)[v + d] = float_to_bf16(value[d]);
+        } else {
+            ((float *)c->cache->keys)[k + (size_t)d * LANES] = key[d];
+            ((float *)c->cache->values)[v + d] = value[d];
+        }
+    }
+}
+
+/* Norms, rotation and caching of one (row, head); `local` counts the segment's own heads. */
+static void place_head(const Call *c, int block, const Segment *s, int row, int local) {
+    const Model *m = c->m;
+    const BlockNorms *norms = m->norms + block;
+    int group = m->num_heads / m->num_kv_heads, dim = m->head_dim, position = c->rows->positions[row];
+    float *qkv = c->ws->wide + (size_t)row * c->ws->width;
+    float *q = qkv + (size_t)local * group * dim, *k = qkv + (size_t)(s->channels * group + local) * dim;
+    float *v = k + (size_t)s->channels * dim, scale = 1.0f / sqrtf((float)dim);
+    for (int g = 0; g < group; g++) {
+        float *head = q + (size_t)g * dim;
+        if (norms->query_norm) norm_row(m, head, norms->query_norm, 0, dim, head);
+        rotate(m, head, position);
+        for (int d = 0; d < dim; d++) head[d] *= scale;
+    }
+    if (norms->key_norm) norm_row(m, k, norms->key_norm, 0, dim, k);
+    rotate(m, k, position);
+    write_cache(c, block, s->kv_heads[local], c->rows->slots[row], k, v);
+}
+
+static void attend_head(const Call *c, int block, const Segment *s, int row, int local, Private *mine) {
+    const Model *m = c->m;
+    const Rows *rows = c->rows;
+    int group = m->num_heads / m->num_kv_heads, dim = m->head_dim, size = m->dtype == KIND_BF16 ? 2 : 4;
+    size_t base = ((size_t)block * m->num_kv_heads + s->kv_heads[local]) * c->cache->slots * dim * size;
+    const float *q = c->ws->wide + (size_t)row * c->ws->width + (size_t)local * group * dim;
+    attend(q, group, (char *)c->cache->keys + base, (char *)c->cache->values + base, m->dtype, dim, rows->prefix_starts[row],
+           rows->prefix_lengths[row], rows->path_slots + rows->path_offsets[row], rows->path_offsets[row + 1] - rows->path_offsets[row],
+           mine->scores, c->ws->keys + 48, c->ws->mixed + (size_t)row * c->ws->width + (size_t)local * group * dim);
+}
+
+static void attention(const Call *c, int block, int thread, Private *mine) {
+    const BlockPlan *plan = c->plan->blocks + block;
+    const BlockNorms *norms = c->m->norms + block;
+    Workspace *ws = c->ws;
+    int n = c->rows->n, first, last;
+    for (int i = 0; i < plan->num_attention; i++) {
+        const Segment *s = plan->attention + i;
+        norm_rows(c, norms->attention_norm, norms->attention_norm_bias, mine);
+        product(c, &s->in, mine->normed, c->m->hidden, ws->wide, ws->width, 0, thread, mine);
+        barrier(ws, c->threads);
+        int by_head = s->channels % c->threads == 0; /* then a thread reads only the keys it wrote */
+        share(by_head ? s->channels : s->channels * n, thread, c->threads, &first, &last);
+        for (int item = by_head ? first * n : first; item < (by_head ? last * n : last); item++)
+            place_head(c, block, s, item % n, item / n);
+        if (!by_head) barrier(ws, c->threads);
+        for (int item = by_head ? first * n : first; item < (by_head ? last * n : last); item++)
+            attend_head(c, block, s, item % n, item / n, mine);
+        barrier(ws, c->threads);
+        product(c, &s->out, ws->mixed, ws->width, ws->x, c->m->hidden, 1, thread, mine);
+        barrier(ws, c->threads);
+    }
+}
+
+static f32x16 activate(const Model *m, f32x16 v) {
+    if (m->activation == 1) return max16(v, splat(0));
+    if (m->activation == 0) return v / (splat(1.0f) + exp16(-v));
+    for (int i = 0; i < LANES; i++) v[i] = 0.5f * v[i] * (1.0f + erff(v[i] * 0.70710678f));
+    return v;
+}
+
+static void mlp(const Call *c, int block, int thread, Private *mine) {
+    const BlockPlan *plan = c->plan->blocks + block;
+    const BlockNorms *norms = c->m->norms + block;
+    const Model *m = c->m;
+    Workspace *ws = c->ws;
+    int first, last, wide = m->gated ? 2 : 1;
+    for (int i = 0; i < plan->num_mlp; i++) {
+        const Segment *s = plan->mlp + i;
+        norm_rows(c, norms->mlp_norm, norms->mlp_norm_bias, mine);
+        share(s->channels / LANES, thread, c->threads, &first, &last);
+        prepare(&s->in, mine->normed, c->rows->n, m->hidden, &mine->activations);
+        multiply(&s->in, first * wide, last * wide, &mine->activations, c->rows->n, ws->wide, ws->width, 0);
+        for (int r = 0; r < c->rows->n; r++) {
+            const float *in = ws->wide + (size_t)r * ws->width;
+            float *hidden = ws->hidden + (size_t)r * ws->width;
+            for (int panel = first; panel < last; panel++) {
+                f32x16 v = activate(m, load(in + (size_t)panel * wide * LANES));
+                store(hidden + (size_t)panel * LANES, m->gated ? v * load(in + (size_t)(panel * 2 + 1) * LANES) : v);
+            }
+        }
+        barrier(ws, c->threads);
+        product(c, &s->out, ws->hidden, ws->width, ws->x, m->hidden, 1, thread, mine);
+        barrier(ws, c->threads);
+    }
+}
+
+static void embed(const Call *c, int thread) {
+    const Model *m = c->m;
+    int first, last, n = m->hidden;
+    share(c->rows->n * (n / LANES), thread, c->threads, &first, &last);
+    for (int item = first; item < last; item++) {
+        int row = item / (n / LANES), at = item % (n / LANES) * LANES;
+        size_t token = (size_t)c->rows->tokens[row] * n + at, position = (size_t)c->rows->positions[row] * n + at;
+        int half = m->dtype == KIND_BF16;
+        f32x16 v = half ? load_bf16((const uint16_t *)m->embedding + token) : load((const float *)m->embedding + token);
+        if (m->positions) v += half ? load_bf16((const uint16_t *)m->positions + position) : load((const float *)m->positions + position);
+        store(c->ws->x + (size_t)row * n + at, v);
+    }
+}
+
+static void tap(const Call *c, int sub_layer, int thread) {
+    if (!c->taps || thread) return;
+    size_t count = (size_t)c->rows->n * c->m->hidden;
+    memcpy(c->taps + count * sub_layer, c->ws->x, sizeof(float) * count);
+}
+
+static void run(const Call *c, int thread) {
+    Private mine = private_of(c->ws, c->m, thread);
+    const Model *m = c->m;
+    embed(c, thread);
+    barrier(c->ws, c->threads);
+    for (int block = 0; block < m->num_blocks; block++) {
+        tap(c, 2 * block, thread);
+        if (c->taps) barrier(c->ws, c->threads);
+        attention(c, block, thread, &mine);
+        tap(c, 2 * block + 1, thread);
+        if (c->taps) barrier(c->ws, c->threads);
+        mlp(c, block, thread, &mine);
+    }
+    tap(c, 2 * m->num_blocks, thread);
+    if (!c->logits) return;
+    norm_rows(c, m->final_norm, m->final_norm_bias, &mine);
+    product(c, &c->plan->head, mine.normed, m->hidden, c->logits, (m->vocab + LANES - 1) / LANES * LANES, 0, thread, &mine);
+}
+
+/* logits: [n][vocab padded to 16] or NULL; taps: [2 * blocks + 1][n][hidden] or NULL. Returns 0, or -1 without memory. */
+int forward(const Model *m, const Plan *plan, const Cache *cache, const Rows *rows, Workspace *ws, int width, int keys,
+            int threads, float *logits, float *taps) {
+    if (reserve(ws, m, rows->n, keys, width, threads)) return -1;
+    Call call = {m, plan, cache, rows, ws, logits, taps, 1};
+#ifdef _OPENMP
+    if (threads > 1) {
+#pragma omp parallel num_threads(threads)
+        {
+            Call mine = call;
+            mine.threads = omp_get_num_threads(); /* may be fewer than asked for */
+            run(&mine, omp_get_thread_num());
+        }
+        return 0;
+    }
+#endif
+    run(&call, 0);
+    return 0;
+}
+
+static int argmax(const float *logits, int n, float *probability) {
+    f32x16 highest = splat(-INFINITY), sum = splat(0);
+    int i = 0, best = 0;
+    for (; i + LANES <= n; i += LANES) highest = max16(highest, load(logits + i));
+    float top = lane_max(highest);
+    for (; i < n; i++) top = logits[i] > top ? logits[i] : top;
+    while (best < n - 1 && logits[best] != top) best++;
+    for (i = 0; i + LANES <= n; i += LANES) sum += exp16(load(logits + i) - splat(top));
+    float total = lane_sum(sum);
+    for (; i < n; i++) total += expf(logits[i] - top);
+    *probability = 1.0f / total;
+    return best;
+}
+
+/* Greedy chain of up to `count` tokens after `token`, which goes to slot and position `length`. Stops after a token
+ * whose probability is below `threshold`. Returns the number drafted, or -1 without memory. */
+int draft_chain(const Model *m, const Plan *plan, const Cache *cache, Workspace *ws, int width, int threads, int token,
+                int length, int count, float threshold, float *logits, int32_t *tokens, float *probabilities) {
+    int32_t zero = 0, offsets[2] = {0, 1};
+    for (int i = 0; i < count; i++) {
+        int32_t slot = length + i;
+        Rows rows = {1, &token, &slot, &slot, &zero, &slot, offsets, &slot};
+        if (forward(m, plan, cache, &rows, ws, width, slot + 1, threads, logits, 0)) return -1;
+        token = tokens[i] = argmax(logits, m->vocab, probabilities + i);
+        if (probabilities[i] < threshold) return i + 1;
+    }
+    return count;
+}

@@ -1,0 +1,226 @@
+/* Packed matrix products for a handful of rows. Knows nothing of transformers.
+ *
+ * Each output element is one chain of multiply-adds over the inputs in ascending order, whatever the
+ * number of rows in the call and however they are blocked: a row's result is bitwise independent of the
+ * others. This is what makes verification reproduce autoregressive decoding exactly. */
+#include "linear.h"
+
+#define MAX_ROWS 8
+#define UNROLL _Pragma("GCC unroll 8")
+
+/* ---------------------------------------------------------------- activations */
+
+static void quantize_row(const float *x, int k, int k_padded, int with_groups, int8_t *q, float *scale, int32_t *group_sums) {
+    float highest = 0;
+    f32x16 highest16 = splat(0);
+    int i = 0;
+    for (; i + LANES <= k; i += LANES) {
+        f32x16 v = load(x + i);
+        highest16 = max16(highest16, max16(v, -v));
+    }
+    highest = lane_max(highest16);
+    for (; i < k; i++) highest = fabsf(x[i]) > highest ? fabsf(x[i]) : highest;
+    float inverse = highest > 0 ? 127.0f / highest : 0.0f;
+    *scale = highest / 127.0f;
+    for (i = 0; i < k; i++) q[i] = (int8_t)(int32_t)(x[i] * inverse + (x[i] >= 0 ? 0.5f : -0.5f));
+    for (; i < k_padded; i++) q[i] = 0;
+    if (with_groups)
+        for (int g = 0; g < k_padded / 32; g++) {
+            int32_t sum = 0;
+            for (i = 0; i < 32; i++) sum += q[g * 32 + i];
+            group_sums[g] = sum;
+        }
+}
+
+void prepare(const Linear *w, const float *x, int rows, int stride, Activations *a) {
+    int k = w->k, kp = w->k_padded;
+    a->stride = kp;
+    for (int r = 0; r < rows; r++) {
+        const float *src = x + (size_t)r * stride;
+        if (w->kind == KIND_BF16) {
+            uint16_t *dst = (uint16_t *)a->data + (size_t)r * kp;
+            int i = 0;
+            for (; i + LANES <= k; i += LANES) store_bf16(dst + i, load(src + i));
+            for (; i < k; i++) dst[i] = float_to_bf16(src[i]);
+            for (; i < kp; i++) dst[i] = 0;
+        } else if (w->kind == KIND_F32) {
+            memcpy((float *)a->data + (size_t)r * kp, src, sizeof(float) * k);
+        } else {
+            quantize_row(src, k, kp, w->kind == KIND_INT4, (int8_t *)a->data + (size_t)r * kp, a->scales + r,
+                         a->group_sums + (size_t)r * (kp / 32));
+            if (w->kind == KIND_INT8) { /* the kernel wants unsigned activations; `sum` takes the 128 back */
+                uint8_t *dst = (uint8_t *)a->data + (size_t)r * kp;
+                for (int i = 0; i < kp; i++) dst[i] ^= 0x80;
+            }
+        }
+    }
+}
+
+/* ---------------------------------------------------------------- kernels: ROWS rows, PANELS panels of 16 outputs */
+
+INLINE void finish(const Linear *w, int panel, f32x16 v, float *y, int add) {
+    int first = panel * LANES;
+    if (w->bias) v += load(w->bias + first);
+    float *dst = y + first;
+    if (add) v += load(dst);
+    store(dst, v);
+}
+
+INLINE void kernel_f32(const Linear *w, int panel, const Activations *a, int row, float *y, int stride, int add,
+                       const int ROWS, const int PANELS) {
+    const int k = w->k;
+    const float *x = (const float *)a->data + (size_t)row * a->stride;
+    const float *wp = (const float *)w->weight + (size_t)panel * k * LANES;
+    f32x16 acc[MAX_ROWS][4];
+    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = splat(0);
+    for (int i = 0; i < k; i++) {
+        f32x16 wv[4];
+        UNROLL for (int p = 0; p < PANELS; p++) wv[p] = load(wp + ((size_t)p * k + i) * LANES);
+        UNROLL for (int r = 0; r < ROWS; r++) {
+            f32x16 xv = splat(x[(size_t)r * a->stride + i]);
+            UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] += xv * wv[p];
+        }
+    }
+    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++)
+        finish(w, panel + p, acc[r][p], y + (size_t)(row + r) * stride, add);
+}
+
+INLINE void kernel_bf16(const Linear *w, int panel, const Activations *a, int row, float *y, int stride, int add,
+                        const int ROWS, const int PANELS) {
+    const int pairs = w->k_padded / 2;
+    const uint16_t *x = (const uint16_t *)a->data + (size_t)row * a->stride;
+    const uint16_t *wp = (const uint16_t *)w->weight + (size_t)panel * pairs * 32;
+    f32x16 acc[MAX_ROWS][4];
+    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = splat(0);
+    for (int i = 0; i < pairs; i++) {
+#ifdef __AVX512BF16__
+        __m512bh wv[4];
+        UNROLL for (int p = 0; p < PANELS; p++) wv[p] = (__m512bh)_mm512_loadu_si512(wp + ((size_t)p * pairs + i) * 32);
+        UNROLL for (int r = 0; r < ROWS; r++) {
+            int32_t pair;
+            memcpy(&pair, x + (size_t)r * a->stride + 2 * i, 4);
+            __m512bh xv = (__m512bh)_mm512_set1_epi32(pair);
+            UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = (f32x16)_mm512_dpbf16_ps((__m512)acc[r][p], wv[p], xv);
+        }
+#else
+        UNROLL for (int p = 0; p < PANELS; p++) {
+            u32x16 both;
+            memcpy(&both, wp + ((size_t)p * pairs + i) * 32, sizeof both);
+            f32x16 even = (f32x16)(both << 16), odd = (f32x16)(both & 0xffff0000u);
+            UNROLL for (int r = 0; r < ROWS; r++) {
+                acc[r][p] += splat(bf16_to_float(x[(size_t)r * a->stride + 2 * i])) * even;
+                acc[r][p] += splat(bf16_to_float(x[(size_t)r * a->stride + 2 * i + 1])) * odd;
+            }
+        }
+#endif
+    }
+    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++)
+        finish(w, panel + p, acc[r][p], y + (size_t)(row + r) * stride, add);
+}
+
+/* acc += unsigned bytes * signed bytes, four at a time in each of 16 lanes. */
+INLINE i32x16 dot4(i32x16 acc, i32x16 unsigned4, i32x16 signed4) {
+#ifdef __AVX512VNNI__
+    return (i32x16)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)unsigned4, (__m512i)signed4);
+#else
+    for (int byte = 0; byte < 4; byte++) {
+        i32x16 u = (unsigned4 >> (8 * byte)) & 0xff;
+        i32x16 s = (signed4 << (24 - 8 * byte)) >> 24;
+        acc += u * s;
+    }
+    return acc;
+#endif
+}
+INLINE i32x16 splat_i32(int32_t x) { return (i32x16){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
+INLINE i32x16 load_i32(const void *p) { i32x16 v; memcpy(&v, p, sizeof v); return v; }
+
+INLINE void kernel_int8(const Linear *w, int panel, const Activations *a, int row, float *y, int stride, int add,
+                        const int ROWS, const int PANELS) {
+    const int quads = w->k_padded / 4;
+    const uint8_t *x = (const uint8_t *)a->data + (size_t)row * a->stride;
+    const int8_t *wp = (const int8_t *)w->weight + (size_t)panel * quads * 64;
+    i32x16 acc[MAX_ROWS][4];
+    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = splat_i32(0);
+    for (int i = 0; i < quads; i++) {
+        i32x16 wv[4];
+        UNROLL for (int p = 0; p < PANELS; p++) wv[p] = load_i32(wp + ((size_t)p * quads + i) * 64);
+        UNROLL for (int r = 0; r < ROWS; r++) {
+            int32_t quad;
+            memcpy(&quad, x + (size_t)r * a->stride + 4 * i, 4);
+            i32x16 xv = splat_i32(quad);
+            UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = dot4(acc[r][p], xv, wv[p]);
+        }
+    }
+    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++) {
+        i32x16 exact = acc[r][p] - load_i32(w->sum + (panel + p) * LANES);
+        f32x16 v = __builtin_convertvector(exact, f32x16) * load(w->scale + (panel + p) * LANES) * splat(a->scales[row + r]);
+        finish(w, panel + p, v, y + (size_t)(row + r) * stride, add);
+    }
+}
+
+INLINE void kernel_int4(const Linear *w, int panel, const Activations *a, int row, float *y, int stride, int add,
+                        const int ROWS, const int PANELS) {
+    const int groups = w->k_padded / 32;
+    const int8_t *x = (const int8_t *)a->data + (size_t)row * a->stride;
+    const uint8_t *wp = (const uint8_t *)w->weight + (size_t)panel * groups * 256;
+    f32x16 total[MAX_ROWS][4];
+    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++) total[r][p] = splat(0);
+    for (int g = 0; g < groups; g++) {
+        i32x16 acc[MAX_ROWS][4];
+        UNROLL for (int r = 0; r < ROWS; r++) {
+            i32x16 start = splat_i32(-8 * a->group_sums[(size_t)(row + r) * groups + g]);
+            UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = start;
+        }
+        UNROLL for (int i = 0; i < 4; i++) {
+            i32x16 low[4], high[4];
+            UNROLL for (int p = 0; p < PANELS; p++) {
+                i32x16 both = load_i32(wp + (((size_t)p * groups + g) * 4 + i) * 64);
+                low[p] = both & 0x0f0f0f0f;
+                high[p] = (both >> 4) & 0x0f0f0f0f;
+            }
+            UNROLL for (int r = 0; r < ROWS; r++) {
+                int32_t quads[2];
+                memcpy(quads, x + (size_t)r * a->stride + 32 * g + 8 * i, 8);
+                UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = dot4(acc[r][p], low[p], splat_i32(quads[0]));
+                UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = dot4(acc[r][p], high[p], splat_i32(quads[1]));
+            }
+        }
+        UNROLL for (int p = 0; p < PANELS; p++) {
+            f32x16 scale = load(w->scale + ((size_t)(panel + p) * groups + g) * LANES);
+            UNROLL for (int r = 0; r < ROWS; r++) total[r][p] += __builtin_convertvector(acc[r][p], f32x16) * scale;
+        }
+    }
+    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++)
+        finish(w, panel + p, total[r][p] * splat(a->scales[row + r]), y + (size_t)(row + r) * stride, add);
+}
+
+/* ---------------------------------------------------------------- dispatch */
+
+#define PANEL_LOOP(KERNEL, ROWS, PANELS)                                                                       \
+    static __attribute__((noinline)) void KERNEL##_##ROWS(const Linear *w, int first, int last, const Activations *a, \
+                                                          int row, float *y, int stride, int add) {          \
+        int panel = first;                                                                                    \
+        for (; panel + PANELS <= last; panel += PANELS) KERNEL(w, panel, a, row, y, stride, add, ROWS, PANELS); \
+        for (; panel < last; panel++) KERNEL(w, panel, a, row, y, stride, add, ROWS, 1);                      \
+    }
+#define ALL_ROWS(KERNEL)                                                                                       \
+    PANEL_LOOP(KERNEL, 1, 4) PANEL_LOOP(KERNEL, 2, 4) PANEL_LOOP(KERNEL, 3, 4) PANEL_LOOP(KERNEL, 4, 4)        \
+    PANEL_LOOP(KERNEL, 5, 2) PANEL_LOOP(KERNEL, 6, 2) PANEL_LOOP(KERNEL, 7, 2) PANEL_LOOP(KERNEL, 8, 2)        \
+    static void (*const KERNEL##_table[])(const Linear *, int, int, const Activations *, int, float *, int, int) = {  \
+        0, KERNEL##_1, KERNEL##_2, KERNEL##_3, KERNEL##_4, KERNEL##_5, KERNEL##_6, KERNEL##_7, KERNEL##_8};
+ALL_ROWS(kernel_f32)
+ALL_ROWS(kernel_bf16)
+ALL_ROWS(kernel_int8)
+ALL_ROWS(kernel_int4)
+
+void multiply(const Linear *w, int first, int last, const Activations *a, int rows, float *y, int stride, int add) {
+    for (int row = 0; row < rows; row += MAX_ROWS) {
+        int count = rows - row < MAX_ROWS ? rows - row : MAX_ROWS;
+        switch (w->kind) {
+        case KIND_F32: kernel_f32_table[count](w, first, last, a, row, y, stride, add); break;
+        case KIND_BF16: kernel_bf16_table[count](w, first, last, a, row, y, stride, add); break;
+        case KIND_INT8: kernel_int8_table[count](w, first, last, a, row, y, stride, add); break;
+        default: kernel_int4_table[count](w, first, last, a, row, y, stride, add); break;
+        }
+    }
+}

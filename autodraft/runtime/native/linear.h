@@ -1,0 +1,20 @@
+#ifndef AUTODRAFT_LINEAR_H
+#define AUTODRAFT_LINEAR_H
+#include "engine.h"
+#include "vec.h"
+
+/* Rows in the form a kernel wants; buffers belong to the caller. */
+typedef struct {
+    void *data;          /* [rows][k_padded] in float, bf16 or bytes */
+    int stride;
+    float *scales;       /* [rows], low bits only */
+    int32_t *group_sums; /* [rows][k_padded / 32], 4 bits only */
+} Activations;
+
+/* Convert `rows` rows of x (stride floats apart) for the kernel of `w`. */
+void prepare(const Linear *w, const float *x, int rows, int stride, Activations *a);
+
+/* y[row][16 * first .. 16 * last) = or += W x (+ bias); y has room for whole panels. */
+void multiply(const Linear *w, int first, int last, const Activations *a, int rows, float *y, int stride, int add);
+
+#endif

@@ -1,0 +1,84 @@
+/* Sixteen floats at a time, in portable vector extensions; intrinsics only where the compiler cannot find them.
+ * Every function here treats its lanes alike and independently, so results do not depend on what stands beside. */
+#ifndef AUTODRAFT_VEC_H
+#define AUTODRAFT_VEC_H
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
+#define LANES 16
+#define INLINE static inline __attribute__((always_inline))
+typedef float f32x16 __attribute__((vector_size(64)));
+typedef int32_t i32x16 __attribute__((vector_size(64)));
+typedef uint32_t u32x16 __attribute__((vector_size(64)));
+typedef uint16_t u16x16 __attribute__((vector_size(32)));
+
+INLINE f32x16 splat(float x) { return (f32x16){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
+INLINE f32x16 load(const float *p) { f32x16 v; memcpy(&v, p, sizeof v); return v; }
+INLINE void store(float *p, f32x16 v) { memcpy(p, &v, sizeof v); }
+
+INLINE float bf16_to_float(uint16_t x) {
+    uint32_t bits = (uint32_t)x << 16;
+    float y;
+    memcpy(&y, &bits, 4);
+    return y;
+}
+INLINE uint16_t float_to_bf16(float x) { /* round to nearest even; NaN stays NaN */
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return (uint16_t)((bits >> 16) | 0x40);
+    return (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+INLINE f32x16 load_bf16(const uint16_t *p) {
+    u16x16 h;
+    memcpy(&h, p, sizeof h);
+    return (f32x16)(__builtin_convertvector(h, u32x16) << 16);
+}
+INLINE void store_bf16(uint16_t *p, f32x16 v) {
+    u32x16 bits = (u32x16)v;
+    bits = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    u16x16 h = __builtin_convertvector(bits, u16x16);
+    memcpy(p, &h, sizeof h);
+}
+
+INLINE f32x16 select16(i32x16 mask, f32x16 a, f32x16 b) { return (f32x16)((mask & (i32x16)a) | (~mask & (i32x16)b)); }
+INLINE f32x16 max16(f32x16 a, f32x16 b) { return select16(a > b, a, b); }
+
+/* Sum and maximum over lanes, in a fixed order. */
+INLINE float lane_sum(f32x16 v) {
+    float s = 0;
+    for (int i = 0; i < LANES; i++) s += v[i];
+    return s;
+}
+INLINE float lane_max(f32x16 v) {
+    float m = v[0];
+    for (int i = 1; i < LANES; i++) m = v[i] > m ? v[i] : m;
+    return m;
+}
+
+/* exp to about 2 ulp (Cody-Waite reduction, degree 6); exp(-inf) = 0, saturates at +88. */
+INLINE f32x16 exp16(f32x16 x) {
+    i32x16 underflow = x < splat(-87.0f);
+    x = select16(x > splat(88.0f), splat(88.0f), x);
+    x = select16(underflow, splat(0.0f), x);
+    f32x16 n = x * splat(1.44269504f) + splat(12582912.0f);
+    i32x16 exponent = (i32x16)n - (i32x16)splat(12582912.0f);
+    n = n - splat(12582912.0f);
+    f32x16 r = x - n * splat(0.693359375f);
+    r = r + n * splat(2.12194440e-4f);
+    f32x16 p = splat(1.9875691500e-4f);
+    p = p * r + splat(1.3981999507e-3f);
+    p = p * r + splat(8.3334519073e-3f);
+    p = p * r + splat(4.1665795894e-2f);
+    p = p * r + splat(1.6666665459e-1f);
+    p = p * r + splat(5.0000001201e-1f);
+    p = p * r * r + r + splat(1.0f);
+    f32x16 scale = (f32x16)((exponent + 127) << 23);
+    f32x16 y = p * scale;
+    return select16(underflow, splat(0.0f), y);
+}
+
+#endif

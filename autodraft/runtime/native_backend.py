@@ -1,0 +1,243 @@
+"""The compiled CPU backend: packed weights at 16 (or 32), 8 and 4 bits, one C call per forward pass.
+
+Row-invariant by construction: the logits of a row are bitwise the same whatever else is in the call and
+in whichever slots its ancestors lie, so verification reproduces autoregressive decoding exactly, without
+padding, for chains and trees. Knows nothing of decoding.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autodraft.errors import AutodraftError
+from autodraft.policy import FULL_BITS, DraftPolicy
+from autodraft.runtime import native_binding as binding
+from autodraft.runtime.backend import KVCache, check_commit
+from autodraft.runtime.native_build import NativeUnavailableError, load_library
+from autodraft.runtime.plan import DraftPlan, Segment, SegmentSource, segments_of
+from autodraft.runtime.rows import Rows
+from autodraft.runtime.spec import ModelSpec
+from autodraft.runtime.weights import Norm, TargetWeights
+
+_ACTIVATIONS = {"silu": 0, "relu": 1, "gelu": 2}
+_FULL_KINDS = {torch.float32: binding.KIND_F32, torch.bfloat16: binding.KIND_BF16}
+_LOW_KINDS = {8: binding.KIND_INT8, 4: binding.KIND_INT4}
+_MAX_GROUP = 64
+
+
+class NativeCache:
+    """Keys as [block, kv_head, slots / 16, head_dim, 16] (16 keys are scored at a time), values as [..., slots, head_dim]."""
+
+    def __init__(self, spec: ModelSpec, capacity: int, dtype: torch.dtype) -> None:
+        self.capacity = capacity
+        self.length = 0
+        blocks_of_keys = -(-capacity // binding.LANES)
+        heads = (spec.num_blocks, spec.num_kv_heads)
+        self.keys = torch.zeros((*heads, blocks_of_keys, spec.head_dim, binding.LANES), dtype=dtype)
+        self.values = torch.zeros((*heads, blocks_of_keys * binding.LANES, spec.head_dim), dtype=dtype)
+        self.struct = binding.CCache(self.keys.data_ptr(), self.values.data_ptr(), blocks_of_keys * binding.LANES)
+
+    def commit(self, slots: Sequence[int]) -> None:
+        check_commit(self, slots)
+        for target, source in enumerate(slots, start=self.length):
+            if target != source:
+                to, at = divmod(target, binding.LANES), divmod(source, binding.LANES)
+                self.keys[:, :, to[0], :, to[1]] = self.keys[:, :, at[0], :, at[1]]
+                self.values[:, :, target] = self.values[:, :, source]
+        self.length += len(slots)
+
+    def truncate(self, length: int) -> None:
+        self.length = min(self.length, length)
+
+
+@dataclass(frozen=True)
+class _PackedSegment:
+    struct: binding.CSegment
+    owned: tuple[Any, ...]
+    width: int
+
+
+@dataclass(frozen=True)
+class _Payload:
+    struct: binding.CPlan
+    owned: tuple[Any, ...]
+    width: int  # widest activation, in channels
+
+
+class NativeBackend:
+    name = "native"
+    available_bits: tuple[int, ...] = (FULL_BITS, 8, 4)
+
+    def __init__(self, spec: ModelSpec, weights: TargetWeights, dtype: torch.dtype, max_positions: int) -> None:
+        """Raises `NativeUnavailableError` where the engine or its layout does not fit."""
+        self._library = load_library()
+        self._library.workspace_new.restype = ctypes.c_void_p
+        if dtype not in _FULL_KINDS:
+            raise NativeUnavailableError(f"the compiled engine runs float32 and bfloat16, not {dtype}")
+        if spec.head_dim % binding.LANES or spec.head_dim > 128 or spec.hidden_size % binding.LANES:
+            raise NativeUnavailableError("the compiled engine needs widths in multiples of 16 and heads of at most 128")
+        if spec.group_size > _MAX_GROUP:
+            raise NativeUnavailableError(f"the compiled engine takes at most {_MAX_GROUP} query heads per KV head")
+        self._spec, self._weights, self._dtype = spec, weights, dtype
+        self._kinds = {FULL_BITS: _FULL_KINDS[dtype], **_LOW_KINDS}
+        self._threads = torch.get_num_threads()
+        self._source = SegmentSource(spec, weights)
+        self._segments: dict[Segment, _PackedSegment] = {}
+        self._heads: dict[int, binding.PackedLinear] = {}
+        self._model, self._model_tensors = _model_struct(spec, weights, dtype, max_positions)
+        self._workspace = ctypes.c_void_p(self._library.workspace_new())
+        self._lock = threading.Lock()  # the workspace serves one call at a time
+
+    def __del__(self) -> None:
+        if getattr(self, "_workspace", None):
+            self._library.workspace_free(self._workspace)
+
+    def new_cache(self, capacity: int) -> NativeCache:
+        return NativeCache(self._spec, capacity, self._dtype)
+
+    def compile(self, policy: DraftPolicy) -> DraftPlan:
+        head = self._head(policy.head_bits)
+        grouped: dict[tuple[int, str], list[_PackedSegment]] = {}
+        for segment in segments_of(policy, self._spec):
+            grouped.setdefault((segment.block, segment.kind), []).append(self._segment(segment))
+        owned: list[Any] = [head, *(segment for group in grouped.values() for segment in group)]
+        blocks = (binding.CBlockPlan * self._spec.num_blocks)()
+        for index in range(self._spec.num_blocks):
+            arrays = []
+            for kind in ("attention", "mlp"):
+                group = grouped.get((index, kind), [])
+                arrays.append((len(group), binding.segment_array([segment.struct for segment in group])))
+            owned.extend(array for _, array in arrays)
+            blocks[index] = binding.CBlockPlan(arrays[0][0], arrays[1][0], arrays[0][1], arrays[1][1])
+        widths = [segment.width for group in grouped.values() for segment in group]
+        width = -(-max([self._spec.hidden_size, *widths]) // 32) * 32
+        payload = _Payload(binding.CPlan(blocks, head.struct), (blocks, *owned), width)
+        return DraftPlan(policy, self._spec, self._dtype.itemsize, payload)
+
+    def _head(self, bits: int) -> binding.PackedLinear:
+        if bits not in self._heads:
+            self._heads[bits] = binding.pack(self._weights.head, self._kinds[bits])
+        return self._heads[bits]
+
+    def _segment(self, segment: Segment) -> _PackedSegment:
+        if segment not in self._segments:
+            self._segments[segment] = self._pack_segment(segment)
+        return self._segments[segment]
+
+    def _pack_segment(self, segment: Segment) -> _PackedSegment:
+        weights, kind = self._source.weights_of(segment), self._kinds[segment.bits]
+        block = self._weights.blocks[segment.block]
+        rows, bias, count = weights.inputs, weights.inputs_bias, len(weights.channels)
+        if segment.kind == "mlp":
+            if self._spec.gated:
+                rows = binding.interleave_gate_up(rows, count)
+                bias = None if bias is None else binding.interleave_gate_up(bias, count)
+            else:
+                rows = binding.pad_rows(rows, binding.LANES)
+                bias = None if bias is None else binding.pad_rows(bias, binding.LANES)
+            count = -(-count // binding.LANES) * binding.LANES
+        out_bias = (block.output if segment.kind == "attention" else block.down).bias
+        # The bias belongs to the sub-layer: its first segment adds it.
+        packed_in, packed_out = binding.pack(rows, kind, bias), binding.pack(
+            weights.outputs, kind, out_bias if segment.start == 0 else None
+        )
+        channels = weights.channels.to(torch.int32).contiguous()
+        struct = binding.CSegment(count, channels.data_ptr(), packed_in.struct, packed_out.struct)
+        width = max(packed_in.padded_outputs, packed_out.struct.k_padded, count)
+        return _PackedSegment(struct, (channels, packed_in, packed_out), width)
+
+    def forward(
+        self, plan: DraftPlan, cache: KVCache, rows: Rows, *, with_logits: bool = True, taps: Tensor | None = None
+    ) -> Tensor | None:
+        assert isinstance(cache, NativeCache)
+        payload: _Payload = plan.payload
+        struct, buffer = binding.rows_struct(rows)
+        keys = max(length + len(path) for length, path in zip(rows.prefix_lengths, rows.paths, strict=True))
+        logits = torch.empty((len(rows), self._padded_vocab)) if with_logits else None
+        with self._lock:
+            status = self._library.forward(
+                ctypes.byref(self._model),
+                ctypes.byref(payload.struct),
+                ctypes.byref(cache.struct),
+                ctypes.byref(struct),
+                self._workspace,
+                payload.width,
+                keys,
+                self._threads,
+                ctypes.c_void_p(binding.pointer(logits)),
+                ctypes.c_void_p(binding.pointer(taps)),
+            )
+        del buffer
+        if status:
+            raise AutodraftError("out of memory in the compiled engine; use a shorter context or a smaller --widen")
+        return None if logits is None else logits[:, : self._spec.vocab_size]
+
+    def draft_chain(
+        self, plan: DraftPlan, cache: KVCache, token: int, num_tokens: int, stop_threshold: float
+    ) -> tuple[list[int], list[float]]:
+        """Greedy chain after `token`, drafted in one call: tokens and their draft probabilities."""
+        assert isinstance(cache, NativeCache)
+        payload: _Payload = plan.payload
+        tokens, probabilities = (ctypes.c_int32 * num_tokens)(), (ctypes.c_float * num_tokens)()
+        logits = torch.empty(self._padded_vocab)
+        with self._lock:
+            count = self._library.draft_chain(
+                ctypes.byref(self._model),
+                ctypes.byref(payload.struct),
+                ctypes.byref(cache.struct),
+                self._workspace,
+                payload.width,
+                self._threads,
+                token,
+                cache.length,
+                num_tokens,
+                ctypes.c_float(stop_threshold),
+                ctypes.c_void_p(logits.data_ptr()),
+                tokens,
+                probabilities,
+            )
+        if count < 0:
+            raise AutodraftError("out of memory in the compiled engine; use a shorter context or a smaller --widen")
+        return tokens[:count], probabilities[:count]
+
+    @property
+    def _padded_vocab(self) -> int:
+        return -(-self._spec.vocab_size // binding.LANES) * binding.LANES
+
+
+def _model_struct(
+    spec: ModelSpec, weights: TargetWeights, dtype: torch.dtype, max_positions: int
+) -> tuple[binding.CModel, tuple[Any, ...]]:
+    norms = (binding.CBlockNorms * spec.num_blocks)()
+    for index, block in enumerate(weights.blocks):
+        norms[index] = binding.CBlockNorms(
+            *_norm_pointers(block.attention_norm),
+            *(None if norm is None else norm.weight.data_ptr() for norm in (block.query_norm, block.key_norm)),
+            *_norm_pointers(block.mlp_norm),
+        )
+    cosine = sine = None
+    if weights.rotary_frequencies is not None:
+        angles = torch.arange(max_positions)[:, None].float() * weights.rotary_frequencies
+        cosine, sine = ((table * weights.rotary_scale).contiguous() for table in (angles.cos(), angles.sin()))
+    embedding = weights.embedding.contiguous()
+    positions = None if weights.positions is None else weights.positions.contiguous()
+    struct = binding.CModel(
+        *(spec.num_blocks, spec.hidden_size, spec.num_heads, spec.num_kv_heads, spec.head_dim, spec.vocab_size),
+        *(spec.norm == "layer", _ACTIVATIONS[spec.activation], spec.gated, _FULL_KINDS[dtype]),
+        spec.norm_eps,
+        *map(binding.pointer, (embedding, positions, cosine, sine)),
+        norms,
+        *_norm_pointers(weights.final_norm),
+    )
+    return struct, (norms, cosine, sine, embedding, positions, weights)
+
+
+def _norm_pointers(norm: Norm) -> tuple[int | None, int | None]:
+    return norm.weight.data_ptr(), binding.pointer(norm.bias)

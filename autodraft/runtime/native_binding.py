@@ -1,0 +1,172 @@
+"""ctypes mirrors of `native/engine.h`, and the packing of matrices into its layouts.
+
+Knows nothing of policies or blocks. Every structure keeps the tensors that it points into alive.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from array import array
+from collections.abc import Sequence
+from ctypes import POINTER, c_float, c_int32, c_void_p
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from autodraft.runtime.quantization import INT4_GROUP_SIZE, quantize_int4, quantize_int8
+from autodraft.runtime.rows import Rows
+
+LANES = 16
+KIND_F32, KIND_BF16, KIND_INT8, KIND_INT4 = range(4)
+_INPUT_MULTIPLE = {KIND_F32: 1, KIND_BF16: 2, KIND_INT8: 4, KIND_INT4: INT4_GROUP_SIZE}
+
+
+class CLinear(ctypes.Structure):
+    _fields_ = (
+        *((name, c_int32) for name in ("kind", "n", "k", "k_padded")),
+        *((name, c_void_p) for name in ("weight", "scale", "sum", "bias")),
+    )
+
+
+class CSegment(ctypes.Structure):
+    _fields_ = (("channels", c_int32), ("kv_heads", c_void_p), ("input", CLinear), ("output", CLinear))
+
+
+class CBlockPlan(ctypes.Structure):
+    _fields_ = (
+        ("num_attention", c_int32),
+        ("num_mlp", c_int32),
+        ("attention", POINTER(CSegment)),
+        ("mlp", POINTER(CSegment)),
+    )
+
+
+class CPlan(ctypes.Structure):
+    _fields_ = (("blocks", POINTER(CBlockPlan)), ("head", CLinear))
+
+
+class CBlockNorms(ctypes.Structure):
+    _fields_ = tuple(
+        (name, c_void_p)
+        for name in ("attention_norm", "attention_norm_bias", "query_norm", "key_norm", "mlp_norm", "mlp_norm_bias")
+    )
+
+
+class CModel(ctypes.Structure):
+    _fields_ = (
+        *(
+            (name, c_int32)
+            for name in (
+                *("num_blocks", "hidden", "num_heads", "num_kv_heads", "head_dim", "vocab"),
+                *("layer_norm", "activation", "gated", "dtype"),
+            )
+        ),
+        ("norm_eps", c_float),
+        *((name, c_void_p) for name in ("embedding", "positions", "cosine", "sine")),
+        ("norms", POINTER(CBlockNorms)),
+        ("final_norm", c_void_p),
+        ("final_norm_bias", c_void_p),
+    )
+
+
+class CCache(ctypes.Structure):
+    _fields_ = (("keys", c_void_p), ("values", c_void_p), ("slots", c_int32))
+
+
+class CRows(ctypes.Structure):
+    _fields_ = (
+        ("n", c_int32),
+        *(
+            (name, c_void_p)
+            for name in (
+                *("tokens", "positions", "slots", "prefix_starts", "prefix_lengths"),
+                *("path_offsets", "path_slots"),
+            )
+        ),
+    )
+
+
+def rows_struct(rows: Rows) -> tuple[CRows, array[int]]:
+    """The structure and the buffer it points into."""
+    n = len(rows)
+    buffer = array("i", rows.tokens)
+    for part in (rows.positions, rows.slots, rows.prefix_starts, rows.prefix_lengths):
+        buffer.extend(part)
+    offset = 0
+    buffer.append(0)
+    for path in rows.paths:
+        offset += len(path)
+        buffer.append(offset)
+    for path in rows.paths:
+        buffer.extend(path)
+    address = buffer.buffer_info()[0]
+    width = 4 * n
+    return CRows(n, *(address + width * part for part in range(6)), address + 6 * width + 4), buffer
+
+
+@dataclass(frozen=True)
+class PackedLinear:
+    """One matrix in the engine's layout; `tensors` own the memory behind `struct`."""
+
+    struct: CLinear
+    tensors: tuple[Tensor, ...]
+
+    @property
+    def padded_outputs(self) -> int:
+        return -(-self.struct.n // LANES) * LANES
+
+
+def pack(weight: Tensor, bits_kind: int, bias: Tensor | None = None) -> PackedLinear:
+    """Pack [outputs, inputs] for the kernel of `bits_kind`; outputs and inputs are padded with zeros."""
+    outputs, inputs = weight.shape
+    padded_outputs = -(-outputs // LANES) * LANES
+    multiple = _INPUT_MULTIPLE[bits_kind]
+    padded_inputs = -(-inputs // multiple) * multiple
+    weight = F.pad(weight, (0, padded_inputs - inputs, 0, padded_outputs - outputs))
+    scale = row_sums = None
+    if bits_kind == KIND_F32:
+        packed = _interleave(weight.float(), 1)
+    elif bits_kind == KIND_BF16:
+        packed = _interleave(weight.to(torch.bfloat16), 2)
+    elif bits_kind == KIND_INT8:
+        quantized, scale = quantize_int8(weight)
+        row_sums = quantized.sum(dim=1, dtype=torch.int32) * 128
+        packed = _interleave(quantized, 4)
+    else:
+        nibbles, group_scale = quantize_int4(weight)
+        pairs = nibbles.view(padded_outputs, padded_inputs // 8, 2, 4)
+        packed = _interleave((pairs[:, :, 0] | (pairs[:, :, 1] << 4)).reshape(padded_outputs, -1), 4)
+        scale = group_scale.view(padded_outputs // LANES, LANES, -1).transpose(1, 2).contiguous()
+    if bias is not None:
+        bias = F.pad(bias.float(), (0, padded_outputs - outputs)).contiguous()
+    struct = CLinear(bits_kind, outputs, inputs, padded_inputs, *map(pointer, (packed, scale, row_sums, bias)))
+    return PackedLinear(struct, tuple(tensor for tensor in (packed, scale, row_sums, bias) if tensor is not None))
+
+
+def _interleave(weight: Tensor, inputs_per_lane: int) -> Tensor:
+    """[outputs, inputs] -> [outputs / 16, inputs / i, 16, i]"""
+    outputs, inputs = weight.shape
+    split = weight.view(outputs // LANES, LANES, inputs // inputs_per_lane, inputs_per_lane)
+    return split.transpose(1, 2).contiguous()
+
+
+def interleave_gate_up(rows: Tensor, channels: int) -> Tensor:
+    """[gate; up] rows (or entries) -> panels of 16 gate rows and 16 up rows in turn, padded with zeros."""
+    gate, up = (pad_rows(part, LANES) for part in rows.split(channels))
+    shape = (-1, LANES, *rows.shape[1:])
+    return torch.stack((gate.view(shape), up.view(shape)), dim=1).flatten(0, 2)
+
+
+def pad_rows(rows: Tensor, multiple: int) -> Tensor:
+    padding = -len(rows) % multiple
+    return F.pad(rows, (0, 0) * (rows.ndim - 1) + (0, padding))
+
+
+def pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def segment_array(segments: Sequence[CSegment]) -> ctypes.Array[CSegment]:
+    return (CSegment * max(1, len(segments)))(*segments)

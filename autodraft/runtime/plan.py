@@ -1,0 +1,160 @@
+"""From a `DraftPolicy` to the matrices it runs: channel order, segments, and `DraftPlan`.
+
+Knows nothing of how a matrix is multiplied. Both backends build their plans out of the `Segment`s here.
+
+The importance criterion is the product of the norms of a channel's weights on its way in and out. It
+comes from the checkpoint alone, so a profile needs no list of channels to be reproduced anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autodraft.policy import FULL_BITS, DraftPolicy, SubLayerKind
+from autodraft.runtime.quantization import weight_bytes
+from autodraft.runtime.spec import ModelSpec
+from autodraft.runtime.weights import BlockWeights, TargetWeights
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The channels of one sub-layer that run at one bit-width, as one dense matrix pair.
+
+    `start` and `stop` count channels in order of importance; (0, all) is the whole sub-layer.
+    """
+
+    block: int
+    kind: SubLayerKind
+    bits: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class SegmentWeights:
+    """The two matrices of a segment: into the channels ({q,k,v} or {gate,up}) and out of them ({o} or {down}).
+
+    `inputs` rows are [q of all heads; k; v] in attention, [gate; up] (or [up]) in an MLP. `channels` are
+    the KV heads, or the neurons, in ascending order.
+    """
+
+    channels: Tensor
+    inputs: Tensor
+    inputs_bias: Tensor | None
+    outputs: Tensor
+
+
+class DraftPlan:
+    """A policy compiled for one runtime; `payload` belongs to the backend.
+
+    Attributes:
+        extra_bytes: memory that the plan's packed weights add to the target's.
+        weight_bytes: weights that one step reads.
+    """
+
+    def __init__(self, policy: DraftPolicy, spec: ModelSpec, full_bytes: int, payload: Any) -> None:
+        self.policy = policy
+        self.payload = payload
+        self.is_target = policy.is_full
+        sizes = [_segment_bytes(segment, spec, full_bytes) for segment in segments_of(policy, spec)]
+        self.weight_bytes = sum(sizes) + weight_bytes(spec.vocab_size, spec.hidden_size, policy.head_bits, full_bytes)
+        self.extra_bytes = sum(
+            size
+            for size, segment in zip(sizes, segments_of(policy, spec), strict=True)
+            if segment.bits != FULL_BITS or not is_whole(segment, spec)
+        )
+        if policy.head_bits != FULL_BITS:
+            self.extra_bytes += weight_bytes(spec.vocab_size, spec.hidden_size, policy.head_bits, full_bytes)
+
+
+def num_channels(kind: SubLayerKind, spec: ModelSpec) -> int:
+    """KV heads of an attention sub-layer, neurons of an MLP."""
+    return spec.num_kv_heads if kind == "attention" else spec.intermediate_size
+
+
+def is_whole(segment: Segment, spec: ModelSpec) -> bool:
+    return segment.start == 0 and segment.stop == num_channels(segment.kind, spec)
+
+
+def segments_of(policy: DraftPolicy, spec: ModelSpec) -> Iterator[Segment]:
+    """All segments of a policy, block by block, attention first, most bits first."""
+    for index, block in enumerate(policy.blocks):
+        for kind, shares in (("attention", block.attention), ("mlp", block.mlp)):
+            for bits, start, stop in shares.segments(num_channels(kind, spec)):  # type: ignore[arg-type]
+                yield Segment(index, kind, bits, start, stop)  # type: ignore[arg-type]
+
+
+def _segment_bytes(segment: Segment, spec: ModelSpec, full_bytes: int) -> int:
+    channels = segment.stop - segment.start
+    if segment.kind == "attention":
+        rows, width = channels * (spec.group_size + 2) * spec.head_dim, channels * spec.group_size * spec.head_dim
+    else:
+        rows, width = channels * (2 if spec.gated else 1), channels
+    return weight_bytes(rows, spec.hidden_size, segment.bits, full_bytes) + weight_bytes(
+        spec.hidden_size, width, segment.bits, full_bytes
+    )
+
+
+class SegmentSource:
+    """Cuts the matrices of segments out of the target's weights."""
+
+    def __init__(self, spec: ModelSpec, weights: TargetWeights) -> None:
+        self._spec = spec
+        self._weights = weights
+
+    @cached_property
+    def _orders(self) -> list[dict[SubLayerKind, Tensor]]:
+        return [
+            {"attention": _head_order(block, self._spec), "mlp": _neuron_order(block)} for block in self._weights.blocks
+        ]
+
+    def channels(self, segment: Segment) -> Tensor:
+        """Channel numbers of the segment, ascending."""
+        if is_whole(segment, self._spec):
+            return torch.arange(segment.stop)
+        return self._orders[segment.block][segment.kind][segment.start : segment.stop].sort().values
+
+    def weights_of(self, segment: Segment) -> SegmentWeights:
+        """Matrices of the segment at the target's precision (quantizing is the backend's)."""
+        block = self._weights.blocks[segment.block]
+        channels = self.channels(segment).to(self._weights.embedding.device)
+        if segment.kind == "attention":
+            head_dim, group = self._spec.head_dim, self._spec.group_size
+            query_heads = (channels[:, None] * group + torch.arange(group, device=channels.device)).flatten()
+            query_rows, key_rows = _rows_of_heads(query_heads, head_dim), _rows_of_heads(channels, head_dim)
+            parts = [(block.query, query_rows), (block.key, key_rows), (block.value, key_rows)]
+            columns, out = query_rows, block.output.weight
+        else:
+            parts = [(projection, channels) for projection in (block.gate, block.up) if projection is not None]
+            columns, out = channels, block.down.weight
+        biases = [projection.bias[rows] for projection, rows in parts if projection.bias is not None]
+        return SegmentWeights(
+            channels,
+            torch.cat([projection.weight[rows] for projection, rows in parts]),
+            torch.cat(biases) if biases else None,
+            out if is_whole(segment, self._spec) else out[:, columns],
+        )
+
+
+def _rows_of_heads(heads: Tensor, head_dim: int) -> Tensor:
+    return (heads[:, None] * head_dim + torch.arange(head_dim, device=heads.device)).flatten()
+
+
+def _neuron_order(block: BlockWeights) -> Tensor:
+    importance = block.down.weight.float().norm(dim=0) * block.up.weight.float().norm(dim=1)
+    if block.gate is not None:
+        importance = importance * block.gate.weight.float().norm(dim=1)
+    return importance.argsort(descending=True, stable=True).cpu()
+
+
+def _head_order(block: BlockWeights, spec: ModelSpec) -> Tensor:
+    """KV heads by the norm of what they can add to the residual stream: value rows times output columns."""
+    value = block.value.weight.float().view(spec.num_kv_heads, -1).norm(dim=1)
+    output = block.output.weight.float().norm(dim=0).view(spec.num_kv_heads, -1).norm(dim=1)
+    return (value * output).argsort(descending=True, stable=True).cpu()

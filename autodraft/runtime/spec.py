@@ -1,0 +1,123 @@
+"""`ModelSpec`: the architecture facts of a target, read from a Hugging Face configuration.
+
+Holds no weights and imports no model code. Everything that our forward pass does not implement is
+refused here, by name, so that no checkpoint runs with a silently wrong forward pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from autodraft.errors import UnsupportedModelError
+
+SUPPORTED_FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "opt")
+_ACTIVATIONS = {"silu": "silu", "swish": "silu", "relu": "relu", "gelu": "gelu"}
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Sizes and variants of a decoder-only transformer with pre-norm blocks.
+
+    Attributes:
+        family: the Hugging Face `model_type`.
+        hidden_size, intermediate_size, head_dim: widths, in channels.
+        num_heads, num_kv_heads: query heads, and the key/value heads that groups of them share.
+        max_positions: positions that the checkpoint was made for.
+        norm: RMSNorm ("rms") or LayerNorm with bias ("layer").
+        gated: whether the MLP is `down(act(gate(x)) * up(x))` rather than `down(act(up(x)))`.
+        rotary: rotary position embedding; otherwise learned positions are added to the embeddings.
+        sliding_window: keys that a query may see at most, or None; only contexts within it are run.
+    """
+
+    family: str
+    num_blocks: int
+    hidden_size: int
+    intermediate_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    vocab_size: int
+    max_positions: int
+    norm: Literal["rms", "layer"]
+    norm_eps: float
+    activation: Literal["silu", "relu", "gelu"]
+    gated: bool
+    rotary: bool
+    qk_norm: bool
+    sliding_window: int | None = None
+
+    @property
+    def num_sub_layers(self) -> int:
+        return 2 * self.num_blocks
+
+    @property
+    def group_size(self) -> int:
+        """Query heads per KV head."""
+        return self.num_heads // self.num_kv_heads
+
+    @classmethod
+    def from_config(cls, config: Any) -> ModelSpec:
+        """Read a `transformers` configuration; raises `UnsupportedModelError` naming what is not supported."""
+        family = config.model_type
+        if family not in SUPPORTED_FAMILIES:
+            raise UnsupportedModelError(
+                f"architecture {family!r} is not supported; supported: {', '.join(SUPPORTED_FAMILIES)}"
+            )
+        return _from_opt(config) if family == "opt" else _from_llama_like(config)
+
+
+def _activation(name: str) -> Any:
+    if name not in _ACTIVATIONS:
+        raise UnsupportedModelError(f"activation {name!r} is not supported; supported: {', '.join(_ACTIVATIONS)}")
+    return _ACTIVATIONS[name]
+
+
+def _from_llama_like(config: Any) -> ModelSpec:
+    window = getattr(config, "sliding_window", None)
+    if config.model_type in ("qwen2", "qwen3") and not getattr(config, "use_sliding_window", False):
+        window = None
+    return ModelSpec(
+        family=config.model_type,
+        num_blocks=config.num_hidden_layers,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_heads=config.num_attention_heads,
+        num_kv_heads=config.num_key_value_heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        vocab_size=config.vocab_size,
+        max_positions=config.max_position_embeddings,
+        norm="rms",
+        norm_eps=config.rms_norm_eps,
+        activation=_activation(config.hidden_act),
+        gated=True,
+        rotary=True,
+        qk_norm=config.model_type == "qwen3",
+        sliding_window=window,
+    )
+
+
+def _from_opt(config: Any) -> ModelSpec:
+    if not config.do_layer_norm_before:
+        raise UnsupportedModelError("OPT with post-norm blocks (opt-350m) is not supported; use another OPT size")
+    if config.word_embed_proj_dim != config.hidden_size:
+        raise UnsupportedModelError("OPT with projected word embeddings is not supported; use another OPT size")
+    if getattr(config, "_remove_final_layer_norm", False) or not config.layer_norm_elementwise_affine:
+        raise UnsupportedModelError("OPT without its final or affine layer norms is not supported")
+    return ModelSpec(
+        family="opt",
+        num_blocks=config.num_hidden_layers,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.ffn_dim,
+        num_heads=config.num_attention_heads,
+        num_kv_heads=config.num_attention_heads,
+        head_dim=config.hidden_size // config.num_attention_heads,
+        vocab_size=config.vocab_size,
+        max_positions=config.max_position_embeddings,
+        norm="layer",
+        norm_eps=1e-5,
+        activation=_activation(config.activation_function),
+        gated=False,
+        rotary=False,
+        qk_norm=False,
+    )

@@ -1,0 +1,262 @@
+"""The reference backend: plain PyTorch operations, any device and dtype.
+
+Knows nothing of the compiled kernels. Low bits are simulated (`fake_quantize`): the same function as
+the packed kernels, at the price of full precision, so only full precision is offered to a search.
+
+Rows are padded to a fixed number and keys are visited in blocks of fixed size, so that every matrix
+product of a row has the same shape whatever else is in the call: a row's result then depends neither
+on its index nor on its neighbours, as long as its keys stand in order of position (chains; in a tree
+the keys of a branch stand in other slots and rounding may differ).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from autodraft.policy import FULL_BITS, DraftPolicy
+from autodraft.runtime.backend import KVCache, check_commit
+from autodraft.runtime.plan import DraftPlan, Segment, SegmentSource, segments_of
+from autodraft.runtime.quantization import fake_quantize
+from autodraft.runtime.rows import Rows
+from autodraft.runtime.spec import ModelSpec
+from autodraft.runtime.weights import Norm, TargetWeights
+
+ROW_PADDING = 16
+KEY_BLOCK = 256
+
+
+class TorchCache:
+    """Keys and values as [blocks, kv_heads, slots, head_dim] tensors, with spare slots for padding rows."""
+
+    def __init__(self, spec: ModelSpec, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.capacity = capacity
+        self.length = 0
+        slots = -(-(capacity + ROW_PADDING) // KEY_BLOCK) * KEY_BLOCK
+        shape = (spec.num_blocks, spec.num_kv_heads, slots, spec.head_dim)
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+
+    def commit(self, slots: Sequence[int]) -> None:
+        check_commit(self, slots)
+        for target, source in enumerate(slots, start=self.length):
+            if target != source:
+                self.keys[:, :, target] = self.keys[:, :, source]
+                self.values[:, :, target] = self.values[:, :, source]
+        self.length += len(slots)
+
+    def truncate(self, length: int) -> None:
+        self.length = min(self.length, length)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One segment's matrices in the dtype they run in."""
+
+    channels: Tensor
+    inputs: Tensor
+    inputs_bias: Tensor | None
+    outputs: Tensor
+
+
+@dataclass(frozen=True)
+class _Payload:
+    attention: list[list[_Part]]
+    mlp: list[list[_Part]]
+    head: Tensor
+
+
+@dataclass(frozen=True)
+class _Context:
+    """What every block of one forward pass shares."""
+
+    slots: Tensor  # [n]
+    mask: Tensor  # [n, keys], True where a row sees a slot
+    cos: Tensor | None  # [n, 1, head_dim / 2]
+    sin: Tensor | None
+
+
+class TorchBackend:
+    name = "torch"
+
+    def __init__(self, spec: ModelSpec, weights: TargetWeights, dtype: torch.dtype, device: torch.device) -> None:
+        self.available_bits: tuple[int, ...] = (FULL_BITS,)
+        self._spec, self._weights, self._dtype, self._device = spec, weights, dtype, device
+        self._source = SegmentSource(spec, weights)
+        self._parts: dict[Segment, _Part] = {}
+        self._heads: dict[int, Tensor] = {FULL_BITS: weights.head}
+
+    def new_cache(self, capacity: int) -> TorchCache:
+        return TorchCache(self._spec, capacity, self._dtype, self._device)
+
+    def compile(self, policy: DraftPolicy) -> DraftPlan:
+        payload = _Payload(
+            [[] for _ in policy.blocks], [[] for _ in policy.blocks], self._head(policy.head_bits)
+        )
+        for segment in segments_of(policy, self._spec):
+            parts = payload.attention if segment.kind == "attention" else payload.mlp
+            parts[segment.block].append(self._part(segment))
+        return DraftPlan(policy, self._spec, self._dtype.itemsize, payload)
+
+    def _part(self, segment: Segment) -> _Part:
+        if segment not in self._parts:
+            weights = self._source.weights_of(segment)
+            self._parts[segment] = _Part(
+                weights.channels,
+                fake_quantize(weights.inputs, segment.bits),
+                weights.inputs_bias,
+                fake_quantize(weights.outputs, segment.bits),
+            )
+        return self._parts[segment]
+
+    def _head(self, bits: int) -> Tensor:
+        if bits not in self._heads:
+            self._heads[bits] = fake_quantize(self._weights.head, bits)
+        return self._heads[bits]
+
+    @torch.inference_mode()
+    def forward(
+        self, plan: DraftPlan, cache: KVCache, rows: Rows, *, with_logits: bool = True, taps: Tensor | None = None
+    ) -> Tensor | None:
+        assert isinstance(cache, TorchCache)
+        payload: _Payload = plan.payload
+        n = len(rows)
+        x, context = self._start(cache, rows)
+        for index, block in enumerate(self._weights.blocks):
+            if taps is not None:
+                taps[2 * index] = x[:n]
+            if payload.attention[index]:
+                x = x + self._attention(index, payload.attention[index], _norm(x, block.attention_norm, self._spec), cache, context)
+            if taps is not None:
+                taps[2 * index + 1] = x[:n]
+            if payload.mlp[index]:
+                x = x + self._mlp(index, payload.mlp[index], _norm(x, block.mlp_norm, self._spec))
+        if taps is not None:
+            taps[-1] = x[:n]
+        if not with_logits:
+            return None
+        return self._linear(_norm(x, self._weights.final_norm, self._spec), payload.head, None)[:n]
+
+    def draft_chain(
+        self, plan: DraftPlan, cache: KVCache, token: int, num_tokens: int, stop_threshold: float
+    ) -> tuple[list[int], list[float]]:
+        tokens: list[int] = []
+        probabilities: list[float] = []
+        while len(tokens) < num_tokens:
+            logits = self.forward(plan, cache, Rows.chain([token], cache.length + len(tokens)))
+            assert logits is not None
+            highest, best = torch.softmax(logits[0], dim=0).max(dim=0)
+            token = int(best)
+            tokens.append(token)
+            probabilities.append(float(highest))
+            if probabilities[-1] < stop_threshold:
+                break
+        return tokens, probabilities
+
+    def _start(self, cache: TorchCache, rows: Rows) -> tuple[Tensor, _Context]:
+        """Embed the rows, padded to whole multiples of `ROW_PADDING`, and say what they see."""
+        n = len(rows)
+        padding = -n % ROW_PADDING
+        spare = range(cache.capacity, cache.capacity + padding)
+        slots = torch.tensor([*rows.slots, *spare], device=self._device)
+        tokens = torch.tensor([*rows.tokens, *[0] * padding], device=self._device)
+        positions = torch.tensor([*rows.positions, *[0] * padding], device=self._device)
+        keys = max(start + length for start, length in zip(rows.prefix_starts, rows.prefix_lengths, strict=True))
+        keys = max(keys, 1 + max(max(path) for path in rows.paths))
+        keys = -(-keys // KEY_BLOCK) * KEY_BLOCK
+        mask = torch.zeros((n + padding, keys), dtype=torch.bool)
+        for row, (start, length, path) in enumerate(zip(rows.prefix_starts, rows.prefix_lengths, rows.paths, strict=True)):
+            mask[row, start : start + length] = True
+            mask[row, list(path)] = True
+        x = self._weights.embedding[tokens].float()
+        if self._weights.positions is not None:
+            x = x + self._weights.positions[positions].float()
+        cos = sin = None
+        if self._weights.rotary_frequencies is not None:
+            angles = positions[:, None].float() * self._weights.rotary_frequencies
+            cos, sin = (table[:, None] * self._weights.rotary_scale for table in (angles.cos(), angles.sin()))
+        return x, _Context(slots, mask.to(self._device), cos, sin)
+
+    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        y = F.linear(x.to(self._dtype), weight).float()
+        return y if bias is None else y + bias
+
+    def _attention(self, index: int, parts: list[_Part], x: Tensor, cache: TorchCache, context: _Context) -> Tensor:
+        spec, block = self._spec, self._weights.blocks[index]
+        total = torch.zeros_like(x)
+        for part in parts:
+            heads = len(part.channels)
+            sizes = [heads * spec.group_size, heads, heads]
+            projected = self._linear(x, part.inputs, part.inputs_bias).view(len(x), -1, spec.head_dim)
+            query, key, value = projected.split(sizes, dim=1)
+            if block.query_norm is not None and block.key_norm is not None:
+                query, key = _norm(query, block.query_norm, spec), _norm(key, block.key_norm, spec)
+            query, key = _rotate(query, context), _rotate(key, context)
+            whole = heads == spec.num_kv_heads
+            channels: Tensor | slice = slice(None) if whole else part.channels
+            where = (slice(None), context.slots) if whole else (part.channels[:, None], context.slots[None])
+            cache.keys[index][where] = key.transpose(0, 1).to(self._dtype)
+            cache.values[index][where] = value.transpose(0, 1).to(self._dtype)
+            mixed = _attend(query, cache.keys[index][channels], cache.values[index][channels], context.mask)
+            total = total + self._linear(mixed, part.outputs, None)
+        return total if block.output.bias is None else total + block.output.bias
+
+    def _mlp(self, index: int, parts: list[_Part], x: Tensor) -> Tensor:
+        block, activation = self._weights.blocks[index], getattr(F, self._spec.activation)
+        total = torch.zeros_like(x)
+        for part in parts:
+            hidden = self._linear(x, part.inputs, part.inputs_bias)
+            if self._spec.gated:
+                gate, up = hidden.chunk(2, dim=1)
+                hidden = activation(gate) * up
+            else:
+                hidden = activation(hidden)
+            total = total + self._linear(hidden, part.outputs, None)
+        return total if block.down.bias is None else total + block.down.bias
+
+
+def _norm(x: Tensor, norm: Norm, spec: ModelSpec) -> Tensor:
+    if spec.norm == "layer":
+        return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, spec.norm_eps)
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + spec.norm_eps) * norm.weight
+
+
+def _rotate(x: Tensor, context: _Context) -> Tensor:
+    """Rotary embedding, halves paired as Hugging Face does. [n, heads, head_dim]"""
+    if context.cos is None or context.sin is None:
+        return x
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * context.cos - second * context.sin, second * context.cos + first * context.sin), dim=-1)
+
+
+def _attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """Attention with the query heads of a KV head packed into rows, one key block of fixed size after the other.
+
+    query [n, heads, head_dim], keys and values [kv_heads, slots, head_dim], mask [n, keys] -> [n, heads * head_dim].
+    The running softmax (as in FlashAttention) leaves a row unchanged, to the bit, by blocks it does not see.
+    """
+    n, heads, head_dim = query.shape
+    kv_heads = len(keys)
+    group = heads // kv_heads
+    q = query.view(n, kv_heads, group, head_dim).permute(1, 2, 0, 3).reshape(kv_heads, group * n, head_dim)
+    q = q * head_dim**-0.5
+    highest = torch.full((kv_heads, group * n, 1), -torch.inf, device=query.device)
+    weight_sum = torch.zeros_like(highest)
+    mixed = torch.zeros_like(q)
+    for start in range(0, mask.shape[1], KEY_BLOCK):
+        block = slice(start, start + KEY_BLOCK)
+        seen = mask[:, block].repeat(group, 1)
+        scores = (q @ keys[:, block].float().transpose(1, 2)).masked_fill(~seen, -torch.inf)
+        new_highest = torch.maximum(highest, scores.amax(-1, keepdim=True))
+        finite = new_highest.masked_fill(new_highest == -torch.inf, 0.0)
+        weights = torch.exp(scores - finite)
+        scale = torch.exp(highest - finite)
+        mixed = mixed * scale + weights @ values[:, block].float()
+        weight_sum = weight_sum * scale + weights.sum(-1, keepdim=True)
+        highest = new_highest
+    mixed = mixed / weight_sum
+    return mixed.view(kv_heads, group, n, head_dim).permute(2, 0, 1, 3).reshape(n, heads * head_dim)

@@ -1,0 +1,113 @@
+"""`TransformerRuntime`: the target's weights on a device and the forward pass of any policy over a shared cache.
+
+Knows nothing of trees, sampling or text: it is given rows and gives logits.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from autodraft.errors import ContextLengthError
+from autodraft.policy import DraftPolicy
+from autodraft.runtime.backend import Backend, KVCache
+from autodraft.runtime.plan import DraftPlan
+from autodraft.runtime.rows import Rows
+from autodraft.runtime.spec import ModelSpec
+
+PREFILL_ROWS = 128
+_MAX_PLANS = 64
+
+
+class TransformerRuntime:
+    """A target and all its drafts on one device.
+
+    Args:
+        spec: the target's architecture.
+        backend: what packs weights and runs the forward pass; owned by this runtime from now on.
+        dtype, device: of the target's weights.
+        max_length: tokens that a cache has room for unless asked otherwise.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, backend: Backend, *, dtype: torch.dtype, device: torch.device, max_length: int
+    ) -> None:
+        self.spec = spec
+        self.dtype = dtype
+        self.device = device
+        self.max_length = max_length
+        self._backend = backend
+        self._plans: OrderedDict[str, DraftPlan] = OrderedDict()
+        self.target = self.plan(DraftPolicy.uniform(spec.num_blocks))
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend: "native" or "torch"."""
+        return self._backend.name
+
+    @property
+    def available_bits(self) -> tuple[int, ...]:
+        """Bit-widths (0 left out) whose speed on this backend is real, most precise first."""
+        return self._backend.available_bits
+
+    def new_cache(self, capacity: int | None = None) -> KVCache:
+        """An empty cache, by default for `max_length` tokens."""
+        return self._backend.new_cache(capacity or self.max_length)
+
+    def plan(self, policy: DraftPolicy) -> DraftPlan:
+        """The policy compiled for this runtime (cached); `PolicyError` if it does not fit the model."""
+        if policy.digest not in self._plans:
+            policy.check(self.spec.num_blocks, self.spec.num_kv_heads)
+            self._plans[policy.digest] = self._backend.compile(policy)
+            while len(self._plans) > _MAX_PLANS:
+                oldest = next(digest for digest, plan in self._plans.items() if not plan.is_target)
+                del self._plans[oldest]
+        self._plans.move_to_end(policy.digest)
+        return self._plans[policy.digest]
+
+    def forward(self, plan: DraftPlan, cache: KVCache, rows: Rows) -> Tensor:
+        """Logits of `rows` under `plan`, float32 [n, vocab]; writes their keys and values, leaves `cache.length` alone."""
+        self._check_room(cache, rows)
+        logits = self._backend.forward(plan, cache, rows)
+        assert logits is not None
+        return logits
+
+    def draft_chain(
+        self, plan: DraftPlan, cache: KVCache, token: int, num_tokens: int, stop_threshold: float = 0.0
+    ) -> tuple[list[int], list[float]]:
+        """Greedy draft chain after `token`, which is itself fed first, to slot `cache.length`.
+
+        Stops after a token whose draft probability is below `stop_threshold`; that token is kept.
+        Returns the drafted tokens and their draft probabilities.
+        """
+        self._check_room(cache, Rows.chain([token] * num_tokens, cache.length))
+        return self._backend.draft_chain(plan, cache, token, num_tokens, stop_threshold)
+
+    def prefill(self, cache: KVCache, tokens: Sequence[int]) -> None:
+        """Run the target over `tokens` after what is committed, and commit them."""
+        for start in range(0, len(tokens), PREFILL_ROWS):
+            rows = Rows.chain(tokens[start : start + PREFILL_ROWS], cache.length)
+            self._check_room(cache, rows)
+            self._backend.forward(self.target, cache, rows, with_logits=False)
+            cache.commit(rows.slots)
+
+    def hidden_states(self, cache: KVCache, rows: Rows) -> Tensor:
+        """The target's residual stream before each sub-layer and after the last: float32 [2 * blocks + 1, n, hidden]."""
+        self._check_room(cache, rows)
+        taps = torch.empty((2 * self.spec.num_blocks + 1, len(rows), self.spec.hidden_size), device=self.device)
+        self._backend.forward(self.target, cache, rows, with_logits=False, taps=taps)
+        return taps
+
+    def _check_room(self, cache: KVCache, rows: Rows) -> None:
+        if max(rows.slots) >= cache.capacity:
+            raise ContextLengthError(
+                f"the cache has room for {cache.capacity} tokens and {max(rows.slots) + 1} are needed;"
+                " shorten the prompt or raise --max-length"
+            )
+        if max(rows.positions) >= self.spec.max_positions:
+            raise ContextLengthError(
+                f"position {max(rows.positions) + 1} is beyond the model's context of {self.spec.max_positions} tokens"
+            )

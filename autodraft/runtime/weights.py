@@ -1,0 +1,148 @@
+"""`TargetWeights`: the target's tensors under one naming, taken out of a Hugging Face model.
+
+Knows nothing of kernels, policies or caches. Tensors are the model's own (no copies), in its dtype;
+norm weights and biases are small and kept in float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autodraft.errors import UnsupportedModelError
+from autodraft.runtime.spec import ModelSpec
+
+_ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+
+
+@dataclass(frozen=True)
+class Norm:
+    weight: Tensor  # [channels], float32
+    bias: Tensor | None  # [channels], float32; LayerNorm only
+
+
+@dataclass(frozen=True)
+class Projection:
+    weight: Tensor  # [outputs, inputs]
+    bias: Tensor | None  # [outputs], float32
+
+
+@dataclass(frozen=True)
+class BlockWeights:
+    """One transformer block; `gate` is None in a plain MLP, the q/k norms where the family has none."""
+
+    attention_norm: Norm
+    query: Projection
+    key: Projection
+    value: Projection
+    output: Projection
+    query_norm: Norm | None
+    key_norm: Norm | None
+    mlp_norm: Norm
+    gate: Projection | None
+    up: Projection
+    down: Projection
+
+
+@dataclass(frozen=True)
+class TargetWeights:
+    """Attributes:
+    embedding: [vocab, hidden].
+    positions: learned positions, [positions, hidden], or None.
+    rotary_frequencies: inverse frequencies, [head_dim / 2] float32, or None.
+    rotary_scale: factor on cos and sin (1 but for YaRN).
+    head: [vocab, hidden]; the embedding itself when tied.
+    """
+
+    embedding: Tensor
+    positions: Tensor | None
+    rotary_frequencies: Tensor | None
+    rotary_scale: float
+    blocks: tuple[BlockWeights, ...]
+    final_norm: Norm
+    head: Tensor
+
+    @classmethod
+    def from_hf(cls, model: Any, spec: ModelSpec) -> TargetWeights:
+        """Take the tensors out of a loaded `AutoModelForCausalLM`."""
+        with torch.no_grad():
+            return _from_opt(model) if spec.family == "opt" else _from_llama_like(model, spec)
+
+
+def _norm(module: Any) -> Norm:
+    bias = getattr(module, "bias", None)
+    return Norm(module.weight.detach().float(), None if bias is None else bias.detach().float())
+
+
+def _projection(module: Any) -> Projection:
+    return Projection(module.weight.detach(), None if module.bias is None else module.bias.detach().float())
+
+
+def _from_llama_like(model: Any, spec: ModelSpec) -> TargetWeights:
+    rotary = model.model.rotary_emb
+    if rotary.rope_type not in _ROPE_TYPES:
+        raise UnsupportedModelError(
+            f"rotary scaling {rotary.rope_type!r} is not supported; supported: {', '.join(_ROPE_TYPES)}"
+        )
+    blocks = []
+    for layer in model.model.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        blocks.append(
+            BlockWeights(
+                attention_norm=_norm(layer.input_layernorm),
+                query=_projection(attention.q_proj),
+                key=_projection(attention.k_proj),
+                value=_projection(attention.v_proj),
+                output=_projection(attention.o_proj),
+                query_norm=_norm(attention.q_norm) if spec.qk_norm else None,
+                key_norm=_norm(attention.k_norm) if spec.qk_norm else None,
+                mlp_norm=_norm(layer.post_attention_layernorm),
+                gate=_projection(mlp.gate_proj),
+                up=_projection(mlp.up_proj),
+                down=_projection(mlp.down_proj),
+            )
+        )
+    return TargetWeights(
+        embedding=model.model.embed_tokens.weight.detach(),
+        positions=None,
+        rotary_frequencies=rotary.inv_freq.detach().float(),
+        rotary_scale=float(rotary.attention_scaling),
+        blocks=tuple(blocks),
+        final_norm=_norm(model.model.norm),
+        head=model.lm_head.weight.detach(),
+    )
+
+
+def _from_opt(model: Any) -> TargetWeights:
+    decoder = model.model.decoder
+    blocks = []
+    for layer in decoder.layers:
+        attention = layer.self_attn
+        blocks.append(
+            BlockWeights(
+                attention_norm=_norm(layer.self_attn_layer_norm),
+                query=_projection(attention.q_proj),
+                key=_projection(attention.k_proj),
+                value=_projection(attention.v_proj),
+                output=_projection(attention.out_proj),
+                query_norm=None,
+                key_norm=None,
+                mlp_norm=_norm(layer.final_layer_norm),
+                gate=None,
+                up=_projection(layer.fc1),
+                down=_projection(layer.fc2),
+            )
+        )
+    table = decoder.embed_positions
+    return TargetWeights(
+        embedding=decoder.embed_tokens.weight.detach(),
+        positions=table.weight.detach()[table.offset :],
+        rotary_frequencies=None,
+        rotary_scale=1.0,
+        blocks=tuple(blocks),
+        final_norm=_norm(decoder.final_layer_norm),
+        head=model.lm_head.weight.detach(),
+    )

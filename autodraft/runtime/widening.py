@@ -1,0 +1,66 @@
+"""Function-preserving widening: a small checkpoint with the cost of a larger one (`--widen K`).
+
+Every width is repeated K times and every matrix is tiled K x K and divided by K, so that each channel
+of the wide model equals its channel of the narrow one (the idea of Net2Net, Chen et al., arXiv
+1511.05641). Acceptance is that of the trained model, time and memory those of one K * K times as large.
+It is a stand-in for the memory-bound regime, not a claim about any other model.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autodraft.errors import InputError, UnsupportedModelError
+from autodraft.runtime.spec import ModelSpec
+
+_WIDTHS = ("hidden_size", "intermediate_size", "ffn_dim", "num_attention_heads", "num_key_value_heads", "word_embed_proj_dim")
+
+
+def widen(model: Any, factor: int) -> Any:
+    """A new Hugging Face model `factor` times as wide that computes the same function as `model`."""
+    if factor < 1:
+        raise InputError(f"--widen is {factor}; it must be 1 or more")
+    if factor == 1:
+        return model
+    spec = ModelSpec.from_config(model.config)
+    config = copy.deepcopy(model.config)
+    for name in _WIDTHS:
+        value = getattr(config, name, None)
+        if value is not None:
+            setattr(config, name, value * factor)
+    if spec.rotary:
+        config.head_dim = spec.head_dim
+    with torch.device("meta"):
+        wide = type(model)(config)
+    state = {name: _widened(name, tensor, factor, spec) for name, tensor in model.state_dict().items()}
+    wide.load_state_dict(state, assign=True, strict=False)
+    wide.tie_weights()
+    _move_buffers(model, wide)
+    if any(parameter.is_meta for parameter in wide.parameters()):
+        raise UnsupportedModelError(f"cannot widen a {spec.family} checkpoint: it has weights of unknown shape")
+    return wide.eval()
+
+
+def _widened(name: str, tensor: Tensor, factor: int, spec: ModelSpec) -> Tensor:
+    if "embed_tokens" in name or "embed_positions" in name or name.startswith("lm_head"):
+        return tensor.repeat(1, factor)
+    if tensor.ndim == 2:
+        return tensor.repeat(factor, factor).div_(factor)
+    if name.endswith(("q_norm.weight", "k_norm.weight")):
+        return tensor  # per head, and the head size is kept
+    is_final_norm = name.startswith(("model.norm.", "model.decoder.final_layer_norm."))
+    # The head sums over `factor` copies of each channel: the final norm takes that back.
+    return tensor.repeat(factor).div_(factor) if is_final_norm else tensor.repeat(factor)
+
+
+def _move_buffers(source: Any, target: Any) -> None:
+    """Buffers that are not saved (rotary frequencies) are computed at construction, here on no device: copy them."""
+    modules = dict(source.named_modules())
+    for name, module in target.named_modules():
+        for key, buffer in module.named_buffers(recurse=False):
+            if buffer.is_meta:
+                setattr(module, key, getattr(modules[name], key))

@@ -1,0 +1,59 @@
+"""Tiny random checkpoints of every supported family, built from configurations."""
+
+from typing import Any
+
+import torch
+import transformers
+
+_COMMON = {
+    "vocab_size": 97,
+    "hidden_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 512,
+}
+_LLAMA_LIKE = {**_COMMON, "intermediate_size": 112, "num_key_value_heads": 2}
+
+CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("Llama", {**_LLAMA_LIKE, "tie_word_embeddings": True}),
+    "llama-bias": ("Llama", {**_LLAMA_LIKE, "attention_bias": True, "mlp_bias": True}),
+    "llama3-rope": (
+        "Llama",
+        {
+            **_LLAMA_LIKE,
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 10000.0,
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,
+            },
+        },
+    ),
+    "llama-linear-rope": (
+        "Llama",
+        {**_LLAMA_LIKE, "rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}},
+    ),
+    "llama-multi-head": ("Llama", {**_LLAMA_LIKE, "num_key_value_heads": 4}),
+    "llama-head-dim": ("Llama", {**_LLAMA_LIKE, "head_dim": 32}),
+    "mistral": ("Mistral", {**_LLAMA_LIKE, "sliding_window": None}),
+    "qwen2": ("Qwen2", {**_LLAMA_LIKE}),
+    "qwen3": ("Qwen3", {**_LLAMA_LIKE, "head_dim": 32}),
+    "opt": ("OPT", {**_COMMON, "ffn_dim": 112, "word_embed_proj_dim": 64}),
+}
+
+
+def tiny_model(name: str, seed: int = 0, **changes: Any) -> Any:
+    """A random Hugging Face model in float32; weights large enough that logits differ, norms and biases not trivial."""
+    family, settings = CONFIGS[name]
+    config = getattr(transformers, f"{family}Config")(**{**settings, **changes})
+    torch.manual_seed(seed)
+    model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+            else:
+                parameter.mul_(4.0)
+    return model
