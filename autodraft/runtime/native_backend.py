@@ -29,7 +29,7 @@ from autodraft.runtime.weights import Norm, TargetWeights
 _ACTIVATIONS = {"silu": 0, "relu": 1, "gelu": 2}
 _FULL_KINDS = {torch.float32: binding.KIND_F32, torch.bfloat16: binding.KIND_BF16}
 _LOW_KINDS = {8: binding.KIND_INT8, 4: binding.KIND_INT4}
-_MAX_GROUP = 64
+_MAX_GROUP = 64  # MAX_QUERIES in forward.c
 
 
 class NativeCache:

@@ -1,37 +1,48 @@
-/* Attention of one query row over a cached prefix and a path. Knows nothing of weights.
+/* Attention of several queries over the keys of one head. Knows nothing of weights.
  *
- * Keys are visited in order of position, so a row gives the same bits whether its ancestors lie in the
- * prefix (autoregressive decoding), behind it (a chain) or scattered over other slots (a tree). */
+ * Keys are visited in order of position and every query has accumulators of its own, so a query gives the
+ * same bits whoever shares the call, and whether its ancestors lie in the prefix (autoregressive
+ * decoding), behind it (a chain) or scattered over other slots (a tree). */
 #include "attention.h"
+
+#define TILE 4 /* queries that share a loaded key or value */
 
 INLINE f32x16 load_cached(const void *base, int dtype, size_t index) {
     return dtype == KIND_BF16 ? load_bf16((const uint16_t *)base + index) : load((const float *)base + index);
 }
 
-/* Scores of the 16 slots of one key block against GROUP queries. */
-INLINE void score_block(const float *q, const void *keys, int dtype, size_t block, int head_dim, f32x16 *out, const int GROUP) {
-    f32x16 acc[4];
-    for (int g = 0; g < GROUP; g++) acc[g] = splat(0);
-    for (int d = 0; d < head_dim; d++) {
-        f32x16 k = load_cached(keys, dtype, (block * head_dim + d) * LANES);
-        for (int g = 0; g < GROUP; g++) acc[g] += splat(q[g * head_dim + d]) * k;
-    }
-    for (int g = 0; g < GROUP; g++) out[g] = acc[g];
+/* Scores of the 16 slots of each of BLOCKS key blocks against COUNT queries. */
+INLINE void score_tile(const Query *q, const void *keys, int dtype, size_t block, int dim, f32x16 out[][TILE],
+                       const int COUNT, const int BLOCKS) {
+    f32x16 acc[2][TILE];
+    for (int b = 0; b < BLOCKS; b++) for (int i = 0; i < COUNT; i++) acc[b][i] = splat(0);
+    for (int d = 0; d < dim; d++)
+        for (int b = 0; b < BLOCKS; b++) {
+            f32x16 k = load_cached(keys, dtype, ((block + b) * dim + d) * LANES);
+            for (int i = 0; i < COUNT; i++) acc[b][i] += splat(q[i].query[d]) * k;
+        }
+    for (int b = 0; b < BLOCKS; b++) for (int i = 0; i < COUNT; i++) out[b][i] = acc[b][i];
 }
 
-INLINE void mix_values(const float *weights, const void *values, int dtype, int start, int prefix, const int32_t *path,
-                       int num_path, int head_dim, float *out, float scale, const int VECTORS) {
-    f32x16 acc[8];
-    for (int v = 0; v < VECTORS; v++) acc[v] = splat(0);
-    for (int j = 0; j < prefix; j++) {
-        f32x16 p = splat(weights[j]);
-        for (int v = 0; v < VECTORS; v++) acc[v] += p * load_cached(values, dtype, (size_t)(start + j) * head_dim + v * LANES);
+INLINE void score_prefix(const Query *q, const void *keys, int dtype, int dim, int start, int length, const int COUNT) {
+    f32x16 out[2][TILE];
+    int block = start / LANES, last = (start + length + LANES - 1) / LANES;
+    for (; block < last; block += 2) {
+        int blocks = last - block > 1 ? 2 : 1;
+        if (blocks == 2) score_tile(q, keys, dtype, block, dim, out, COUNT, 2);
+        else score_tile(q, keys, dtype, block, dim, out, COUNT, 1);
+        for (int b = 0; b < blocks; b++)
+            for (int i = 0; i < COUNT; i++) store(q[i].scores + (block + b) * LANES - start, out[b][i]);
     }
-    for (int j = 0; j < num_path; j++) {
-        f32x16 p = splat(weights[prefix + j]);
-        for (int v = 0; v < VECTORS; v++) acc[v] += p * load_cached(values, dtype, (size_t)path[j] * head_dim + v * LANES);
+}
+
+/* The keys of a path, each through its whole block, so that a score has the same bits on either way. */
+INLINE void score_path(const Query *q, const void *keys, int dtype, int dim) {
+    f32x16 out[2][TILE];
+    for (int j = 0; j < q->num_path; j++) {
+        score_tile(q, keys, dtype, q->path[j] / LANES, dim, out, 1, 1);
+        q->scores[q->prefix + j] = ((float *)&out[0][0])[q->path[j] % LANES];
     }
-    for (int v = 0; v < VECTORS; v++) store(out + v * LANES, acc[v] * splat(scale));
 }
 
 /* Softmax over n scores in place, without the division; the sum is returned. */
@@ -49,34 +60,52 @@ static float exponentiate(float *scores, int n) {
     return lane_sum(sum);
 }
 
-static void score_group(const float *q, int group, const void *keys, int dtype, size_t block, int head_dim, f32x16 *out) {
-    for (; group >= 4; group -= 4, q += 4 * head_dim, out += 4) score_block(q, keys, dtype, block, head_dim, out, 4);
-    for (; group >= 2; group -= 2, q += 2 * head_dim, out += 2) score_block(q, keys, dtype, block, head_dim, out, 2);
-    if (group) score_block(q, keys, dtype, block, head_dim, out, 1);
+/* 16 * VECTORS channels of the mixed values of COUNT queries; the first `shared` keys are common to all. */
+INLINE void mix_tile(const Query *q, const void *values, int dtype, int dim, int offset, int start, int shared, const float *scale,
+                     const int COUNT, const int VECTORS) {
+    f32x16 acc[TILE][2];
+    for (int i = 0; i < COUNT; i++) for (int v = 0; v < VECTORS; v++) acc[i][v] = splat(0);
+    for (int j = 0; j < shared; j++)
+        for (int v = 0; v < VECTORS; v++) {
+            f32x16 value = load_cached(values, dtype, (size_t)(start + j) * dim + offset + v * LANES);
+            for (int i = 0; i < COUNT; i++) acc[i][v] += splat(q[i].scores[j]) * value;
+        }
+    for (int i = 0; i < COUNT; i++)
+        for (int j = shared; j < q[i].prefix + q[i].num_path; j++) {
+            size_t slot = j < q[i].prefix ? start + j : q[i].path[j - q[i].prefix];
+            for (int v = 0; v < VECTORS; v++)
+                acc[i][v] += splat(q[i].scores[j]) * load_cached(values, dtype, slot * dim + offset + v * LANES);
+        }
+    for (int i = 0; i < COUNT; i++)
+        for (int v = 0; v < VECTORS; v++) store(q[i].out + offset + v * LANES, acc[i][v] * splat(scale[i]));
 }
 
-void attend(const float *q, int group, const void *keys, const void *values, int dtype, int head_dim, int start, int prefix,
-            const int32_t *path, int num_path, float *scores, int stride, float *out) {
-    f32x16 block_scores[MAX_GROUP];
-    for (int block = start / LANES; block * LANES < start + prefix; block++) {
-        score_group(q, group, keys, dtype, block, head_dim, block_scores);
-        for (int g = 0; g < group; g++) store(scores + (size_t)g * stride + LANES + block * LANES - start, block_scores[g]);
+INLINE void attend_tile(const Query *q, const void *keys, const void *values, int dtype, int dim, int start, const int COUNT) {
+    int longest = 0, shared = q->prefix;
+    float scale[TILE];
+    for (int i = 0; i < COUNT; i++) {
+        longest = q[i].prefix > longest ? q[i].prefix : longest;
+        shared = q[i].prefix < shared ? q[i].prefix : shared;
     }
-    for (int j = 0; j < num_path; j++) { /* whole blocks again, so that a key's score has the same bits on either way */
-        score_group(q, group, keys, dtype, path[j] / LANES, head_dim, block_scores);
-        for (int g = 0; g < group; g++)
-            scores[(size_t)g * stride + LANES + prefix + j] = ((float *)&block_scores[g])[path[j] % LANES];
+    score_prefix(q, keys, dtype, dim, start, longest, COUNT);
+    for (int i = 0; i < COUNT; i++) {
+        score_path(q + i, keys, dtype, dim);
+        scale[i] = 1.0f / exponentiate(q[i].scores, q[i].prefix + q[i].num_path);
     }
-    for (int g = 0; g < group; g++) {
-        float *s = scores + (size_t)g * stride + LANES;
-        float scale = 1.0f / exponentiate(s, prefix + num_path);
-        float *dst = out + (size_t)g * head_dim;
-        switch (head_dim) {
-        case 16: mix_values(s, values, dtype, start, prefix, path, num_path, head_dim, dst, scale, 1); break;
-        case 32: mix_values(s, values, dtype, start, prefix, path, num_path, head_dim, dst, scale, 2); break;
-        case 64: mix_values(s, values, dtype, start, prefix, path, num_path, head_dim, dst, scale, 4); break;
-        case 128: mix_values(s, values, dtype, start, prefix, path, num_path, head_dim, dst, scale, 8); break;
-        default: mix_values(s, values, dtype, start, prefix, path, num_path, head_dim, dst, scale, head_dim / LANES);
-        }
+    int offset = 0;
+    for (; offset + 2 * LANES <= dim; offset += 2 * LANES) mix_tile(q, values, dtype, dim, offset, start, shared, scale, COUNT, 2);
+    if (offset < dim) mix_tile(q, values, dtype, dim, offset, start, shared, scale, COUNT, 1);
+}
+
+#define FOR_DTYPE(NAME, DTYPE)                                                                            \
+    static __attribute__((noinline)) void NAME(const Query *q, int count, const void *keys, const void *values, int dim, int start) { \
+        for (; count >= 4; count -= 4, q += 4) attend_tile(q, keys, values, DTYPE, dim, start, 4);           \
+        for (; count >= 2; count -= 2, q += 2) attend_tile(q, keys, values, DTYPE, dim, start, 2);           \
+        if (count) attend_tile(q, keys, values, DTYPE, dim, start, 1);                                       \
     }
+FOR_DTYPE(attend_f32, KIND_F32)
+FOR_DTYPE(attend_bf16, KIND_BF16)
+
+void attend(const Query *q, int count, const void *keys, const void *values, int dtype, int dim, int start) {
+    (dtype == KIND_BF16 ? attend_bf16 : attend_f32)(q, count, keys, values, dim, start);
 }

@@ -3,11 +3,18 @@
 #include "engine.h"
 #include "vec.h"
 
-#define MAX_GROUP 64 /* query heads per KV head */
+/* One query head of one row: it sees `prefix` keys from the common start on, then the path. */
+typedef struct {
+    const float *query;  /* [head_dim], already scaled */
+    float *scores;       /* scratch for all its keys, with SCORE_MARGIN floats to spare on either side */
+    float *out;          /* [head_dim] */
+    const int32_t *path;
+    int32_t prefix, num_path;
+} Query;
 
-/* q [group][head_dim], already scaled; keys and values of one head; out [group][head_dim].
- * scores: [group][stride] floats of scratch, stride >= keys + 48. */
-void attend(const float *q, int group, const void *keys, const void *values, int dtype, int head_dim, int start, int prefix,
-            const int32_t *path, int num_path, float *scores, int stride, float *out);
+#define SCORE_MARGIN 32
+
+/* Queries of one KV head whose prefixes start at the same slot; keys and values are that head's. */
+void attend(const Query *queries, int count, const void *keys, const void *values, int dtype, int head_dim, int start);
 
 #endif

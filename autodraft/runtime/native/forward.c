@@ -16,8 +16,11 @@
 typedef struct {
     float *normed;
     Activations activations;
+    Query *queries;
     float *scores;
 } Private;
+
+#define MAX_QUERIES 64
 
 typedef struct {
     int rows, keys, threads;
@@ -49,11 +52,12 @@ static size_t round64(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 /* width: the widest activation of the plan, in channels. */
 static int reserve(Workspace *ws, const Model *m, int rows, int keys, int width, int threads) {
-    int group = m->num_heads / m->num_kv_heads;
+    int group = m->num_heads / m->num_kv_heads, queries = rows * group < MAX_QUERIES ? rows * group : MAX_QUERIES;
     size_t per_row = round64(sizeof(float) * m->hidden) + 3 * round64(sizeof(float) * width);
     size_t private_bytes = round64(sizeof(float) * rows * m->hidden) + round64(sizeof(float) * (size_t)rows * width) +
                            round64(sizeof(float) * rows) + round64(sizeof(int32_t) * (size_t)rows * (width / 32 + 1)) +
-                           round64(sizeof(float) * (size_t)group * (keys + 48));
+                           sizeof(Query) * MAX_QUERIES +
+                           round64(sizeof(float) * (size_t)queries * (keys + 2 * SCORE_MARGIN));
     size_t bytes = per_row * rows + private_bytes * threads + 4096;
     if (bytes > ws->memory_bytes) {
         free(ws->memory);
@@ -79,6 +83,7 @@ static Private private_of(Workspace *ws, const Model *m, int thread) {
     mine.activations.data = p, p += round64(sizeof(float) * (size_t)ws->rows * ws->width);
     mine.activations.scales = (float *)p, p += round64(sizeof(float) * ws->rows);
     mine.activations.group_sums = (int32_t *)p, p += round64(sizeof(int32_t) * (size_t)ws->rows * (ws->width / 32 + 1));
+    mine.queries = (Query *)p, p += sizeof(Query) * MAX_QUERIES;
     mine.scores = (float *)p;
     return mine;
 }
@@ -185,15 +190,27 @@ static void place_head(const Call *c, int block, const Segment *s, int row, int 
     write_cache(c, block, s->kv_heads[local], c->rows->slots[row], k, v);
 }
 
-static void attend_head(const Call *c, int block, const Segment *s, int row, int local, Private *mine) {
+/* Rows [first, last) of one head, in runs of rows whose prefixes start alike. */
+static void attend_head(const Call *c, int block, const Segment *s, int first, int last, int local, Private *mine) {
     const Model *m = c->m;
     const Rows *rows = c->rows;
     int group = m->num_heads / m->num_kv_heads, dim = m->head_dim, size = m->dtype == KIND_BF16 ? 2 : 4;
     size_t base = ((size_t)block * m->num_kv_heads + s->kv_heads[local]) * c->cache->slots * dim * size;
-    const float *q = c->ws->wide + (size_t)row * c->ws->width + (size_t)local * group * dim;
-    attend(q, group, (char *)c->cache->keys + base, (char *)c->cache->values + base, m->dtype, dim, rows->prefix_starts[row],
-           rows->prefix_lengths[row], rows->path_slots + rows->path_offsets[row], rows->path_offsets[row + 1] - rows->path_offsets[row],
-           mine->scores, c->ws->keys + 48, c->ws->mixed + (size_t)row * c->ws->width + (size_t)local * group * dim);
+    int row = first;
+    while (row < last) {
+        int count = 0, start = rows->prefix_starts[row];
+        for (; row < last && rows->prefix_starts[row] == start && count + group <= MAX_QUERIES; row++)
+            for (int g = 0; g < group; g++, count++) {
+                size_t at = (size_t)row * c->ws->width + (size_t)(local * group + g) * dim;
+                mine->queries[count] = (Query){c->ws->wide + at,
+                                               mine->scores + (size_t)count * (c->ws->keys + 2 * SCORE_MARGIN) + SCORE_MARGIN,
+                                               c->ws->mixed + at,
+                                               rows->path_slots + rows->path_offsets[row],
+                                               rows->prefix_lengths[row],
+                                               rows->path_offsets[row + 1] - rows->path_offsets[row]};
+            }
+        attend(mine->queries, count, (char *)c->cache->keys + base, (char *)c->cache->values + base, m->dtype, dim, start);
+    }
 }
 
 static void attention(const Call *c, int block, int thread, Private *mine) {
@@ -208,11 +225,15 @@ static void attention(const Call *c, int block, int thread, Private *mine) {
         barrier(ws, c->threads);
         int by_head = s->channels % c->threads == 0; /* then a thread reads only the keys it wrote */
         share(by_head ? s->channels : s->channels * n, thread, c->threads, &first, &last);
-        for (int item = by_head ? first * n : first; item < (by_head ? last * n : last); item++)
-            place_head(c, block, s, item % n, item / n);
+        if (by_head) first *= n, last *= n;
+        for (int item = first; item < last; item++) place_head(c, block, s, item % n, item / n);
         if (!by_head) barrier(ws, c->threads);
-        for (int item = by_head ? first * n : first; item < (by_head ? last * n : last); item++)
-            attend_head(c, block, s, item % n, item / n, mine);
+        for (int item = first; item < last;) { /* items run over rows first: the rows of a head go together */
+            int end = item - item % n + n;
+            end = end < last ? end : last;
+            attend_head(c, block, s, item % n, item % n + end - item, item / n, mine);
+            item = end;
+        }
         barrier(ws, c->threads);
         product(c, &s->out, ws->mixed, ws->width, ws->x, c->m->hidden, 1, thread, mine);
         barrier(ws, c->threads);

@@ -33,15 +33,23 @@ INLINE uint16_t float_to_bf16(float x) { /* round to nearest even; NaN stays NaN
     return (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 INLINE f32x16 load_bf16(const uint16_t *p) {
+#ifdef __AVX512F__
+    return (f32x16)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16);
+#else
     u16x16 h;
     memcpy(&h, p, sizeof h);
     return (f32x16)(__builtin_convertvector(h, u32x16) << 16);
+#endif
 }
 INLINE void store_bf16(uint16_t *p, f32x16 v) {
     u32x16 bits = (u32x16)v;
     bits = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+#ifdef __AVX512F__
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16((__m512i)bits));
+#else
     u16x16 h = __builtin_convertvector(bits, u16x16);
     memcpy(p, &h, sizeof h);
+#endif
 }
 
 INLINE f32x16 select16(i32x16 mask, f32x16 a, f32x16 b) { return (f32x16)((mask & (i32x16)a) | (~mask & (i32x16)b)); }
