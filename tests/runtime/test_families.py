@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from autodraft.policy import DraftPolicy
 from autodraft.runtime import Rows, build_runtime
 from tests.runtime.tiny import CONFIGS, tiny_model
 
@@ -69,23 +68,3 @@ def test_hidden_states_are_the_residual_stream(backend):
     assert taps.shape == (7, 20, 64)
     for block in range(3):  # before each block; the last of Hugging Face's states is normalised
         assert (taps[2 * block] - expected[block][0]).abs().max() < 1e-4
-
-
-def test_a_skipped_block_is_the_model_without_it():
-    model = tiny_model("llama")
-    policy = DraftPolicy.uniform(3).replace({2: DraftPolicy.uniform(1, 4).blocks[0].mlp})
-    del policy
-    skip = DraftPolicy.uniform(3)
-    from autodraft.policy import ChannelShares
-
-    skip = skip.replace({2: ChannelShares(), 3: ChannelShares()})
-    tokens = _tokens(12)
-    for backend in BACKENDS:
-        runtime = build_runtime(model, backend=backend)
-        logits = runtime.forward(runtime.plan(skip), runtime.new_cache(), Rows.chain(tokens, 0))
-        pruned = tiny_model("llama")
-        del pruned.model.layers[1]
-        for index, layer in enumerate(pruned.model.layers):
-            layer.self_attn.layer_idx = index
-        pruned.config.num_hidden_layers = 2
-        assert (logits - _hf_logits(pruned, tokens)).abs().max() < TOLERANCE

@@ -218,9 +218,9 @@ static void attention(const Call *c, int block, int thread, Private *mine) {
     const BlockNorms *norms = c->m->norms + block;
     Workspace *ws = c->ws;
     int n = c->rows->n, first, last;
+    if (plan->num_attention) norm_rows(c, norms->attention_norm, norms->attention_norm_bias, mine);
     for (int i = 0; i < plan->num_attention; i++) {
         const Segment *s = plan->attention + i;
-        norm_rows(c, norms->attention_norm, norms->attention_norm_bias, mine);
         product(c, &s->in, mine->normed, c->m->hidden, ws->wide, ws->width, 0, thread, mine);
         barrier(ws, c->threads);
         int by_head = s->channels % c->threads == 0; /* then a thread reads only the keys it wrote */
@@ -253,9 +253,9 @@ static void mlp(const Call *c, int block, int thread, Private *mine) {
     const Model *m = c->m;
     Workspace *ws = c->ws;
     int first, last, wide = m->gated ? 2 : 1;
+    if (plan->num_mlp) norm_rows(c, norms->mlp_norm, norms->mlp_norm_bias, mine);
     for (int i = 0; i < plan->num_mlp; i++) {
         const Segment *s = plan->mlp + i;
-        norm_rows(c, norms->mlp_norm, norms->mlp_norm_bias, mine);
         share(s->channels / LANES, thread, c->threads, &first, &last);
         prepare(&s->in, mine->normed, c->rows->n, m->hidden, &mine->activations);
         multiply(&s->in, first * wide, last * wide, &mine->activations, c->rows->n, ws->wide, ws->width, 0);

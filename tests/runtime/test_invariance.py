@@ -1,0 +1,107 @@
+"""A row's logits are bitwise the same whatever else is in the call: the ground that losslessness stands on."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autodraft.runtime import Rows, build_runtime
+from tests.runtime.tiny import tiny_model
+
+VOCAB = 97
+
+
+@pytest.fixture(scope="module", params=["native-float32", "native-bfloat16", "torch-float32", "torch-bfloat16"])
+def runtime(request):
+    backend, dtype = request.param.split("-")
+    return build_runtime(tiny_model("llama").to(getattr(torch, dtype)), backend=backend)
+
+
+def _step_by_step(runtime, prompt, tokens):
+    """Logits after each of `tokens`, decoded one at a time."""
+    cache = runtime.new_cache()
+    runtime.prefill(cache, prompt)
+    logits = []
+    for token in tokens:
+        logits.append(runtime.forward(runtime.target, cache, Rows.chain([token], cache.length))[0].clone())
+        cache.commit([cache.length])
+    return logits
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_chain_verification_is_single_stepping_to_the_bit(runtime, data):
+    prompt = data.draw(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=70))
+    tokens = data.draw(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=17))
+    cache = runtime.new_cache()
+    runtime.prefill(cache, prompt)
+    together = runtime.forward(runtime.target, cache, Rows.chain(tokens, len(prompt)))
+    for row, alone in enumerate(_step_by_step(runtime, prompt, tokens)):
+        assert torch.equal(together[row], alone)
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_tree_verification_is_single_stepping_to_the_bit(runtime, data):
+    """Native only: there keys are visited in order of position, wherever they lie."""
+    if runtime.backend != "native":
+        pytest.skip("the reference backend promises this for chains only")
+    prompt = data.draw(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=40))
+    size = data.draw(st.integers(1, 20))
+    parents = [-1] + [data.draw(st.integers(0, node - 1)) for node in range(1, size)]
+    tokens = data.draw(st.lists(st.integers(0, VOCAB - 1), min_size=size, max_size=size))
+    cache = runtime.new_cache()
+    runtime.prefill(cache, prompt)
+    together = runtime.forward(runtime.target, cache, Rows.tree(tokens, parents, len(prompt)))
+    leaf = data.draw(st.integers(0, size - 1))
+    path = []
+    while leaf >= 0:
+        path.insert(0, leaf)
+        leaf = parents[leaf]
+    for node, alone in zip(path, _step_by_step(runtime, prompt, [tokens[node] for node in path]), strict=True):
+        assert torch.equal(together[node], alone)
+
+
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_committing_a_branch_leaves_the_cache_of_a_fresh_decode(runtime, data):
+    prompt = data.draw(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=40))
+    size = data.draw(st.integers(2, 12))
+    parents = [-1] + [data.draw(st.integers(0, node - 1)) for node in range(1, size)]
+    tokens = data.draw(st.lists(st.integers(0, VOCAB - 1), min_size=size, max_size=size))
+    cache = runtime.new_cache()
+    runtime.prefill(cache, prompt)
+    runtime.forward(runtime.target, cache, Rows.tree(tokens, parents, len(prompt)))
+    path, node = [], size - 1
+    while node >= 0:
+        path.insert(0, node)
+        node = parents[node]
+    cache.commit([len(prompt) + node for node in path])
+    after = runtime.forward(runtime.target, cache, Rows.chain([3], cache.length))[0]
+    fresh = _step_by_step(runtime, prompt, [*(tokens[node] for node in path), 3])[-1]
+    if runtime.backend == "native":
+        assert torch.equal(after, fresh)
+    else:
+        assert (after - fresh).abs().max() < (1e-4 if runtime.dtype == torch.float32 else 0.2)
+
+
+def test_drafts_leave_the_verified_keys_alone(runtime):
+    prompt = list(range(30))
+    expected = _step_by_step(runtime, prompt, [4, 5])
+    cache = runtime.new_cache()
+    runtime.prefill(cache, prompt)
+    from autodraft.policy import DraftPolicy
+
+    draft = runtime.plan(DraftPolicy.uniform(3, 4))
+    runtime.draft_chain(draft, cache, 4, 6, 0.0)
+    logits = runtime.forward(runtime.target, cache, Rows.chain([4, 5], cache.length))
+    assert torch.equal(logits[0], expected[0]) and torch.equal(logits[1], expected[1])
+
+
+def test_rolling_back_forgets(runtime):
+    cache = runtime.new_cache()
+    runtime.prefill(cache, list(range(50)))
+    cache.truncate(20)
+    runtime.prefill(cache, [7, 8, 9])
+    logits = runtime.forward(runtime.target, cache, Rows.chain([1], 23))[0]
+    assert torch.equal(logits, _step_by_step(runtime, [*range(20), 7, 8, 9], [1])[0])

@@ -1,0 +1,79 @@
+"""Loading real checkpoints from folders, widening, and refusing what is not supported."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+
+from autodraft.errors import ContextLengthError, InputError, ModelNotFoundError, UnsupportedModelError
+from autodraft.runtime import Rows, build_runtime, load_hf_model, load_model
+from autodraft.runtime.widening import widen
+from tests.runtime.tiny import tiny_model
+
+
+def _save(model, folder):
+    model.save_pretrained(folder)
+    vocabulary = {f"t{index}": index for index in range(97)}
+    PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(vocabulary, unk_token="t0"))).save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_folder_loads_and_agrees_with_hugging_face(tmp_path):
+    path = _save(tiny_model("qwen3"), tmp_path)
+    loaded = load_model(path, dtype="float32")
+    tokens = list(range(20))
+    with torch.no_grad():
+        expected = AutoModelForCausalLM.from_pretrained(path)(torch.tensor([tokens])).logits[0]
+    runtime = loaded.runtime
+    logits = runtime.forward(runtime.target, runtime.new_cache(), Rows.chain(tokens, 0))
+    assert (logits - expected).abs().max() < 1e-4
+    assert load_hf_model(loaded).config.num_hidden_layers == 3
+    assert loaded.fingerprint == load_model(path).fingerprint
+
+
+def test_the_fingerprint_follows_the_weights(tmp_path):
+    first = load_model(_save(tiny_model("llama", seed=0), tmp_path / "a")).fingerprint
+    second = load_model(_save(tiny_model("llama", seed=1), tmp_path / "b")).fingerprint
+    assert first["config"] == second["config"] and first["weights"] != second["weights"]
+
+
+@pytest.mark.parametrize("family", ["llama", "llama-bias", "qwen3", "opt"])
+def test_widening_keeps_the_function(family):
+    model = tiny_model(family)
+    tokens = list(range(30))
+    narrow, wide = (build_runtime(each) for each in (model, widen(model, 3)))
+    assert wide.spec.hidden_size == 3 * narrow.spec.hidden_size and wide.spec.head_dim == narrow.spec.head_dim
+    logits = [
+        runtime.forward(runtime.target, runtime.new_cache(), Rows.chain(tokens, 0)) for runtime in (narrow, wide)
+    ]
+    assert (logits[0] - logits[1]).abs().max() < 2e-5 * logits[0].abs().max()
+
+
+def test_unsupported_checkpoints_are_named():
+    import transformers
+
+    config = transformers.GPT2Config(n_layer=1, n_embd=32, n_head=2, vocab_size=97)
+    with pytest.raises(UnsupportedModelError, match="'gpt2' is not supported; supported: llama"):
+        build_runtime(transformers.GPT2LMHeadModel(config))
+    with pytest.raises(UnsupportedModelError, match="opt-350m"):
+        build_runtime(tiny_model("opt", do_layer_norm_before=False))
+
+
+def test_a_sliding_window_bounds_the_context():
+    runtime = build_runtime(tiny_model("mistral", sliding_window=64))
+    assert runtime.max_length == 64
+    with pytest.raises(ContextLengthError, match="room for 64 tokens"):
+        runtime.prefill(runtime.new_cache(), list(range(65)))
+
+
+def test_wrong_requests_are_one_clear_line(tmp_path):
+    with pytest.raises(ModelNotFoundError):
+        load_model(str(tmp_path))
+    path = _save(tiny_model("llama"), tmp_path / "m")
+    for options, message in (({"dtype": "int3"}, "--dtype int3"), ({"device": "tpu9"}, "--device tpu9")):
+        with pytest.raises(InputError, match=message):
+            load_model(path, **options)
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="no usable CUDA device"):
+            load_model(path, device="cuda")
