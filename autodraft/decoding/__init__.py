@@ -1,0 +1,56 @@
+"""Speculative decoding: token trees, drafters, verification, and the decoder that runs a cascade."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from autodraft.decoding.decoder import CascadeDecoder, TargetChoice, make_drafter
+from autodraft.decoding.drafters import DraftContext, Drafter
+from autodraft.decoding.prompt_lookup import NgramIndex, PromptLookupDrafter
+from autodraft.decoding.sampling import GREEDY, SamplingConfig, choose, probabilities
+from autodraft.decoding.self_draft import SelfDrafter, draft_tree
+from autodraft.decoding.stats import DecodingStats, DraftCounts, FinishReason, Generation, StopCondition
+from autodraft.decoding.stop_strings import IncrementalText, StopStrings
+from autodraft.decoding.tree import TokenTree
+from autodraft.decoding.verification import Verified, verify_choices, verify_greedy, verify_sampled
+
+if TYPE_CHECKING:
+    from autodraft.decoding.hf_generate import custom_generate
+
+__all__ = [
+    "GREEDY",
+    "CascadeDecoder",
+    "DecodingStats",
+    "DraftContext",
+    "DraftCounts",
+    "Drafter",
+    "FinishReason",
+    "Generation",
+    "IncrementalText",
+    "NgramIndex",
+    "PromptLookupDrafter",
+    "SamplingConfig",
+    "SelfDrafter",
+    "StopCondition",
+    "StopStrings",
+    "TargetChoice",
+    "TokenTree",
+    "Verified",
+    "choose",
+    "custom_generate",
+    "draft_tree",
+    "make_drafter",
+    "probabilities",
+    "verify_choices",
+    "verify_greedy",
+    "verify_sampled",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """`custom_generate` on first use: it alone imports transformers, which takes seconds."""
+    if name != "custom_generate":
+        raise AttributeError(f"module 'autodraft.decoding' has no attribute {name!r}")
+    from autodraft.decoding.hf_generate import custom_generate
+
+    return custom_generate

@@ -1,0 +1,115 @@
+"""What one call of the decoder returns: the tokens, why they end, and what was counted and timed.
+
+Knows nothing of how they came about. Times are wall-clock seconds; derived counts are properties, never stored twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+FinishReason = Literal["length", "eos", "stop"]
+
+StopCondition = Callable[[list[int]], bool]
+"""Called after each new token with all new tokens so far (not to be changed); True ends the generation there."""
+
+
+@dataclass
+class DraftCounts:
+    """What one draft of the cascade contributed.
+
+    Attributes:
+        cycles: cycles in which its proposal was verified.
+        drafted_tokens: tokens that it proposed, all nodes of trees counted.
+        accepted_tokens: proposed tokens that were committed.
+    """
+
+    cycles: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+
+
+@dataclass
+class DecodingStats:
+    """Counts and times of one generation.
+
+    Attributes:
+        prefill_s: the prompt without its last token, drafters' preparation included.
+        decode_s: everything after it, until the last token.
+        draft_s: the part of `decode_s` in which drafts were proposed.
+        verify_s: the part of `decode_s` in which the target ran and its tokens were chosen.
+        tokens_per_cycle_histogram: number of cycles by the tokens that they committed, bonus token included.
+        drafts: by draft, in the order of the cascade.
+    """
+
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    draft_s: float = 0.0
+    verify_s: float = 0.0
+    tokens_per_cycle_histogram: dict[int, int] = field(default_factory=dict)
+    drafts: list[DraftCounts] = field(default_factory=list)
+
+    @property
+    def cycles(self) -> int:
+        """Target forwards after the prefill."""
+        return sum(self.tokens_per_cycle_histogram.values())
+
+    @property
+    def new_tokens(self) -> int:
+        return sum(tokens * cycles for tokens, cycles in self.tokens_per_cycle_histogram.items())
+
+    @property
+    def drafted_tokens(self) -> int:
+        return sum(draft.drafted_tokens for draft in self.drafts)
+
+    @property
+    def accepted_tokens(self) -> int:
+        return sum(draft.accepted_tokens for draft in self.drafts)
+
+    @property
+    def draft_cycles(self) -> list[int]:
+        """Cycles in which each draft's proposal was verified, in the order of the cascade."""
+        return [draft.cycles for draft in self.drafts]
+
+    @property
+    def autoregressive_cycles(self) -> int:
+        """Cycles in which no draft had a proposal, or no more than one token was left to emit."""
+        return self.cycles - sum(self.draft_cycles)
+
+    @property
+    def tokens_per_cycle(self) -> float:
+        """tau: committed tokens per target forward."""
+        return self.new_tokens / self.cycles if self.cycles else 0.0
+
+    @property
+    def tokens_per_s(self) -> float:
+        """New tokens per second of decoding, prefill not counted."""
+        return self.new_tokens / self.decode_s if self.decode_s else 0.0
+
+    def count_cycle(self, emitted_tokens: int) -> None:
+        """Count one verification that committed `emitted_tokens`."""
+        histogram = self.tokens_per_cycle_histogram
+        histogram[emitted_tokens] = histogram.get(emitted_tokens, 0) + 1
+
+    def count_draft(self, draft: int, drafted_tokens: int, accepted_tokens: int) -> None:
+        """Count the verification of a tree that draft number `draft` proposed."""
+        counts = self.drafts[draft]
+        counts.cycles += 1
+        counts.drafted_tokens += drafted_tokens
+        counts.accepted_tokens += accepted_tokens
+
+
+@dataclass
+class Generation:
+    """What `CascadeDecoder.generate` returns.
+
+    Attributes:
+        tokens: the new tokens only; the EOS token or the token that completed a stop string is the last one.
+        finish_reason: "eos", "stop", or "length" (max_new_tokens reached without either).
+        stats: counts and times.
+    """
+
+    tokens: list[int]
+    finish_reason: FinishReason
+    stats: DecodingStats

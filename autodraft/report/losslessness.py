@@ -1,0 +1,195 @@
+"""Is the output really the target's? Token identity over many prompts, for the record in reports/.
+
+Run as `python -m autodraft.report.losslessness`. Knows nothing of speed. Greedy output of each cascade is
+compared, token by token and with no tolerance, with our autoregressive output; that one is compared with
+Hugging Face's `generate`, and where they differ the gap between the two tokens' logits is shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autodraft.cascade import AUTOREGRESSIVE, Cascade, PromptLookup, SelfDraft
+from autodraft.decoding import CascadeDecoder
+from autodraft.measure.device import device_stamp
+from autodraft.measure.prompts import bundled_prompts, choose_prompts
+from autodraft.policy import ChannelShares, DraftPolicy
+from autodraft.profile import DraftProfile
+from autodraft.runtime import LoadedModel, Rows, load_hf_model, load_model
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first token at which two outputs part, and how close the call was.
+
+    Attributes:
+        logit_gap: our logit of our token minus our logit of the other one, at that position.
+    """
+
+    question_id: str
+    position: int
+    our_token: int
+    other_token: int
+    logit_gap: float
+
+
+@dataclass
+class Identity:
+    """How often one method's output was the reference's."""
+
+    method: str
+    reference: str
+    prompts: int = 0
+    identical_prompts: int = 0
+    tokens: int = 0
+    differences: list[Difference] = field(default_factory=list)
+
+
+def standard_cascades(num_blocks: int) -> dict[str, Cascade]:
+    """Every kind of draft, among them one that is nearly always wrong."""
+    low = DraftPolicy.uniform(num_blocks, 4)
+    middle = {
+        2 * block + kind: ChannelShares() for block in range(num_blocks // 4, num_blocks - 2, 2) for kind in (0, 1)
+    }
+    sparse = low.replace(middle)
+    useless = low.replace({index: ChannelShares() for index in range(1, 2 * num_blocks)})
+    return {
+        "prompt lookup": Cascade(drafts=(PromptLookup(num_draft_tokens=8),)),
+        "chain, 8 bits": Cascade(drafts=(SelfDraft(policy=DraftPolicy.uniform(num_blocks, 8), num_draft_tokens=6),)),
+        "chain, 4 bits, half of the middle skipped": Cascade(drafts=(SelfDraft(policy=sparse, num_draft_tokens=5, stop_threshold=0.3),)),
+        "tree, 4 bits, half of the middle skipped": Cascade(
+            drafts=(SelfDraft(policy=sparse, num_draft_tokens=4, branching=3, max_nodes=12),)
+        ),
+        "chain, all but one sub-layer skipped": Cascade(drafts=(SelfDraft(policy=useless, num_draft_tokens=4),)),
+    }  # fmt: skip
+
+
+def check_identity(
+    loaded: LoadedModel, cascades: Mapping[str, Cascade], num_prompts: int, new_tokens: int, with_hf: bool
+) -> list[Identity]:
+    """Compare greedy outputs on held-out prompts."""
+    decoders = {name: CascadeDecoder(loaded.runtime, cascade) for name, cascade in cascades.items()}
+    baseline = CascadeDecoder(loaded.runtime, AUTOREGRESSIVE)
+    hf_model = load_hf_model(loaded) if with_hf else None
+    results = {name: Identity(name, "our autoregressive decoding") for name in decoders}
+    hf_result = Identity("our autoregressive decoding", "Hugging Face generate")
+    prompts = choose_prompts(bundled_prompts(), num_prompts)
+    for number, prompt in enumerate(prompts, start=1):
+        tokens = loaded.tokenizer.encode(prompt.text)
+        expected = baseline.generate(tokens, max_new_tokens=new_tokens).tokens
+        for name, decoder in decoders.items():
+            found = decoder.generate(tokens, max_new_tokens=new_tokens).tokens
+            _compare(results[name], loaded, prompt.question_id, tokens, found, expected)
+        if hf_model is not None:
+            _compare(hf_result, loaded, prompt.question_id, tokens, expected, _hf_tokens(hf_model, tokens, new_tokens))
+        print(f"\r{loaded.runtime.dtype}: prompt {number} of {len(prompts)}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return [*results.values(), *([hf_result] if hf_model is not None else [])]
+
+
+def _compare(
+    result: Identity,
+    loaded: LoadedModel,
+    question_id: str,
+    prompt: Sequence[int],
+    ours: Sequence[int],
+    other: Sequence[int],
+) -> None:
+    result.prompts += 1
+    result.tokens += len(ours)
+    if list(ours) == list(other):
+        result.identical_prompts += 1
+        return
+    position = next(i for i, pair in enumerate(zip(ours, other, strict=False)) if pair[0] != pair[1])
+    runtime = loaded.runtime
+    cache = runtime.new_cache()
+    context = [*prompt, *ours[:position]]
+    runtime.prefill(cache, context[:-1])
+    logits = runtime.forward(runtime.target, cache, Rows.chain(context[-1:], cache.length))[0]
+    gap = float(logits[ours[position]] - logits[other[position]])
+    result.differences.append(Difference(question_id, position, ours[position], other[position], gap))
+
+
+@torch.inference_mode()
+def _hf_tokens(model: Any, prompt: Sequence[int], new_tokens: int) -> list[int]:
+    ids = torch.tensor([list(prompt)])
+    output = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=new_tokens,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    tokens: list[int] = output[0, len(prompt) :].tolist()
+    return tokens
+
+
+def markdown(document: Mapping[str, Any]) -> str:
+    """The report as a person reads it."""
+    device = document["device"]
+    lines = [
+        "# Losslessness",
+        "",
+        f"Model `{document['model']}`, {document['num_prompts']} held-out prompts, {document['new_tokens']} new tokens each, greedy.",
+        f"Device: {device['name']}, backend {device['backend']}, {device['threads']} threads, torch {device['versions']['torch']}, transformers {device['versions']['transformers']}.",
+        f"Command: `{document['command']}`",
+        "",
+        "| precision | method | compared with | identical prompts | tokens | largest logit gap at a difference |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in document["results"]:
+        gaps = [abs(difference["logit_gap"]) for difference in row["differences"]]
+        lines.append(
+            f"| {row['dtype']} | {row['method']} | {row['reference']} | {row['identical_prompts']} of {row['prompts']}"
+            f" | {row['tokens']} | {f'{max(gaps):.2g}' if gaps else 'none differ'} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure in float32 and bfloat16, and write JSON and Markdown."""
+    parser = argparse.ArgumentParser(
+        prog="python -m autodraft.report.losslessness", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--model", default="llama")
+    parser.add_argument("--profile", type=Path, help="also check this profile's cascade")
+    parser.add_argument("--num-prompts", type=int, default=200)
+    parser.add_argument("--new-tokens", type=int, default=128)
+    parser.add_argument("--output", type=Path, default=Path("reports/losslessness"), help="path without ending")
+    options = parser.parse_args(arguments)
+    results: list[dict[str, Any]] = []
+    stamp = None
+    for dtype in ("float32", "bfloat16"):
+        loaded = load_model(options.model, dtype=dtype)
+        cascades = standard_cascades(loaded.runtime.spec.num_blocks)
+        if options.profile:
+            cascades["profile"] = DraftProfile.load(options.profile).cascade
+        stamp = device_stamp(loaded.runtime.device, loaded.runtime.backend)
+        found = check_identity(loaded, cascades, options.num_prompts, options.new_tokens, with_hf=dtype == "float32")
+        results += [{"dtype": dtype, **asdict(result)} for result in found]
+    assert stamp is not None
+    document = {
+        "model": options.model,
+        "num_prompts": options.num_prompts,
+        "new_tokens": options.new_tokens,
+        "device": stamp.model_dump(mode="json"),
+        "command": " ".join(["python -m autodraft.report.losslessness", *(arguments or sys.argv[1:])]),
+        "results": results,
+    }
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
+    options.output.with_suffix(".md").write_text(markdown(document))
+    print(markdown(document))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What needs gradients: the bundled reference model, its corpus and its prompt sets."""
