@@ -82,7 +82,7 @@ class SelfDraft(_Value):
     policy: PolicyField
     num_draft_tokens: int = Field(default=4, ge=1, le=64, description="deepest drafted position of a cycle")
     stop_threshold: float = Field(
-        default=0.0, ge=0.0, le=1.0, description="stop after a token whose draft probability is below this (the token is kept)"
+        default=0.0, ge=0.0, le=1.0, description="the chain ends after a token of lower draft probability (kept)"
     )
     branching: int = Field(default=1, ge=1, le=8, description="children per expanded node; 1 is a chain")
     max_nodes: int = Field(default=16, ge=1, le=64, description="drafted nodes of a tree at most (branching above 1)")

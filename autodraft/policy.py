@@ -91,11 +91,12 @@ class ChannelShares:
         names = {str(FULL_BITS): "full", "8": "eight", "4": "four"}
         units: dict[str, int] = {}
         if not isinstance(document, Mapping):
-            raise PolicyError(f"channel shares must be an object such as {{\"8\": 1.0}}, not {document!r}")
+            raise PolicyError(f'channel shares must be an object such as {{"8": 1.0}}, not {document!r}')
         for bits, share in document.items():
             if bits not in names:
                 raise PolicyError(f"unknown bit-width {bits!r} in channel shares; known: {', '.join(names)}")
-            if isinstance(share, bool) or not isinstance(share, int | float) or share * SHARE_UNITS != int(share * SHARE_UNITS):
+            is_number = isinstance(share, int | float) and not isinstance(share, bool)
+            if not is_number or share * SHARE_UNITS != int(share * SHARE_UNITS):
                 raise PolicyError(f"share {share!r} at {bits} bits is not a whole number of sixteenths")
             units[names[bits]] = int(share * SHARE_UNITS)
         return cls(**units)
@@ -220,7 +221,7 @@ class DraftPolicy:
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
-        """One letter per sub-layer, a space between blocks: F full, 8, 4, `.` skipped, `m` mixed; then the head's bits."""
-        letters = {ChannelShares.all_at(16): "F", ChannelShares.all_at(8): "8", ChannelShares.all_at(4): "4", ChannelShares(): "."}
+        """A letter per sub-layer, a space between blocks (F full, 8, 4, `.` skipped, `m` mixed); the head."""
+        letters = {ChannelShares.all_at(bits): letter for bits, letter in zip(BIT_WIDTHS, ".48F", strict=True)}
         blocks = " ".join("".join(letters.get(block[kind], "m") for kind in SUB_LAYER_KINDS) for block in self.blocks)
         return f"{blocks} | head {self.head_bits}"

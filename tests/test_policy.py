@@ -65,7 +65,10 @@ def test_the_target_is_the_full_policy():
     assert full.is_full and full.num_skipped == 0 and full.mean_bits == 16
     assert not full.replace({3: ChannelShares()}).is_full
     assert not DraftPolicy.uniform(4, head_bits=8).is_full
-    assert str(full.replace({3: ChannelShares(), 0: ChannelShares.all_at(4), 5: ChannelShares(full=3)})) == "4F F. Fm FF | head 16"
+    assert (
+        str(full.replace({3: ChannelShares(), 0: ChannelShares.all_at(4), 5: ChannelShares(full=3)}))
+        == "4F F. Fm FF | head 16"
+    )
 
 
 @pytest.mark.parametrize(

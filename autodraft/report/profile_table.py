@@ -16,11 +16,12 @@ from autodraft.profile import DraftProfile, Figures, Interval
 
 
 def interval_text(speedup: Interval | None) -> str:
-    """`1.62x (1.51 to 1.74)`."""
+    """`1.62x (1.51 to 1.74)`, without the interval where a single prompt gives none."""
     if speedup is None:
         return ""
-    high = "?" if speedup.ci_high is None else f"{speedup.ci_high:.2f}"
-    return f"{speedup.median:.2f}x ({speedup.ci_low:.2f} to {high})"
+    if speedup.ci_high is None:
+        return f"{speedup.median:.2f}x"
+    return f"{speedup.median:.2f}x ({speedup.ci_low:.2f} to {speedup.ci_high:.2f})"
 
 
 def one_line(profile: DraftProfile) -> str:

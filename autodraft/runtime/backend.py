@@ -53,7 +53,7 @@ class Backend(Protocol):
     def draft_chain(
         self, plan: DraftPlan, cache: KVCache, token: int, num_tokens: int, stop_threshold: float
     ) -> tuple[list[int], list[float]]:
-        """Greedy chain after `token` (see `TransformerRuntime.draft_chain`), in as few host calls as the backend can."""
+        """Greedy chain after `token` (see `TransformerRuntime`), in as few host calls as the backend can."""
 
 
 def check_commit(cache: KVCache, slots: Sequence[int]) -> None:

@@ -64,7 +64,8 @@ def load_model(
     Raises:
         ModelNotFoundError, UnsupportedModelError, InputError: with one line on what to do.
     """
-    entry = resolve_model(name_or_path)
+    entry = resolve_model(name_or_path, revision)
+    revision = entry.revision
     factor = widen * entry.widen
     place = _device(device)
     config = _from_hub("configuration", "AutoConfig", entry.path_or_id, revision=revision)
@@ -75,9 +76,7 @@ def load_model(
     model = widen_model(model.eval(), factor).to(place)
     runtime = build_runtime(model, max_length=max_length, backend=backend)
     tokenizer = _from_hub("tokenizer", "AutoTokenizer", entry.path_or_id, revision=revision)
-    return LoadedModel(
-        runtime, tokenizer, name_or_path, entry.path_or_id, factor, revision, fingerprint, _eos(model)
-    )
+    return LoadedModel(runtime, tokenizer, name_or_path, entry.path_or_id, factor, revision, fingerprint, _eos(model))
 
 
 def build_runtime(model: Any, *, max_length: int | None = None, backend: str = "auto") -> TransformerRuntime:
@@ -100,12 +99,18 @@ def load_hf_model(loaded: LoadedModel) -> Any:
 
 def _from_hub(what: str, auto_class: str, path: str, **options: Any) -> Any:
     import transformers
+    from transformers.utils import logging as hf_logging
 
+    shown = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()  # the bar over tensors in memory; downloads keep theirs
     try:
         return getattr(transformers, auto_class).from_pretrained(path, **options)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelNotFoundError(f"cannot load the {what} of {path!r}: {reason}") from error
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()
 
 
 def _device(name: str) -> torch.device:
@@ -127,7 +132,7 @@ def _dtype(name: str, config: Any, device: torch.device) -> torch.dtype:
     stored: torch.dtype | None = getattr(config, "dtype", None)
     if stored == torch.float16 and device.type == "cpu":
         return torch.float32  # exact; CPUs have no fast half-precision arithmetic
-    return stored if stored in _DTYPES.values() else torch.float32
+    return stored if stored is not None and stored in _DTYPES.values() else torch.float32
 
 
 def _backend(

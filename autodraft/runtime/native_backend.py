@@ -33,7 +33,7 @@ _MAX_GROUP = 64  # MAX_QUERIES in forward.c
 
 
 class NativeCache:
-    """Keys as [block, kv_head, slots / 16, head_dim, 16] (16 keys are scored at a time), values as [..., slots, head_dim]."""
+    """Keys as [block, kv_head, slots / 16, head_dim, 16] (16 are scored at once), values as [..., slots, head_dim]."""
 
     def __init__(self, spec: ModelSpec, capacity: int, dtype: torch.dtype) -> None:
         self.capacity = capacity
@@ -72,6 +72,8 @@ class _Payload:
 
 
 class NativeBackend:
+    """Packs weights for the C engine and calls it; see `Backend` for the contract."""
+
     name = "native"
     available_bits: tuple[int, ...] = (FULL_BITS, 8, 4)
 
@@ -145,8 +147,9 @@ class NativeBackend:
             count = -(-count // binding.LANES) * binding.LANES
         out_bias = (block.output if segment.kind == "attention" else block.down).bias
         # The bias belongs to the sub-layer: its first segment adds it.
-        packed_in, packed_out = binding.pack(rows, kind, bias), binding.pack(
-            weights.outputs, kind, out_bias if segment.start == 0 else None
+        packed_in, packed_out = (
+            binding.pack(rows, kind, bias),
+            binding.pack(weights.outputs, kind, out_bias if segment.start == 0 else None),
         )
         channels = weights.channels.to(torch.int32).contiguous()
         struct = binding.CSegment(count, channels.data_ptr(), packed_in.struct, packed_out.struct)

@@ -24,6 +24,8 @@ _INPUT_MULTIPLE = {KIND_F32: 1, KIND_BF16: 2, KIND_INT8: 4, KIND_INT4: INT4_GROU
 
 
 class CLinear(ctypes.Structure):
+    """One packed matrix."""
+
     _fields_ = (
         *((name, c_int32) for name in ("kind", "n", "k", "k_padded")),
         *((name, c_void_p) for name in ("weight", "scale", "sum", "bias")),
@@ -31,10 +33,14 @@ class CLinear(ctypes.Structure):
 
 
 class CSegment(ctypes.Structure):
+    """The two matrices of a segment."""
+
     _fields_ = (("channels", c_int32), ("kv_heads", c_void_p), ("input", CLinear), ("output", CLinear))
 
 
 class CBlockPlan(ctypes.Structure):
+    """The segments of one block."""
+
     _fields_ = (
         ("num_attention", c_int32),
         ("num_mlp", c_int32),
@@ -44,10 +50,14 @@ class CBlockPlan(ctypes.Structure):
 
 
 class CPlan(ctypes.Structure):
+    """All blocks and the output head."""
+
     _fields_ = (("blocks", POINTER(CBlockPlan)), ("head", CLinear))
 
 
 class CBlockNorms(ctypes.Structure):
+    """Norm weights of one block."""
+
     _fields_ = tuple(
         (name, c_void_p)
         for name in ("attention_norm", "attention_norm_bias", "query_norm", "key_norm", "mlp_norm", "mlp_norm_bias")
@@ -55,6 +65,8 @@ class CBlockNorms(ctypes.Structure):
 
 
 class CModel(ctypes.Structure):
+    """What all plans of a target share."""
+
     _fields_ = (
         *(
             (name, c_int32)
@@ -72,10 +84,14 @@ class CModel(ctypes.Structure):
 
 
 class CCache(ctypes.Structure):
+    """Keys and values."""
+
     _fields_ = (("keys", c_void_p), ("values", c_void_p), ("slots", c_int32))
 
 
 class CRows(ctypes.Structure):
+    """The rows of one forward pass."""
+
     _fields_ = (
         ("n", c_int32),
         *(
@@ -115,7 +131,7 @@ class PackedLinear:
 
     @property
     def padded_outputs(self) -> int:
-        return -(-self.struct.n // LANES) * LANES
+        return -(-int(self.struct.n) // LANES) * LANES
 
 
 def pack(weight: Tensor, bits_kind: int, bias: Tensor | None = None) -> PackedLinear:
@@ -160,13 +176,16 @@ def interleave_gate_up(rows: Tensor, channels: int) -> Tensor:
 
 
 def pad_rows(rows: Tensor, multiple: int) -> Tensor:
+    """Zero rows at the end, up to a whole multiple."""
     padding = -len(rows) % multiple
     return F.pad(rows, (0, 0) * (rows.ndim - 1) + (0, padding))
 
 
 def pointer(tensor: Tensor | None) -> int | None:
+    """Address of the first element, NULL for None; the tensor must outlive its use."""
     return None if tensor is None else tensor.data_ptr()
 
 
 def segment_array(segments: Sequence[CSegment]) -> ctypes.Array[CSegment]:
+    """An array in C of at least one element."""
     return (CSegment * max(1, len(segments)))(*segments)

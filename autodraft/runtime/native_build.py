@@ -18,7 +18,10 @@ import tempfile
 from pathlib import Path
 
 _SOURCES = Path(__file__).parent / "native"
-_FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-std=gnu11", "-fPIC", "-shared", "-Wno-psabi")
+_FLAGS = (
+    *("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno"),
+    *("-std=gnu11", "-fPIC", "-shared", "-Wno-psabi"),
+)
 _COMPILE_TIMEOUT_S = 180
 
 
@@ -29,7 +32,8 @@ class NativeUnavailableError(Exception):
 @functools.cache
 def load_library() -> ctypes.CDLL:
     """The compiled engine; raises `NativeUnavailableError` with the reason if there is none to be had."""
-    compiler = next((path for name in (os.environ.get("CC"), "cc", "gcc", "clang") if name and (path := shutil.which(name))), None)
+    names = filter(None, (os.environ.get("CC"), "cc", "gcc", "clang"))
+    compiler = next(filter(None, map(shutil.which, names)), None)
     if compiler is None:
         raise NativeUnavailableError("no C compiler found (looked for $CC, cc, gcc, clang)")
     name = f"engine-{_key(compiler)}.so"

@@ -79,6 +79,7 @@ def num_channels(kind: SubLayerKind, spec: ModelSpec) -> int:
 
 
 def is_whole(segment: Segment, spec: ModelSpec) -> bool:
+    """Whether the segment is its sub-layer with all its channels."""
     return segment.start == 0 and segment.stop == num_channels(segment.kind, spec)
 
 
@@ -150,11 +151,13 @@ def _neuron_order(block: BlockWeights) -> Tensor:
     importance = block.down.weight.float().norm(dim=0) * block.up.weight.float().norm(dim=1)
     if block.gate is not None:
         importance = importance * block.gate.weight.float().norm(dim=1)
-    return importance.argsort(descending=True, stable=True).cpu()
+    order: Tensor = importance.argsort(descending=True, stable=True)
+    return order.cpu()
 
 
 def _head_order(block: BlockWeights, spec: ModelSpec) -> Tensor:
     """KV heads by the norm of what they can add to the residual stream: value rows times output columns."""
     value = block.value.weight.float().view(spec.num_kv_heads, -1).norm(dim=1)
     output = block.output.weight.float().norm(dim=0).view(spec.num_kv_heads, -1).norm(dim=1)
-    return (value * output).argsort(descending=True, stable=True).cpu()
+    order: Tensor = (value * output).argsort(descending=True, stable=True)
+    return order.cpu()

@@ -29,7 +29,8 @@ def quantize_int4(weight: Tensor, group_size: int = INT4_GROUP_SIZE) -> tuple[Te
     """
     outputs, inputs = weight.shape
     groups = -(-inputs // group_size)
-    padded = torch.nn.functional.pad(weight.float(), (0, groups * group_size - inputs)).view(outputs, groups, group_size)
+    padded = torch.nn.functional.pad(weight.float(), (0, groups * group_size - inputs))
+    padded = padded.view(outputs, groups, group_size)
     extreme = padded.gather(2, padded.abs().argmax(dim=2, keepdim=True))  # signed
     base = torch.where(extreme == 0, torch.ones_like(extreme), extreme / -INT4_ZERO)
     best_error = torch.full((outputs, groups, 1), torch.inf, device=weight.device)

@@ -81,6 +81,8 @@ class _Context:
 
 
 class TorchBackend:
+    """Forward passes in PyTorch operations; see `Backend` for the contract."""
+
     name = "torch"
 
     def __init__(self, spec: ModelSpec, weights: TargetWeights, dtype: torch.dtype, device: torch.device) -> None:
@@ -94,9 +96,7 @@ class TorchBackend:
         return TorchCache(self._spec, capacity, self._dtype, self._device)
 
     def compile(self, policy: DraftPolicy) -> DraftPlan:
-        payload = _Payload(
-            [[] for _ in policy.blocks], [[] for _ in policy.blocks], self._head(policy.head_bits)
-        )
+        payload = _Payload([[] for _ in policy.blocks], [[] for _ in policy.blocks], self._head(policy.head_bits))
         for segment in segments_of(policy, self._spec):
             parts = payload.attention if segment.kind == "attention" else payload.mlp
             parts[segment.block].append(self._part(segment))
@@ -130,7 +130,8 @@ class TorchBackend:
             if taps is not None:
                 taps[2 * index] = x[:n]
             if payload.attention[index]:
-                x = x + self._attention(index, payload.attention[index], _norm(x, block.attention_norm, self._spec), cache, context)
+                normed = _norm(x, block.attention_norm, self._spec)
+                x = x + self._attention(index, payload.attention[index], normed, cache, context)
             if taps is not None:
                 taps[2 * index + 1] = x[:n]
             if payload.mlp[index]:
@@ -169,7 +170,8 @@ class TorchBackend:
         keys = max(keys, 1 + max(max(path) for path in rows.paths))
         keys = -(-keys // KEY_BLOCK) * KEY_BLOCK
         mask = torch.zeros((n + padding, keys), dtype=torch.bool)
-        for row, (start, length, path) in enumerate(zip(rows.prefix_starts, rows.prefix_lengths, rows.paths, strict=True)):
+        seen = zip(rows.prefix_starts, rows.prefix_lengths, rows.paths, strict=True)
+        for row, (start, length, path) in enumerate(seen):
             mask[row, start : start + length] = True
             mask[row, list(path)] = True
         x = self._weights.embedding[tokens].float()

@@ -69,7 +69,7 @@ class TransformerRuntime:
         return self._plans[policy.digest]
 
     def forward(self, plan: DraftPlan, cache: KVCache, rows: Rows) -> Tensor:
-        """Logits of `rows` under `plan`, float32 [n, vocab]; writes their keys and values, leaves `cache.length` alone."""
+        """Logits of `rows` under `plan`, float32 [n, vocab]; writes their keys and values, commits nothing."""
         self._check_room(cache, rows)
         logits = self._backend.forward(plan, cache, rows)
         assert logits is not None
@@ -95,7 +95,7 @@ class TransformerRuntime:
             cache.commit(rows.slots)
 
     def hidden_states(self, cache: KVCache, rows: Rows) -> Tensor:
-        """The target's residual stream before each sub-layer and after the last: float32 [2 * blocks + 1, n, hidden]."""
+        """The target's residual stream before each sub-layer and after the last, [2 * blocks + 1, n, hidden]."""
         self._check_room(cache, rows)
         taps = torch.empty((2 * self.spec.num_blocks + 1, len(rows), self.spec.hidden_size), device=self.device)
         self._backend.forward(self.target, cache, rows, with_logits=False, taps=taps)

@@ -20,12 +20,16 @@ _ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 
 @dataclass(frozen=True)
 class Norm:
+    """RMSNorm or LayerNorm parameters."""
+
     weight: Tensor  # [channels], float32
     bias: Tensor | None  # [channels], float32; LayerNorm only
 
 
 @dataclass(frozen=True)
 class Projection:
+    """A linear map."""
+
     weight: Tensor  # [outputs, inputs]
     bias: Tensor | None  # [outputs], float32
 

@@ -17,7 +17,10 @@ from torch import Tensor
 from autodraft.errors import InputError, UnsupportedModelError
 from autodraft.runtime.spec import ModelSpec
 
-_WIDTHS = ("hidden_size", "intermediate_size", "ffn_dim", "num_attention_heads", "num_key_value_heads", "word_embed_proj_dim")
+_WIDTHS = (
+    *("hidden_size", "intermediate_size", "ffn_dim", "word_embed_proj_dim"),
+    *("num_attention_heads", "num_key_value_heads"),
+)
 
 
 def widen(model: Any, factor: int) -> Any:

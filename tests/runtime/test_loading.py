@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from autodraft.errors import ContextLengthError, InputError, ModelNotFoundError, UnsupportedModelError
 from autodraft.runtime import Rows, build_runtime, load_hf_model, load_model
@@ -44,9 +44,7 @@ def test_widening_keeps_the_function(family):
     tokens = list(range(30))
     narrow, wide = (build_runtime(each) for each in (model, widen(model, 3)))
     assert wide.spec.hidden_size == 3 * narrow.spec.hidden_size and wide.spec.head_dim == narrow.spec.head_dim
-    logits = [
-        runtime.forward(runtime.target, runtime.new_cache(), Rows.chain(tokens, 0)) for runtime in (narrow, wide)
-    ]
+    logits = [runtime.forward(runtime.target, runtime.new_cache(), Rows.chain(tokens, 0)) for runtime in (narrow, wide)]
     assert (logits[0] - logits[1]).abs().max() < 2e-5 * logits[0].abs().max()
 
 

@@ -8,7 +8,13 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
+#ifdef __linux__
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#else
 #include <sched.h>
+#endif
 
 #include "attention.h"
 #include "linear.h"
@@ -21,6 +27,7 @@ typedef struct {
 } Private;
 
 #define MAX_QUERIES 64
+#define MAX_SPINS 4000 /* some 50 to 100 us */
 
 typedef struct {
     int rows, keys, threads;
@@ -30,6 +37,7 @@ typedef struct {
     float *x, *wide, *mixed, *hidden;
     _Alignas(64) atomic_int arrived;
     _Alignas(64) atomic_int phase;
+    atomic_int sleepers;
 } Workspace;
 
 typedef struct {
@@ -42,7 +50,11 @@ typedef struct {
     int threads;
 } Call;
 
-Workspace *workspace_new(void) { return (Workspace *)calloc(1, sizeof(Workspace) + 64); }
+Workspace *workspace_new(void) {
+    Workspace *ws = (Workspace *)aligned_alloc(64, (sizeof(Workspace) + 63) / 64 * 64);
+    if (ws) memset(ws, 0, sizeof *ws);
+    return ws;
+}
 void workspace_free(Workspace *ws) {
     if (ws) free(ws->memory);
     free(ws);
@@ -88,19 +100,32 @@ static Private private_of(Workspace *ws, const Model *m, int thread) {
     return mine;
 }
 
+/* Spin briefly, then sleep: on a busy machine the partner that we wait for may need our core. */
 static void barrier(Workspace *ws, int threads) {
     if (threads == 1) return;
-    int phase = atomic_load_explicit(&ws->phase, memory_order_acquire);
-    if (atomic_fetch_add_explicit(&ws->arrived, 1, memory_order_acq_rel) == threads - 1) {
-        atomic_store_explicit(&ws->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&ws->phase, phase + 1, memory_order_release);
+    int phase = atomic_load(&ws->phase);
+    if (atomic_fetch_add(&ws->arrived, 1) == threads - 1) {
+        atomic_store(&ws->arrived, 0);
+        atomic_store(&ws->phase, phase + 1);
+#ifdef __linux__
+        if (atomic_load(&ws->sleepers)) syscall(SYS_futex, &ws->phase, FUTEX_WAKE_PRIVATE, threads, 0, 0, 0);
+#endif
         return;
     }
     for (int spins = 0; atomic_load_explicit(&ws->phase, memory_order_acquire) == phase; spins++) {
+        if (spins < MAX_SPINS) {
 #ifdef __AVX512F__
-        _mm_pause();
+            _mm_pause();
 #endif
-        if (spins > 4000) sched_yield(); /* somebody else has our partner's core */
+            continue;
+        }
+#ifdef __linux__
+        atomic_fetch_add(&ws->sleepers, 1);
+        syscall(SYS_futex, &ws->phase, FUTEX_WAIT_PRIVATE, phase, 0, 0, 0);
+        atomic_fetch_sub(&ws->sleepers, 1);
+#else
+        sched_yield();
+#endif
     }
 }
 

@@ -1,6 +1,6 @@
 """Ways of searching compared at an equal number of evaluations, for the record in reports/.
 
-Run as `python -m autodraft.report.searchers`. Knows nothing of how each of them works. All see the same
+Run as `python -m autodraft.benchmarks.searchers`. Knows nothing of how each of them works. All see the same
 calibration; the best policy of each is then measured in one session, as a plain chain, so that nothing but the
 policy differs.
 """
@@ -8,7 +8,6 @@ policy differs.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import optuna
 
+from autodraft.benchmarks.writing import device_line, write_report
 from autodraft.measure.prompts import bundled_prompts, calibration_prompts, choose_prompts, encode_prompts
 from autodraft.runtime import load_model
 from autodraft.search.compare import compare_searchers
@@ -26,15 +26,14 @@ _LONGEST_PROMPT = 384
 
 def markdown(document: Mapping[str, Any]) -> str:
     """The report as a person reads it; predicted and measured stand in columns of their own."""
-    device = document["device"]
     widened = f", widened {document['widen']} times" if document["widen"] > 1 else ""
     lines = [
         "# Searchers at an equal number of evaluations",
         "",
-        f"Model `{document['model']}`{widened}; at most {document['num_trials']} predictions each, seed {document['seed']};"
-        f" then one measured session on {document['num_prompts']} held-out prompts, {document['new_tokens']} new tokens each.",
-        f"Device: {device['name']}, {device['threads']} threads, backend {device['backend']},"
-        f" torch {device['versions']['torch']}, transformers {device['versions']['transformers']}.",
+        f"Model `{document['model']}`{widened}; at most {document['num_trials']} predictions each,"
+        f" seed {document['seed']}; then one measured session on {document['num_prompts']} held-out prompts,"
+        f" {document['new_tokens']} new tokens each.",
+        device_line(document["device"]),
         f"Command: `{document['command']}`",
         "",
         "| method | evaluations | policy | c | predicted speedup | measured speedup | interval | alpha |",
@@ -52,7 +51,8 @@ def markdown(document: Mapping[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compare, and write JSON and Markdown."""
-    parser = argparse.ArgumentParser(prog="python -m autodraft.report.searchers", description=__doc__.splitlines()[0])
+    summary = str(__doc__).splitlines()[0]
+    parser = argparse.ArgumentParser(prog="python -m autodraft.benchmarks.searchers", description=summary)
     parser.add_argument("--model", default="llama")
     parser.add_argument("--widen", type=int, default=1)
     parser.add_argument("--trials", type=int, default=60)
@@ -90,13 +90,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "new_tokens": options.new_tokens,
         "seed": options.seed,
         "device": evaluator.stamp.model_dump(mode="json"),
-        "command": " ".join(["python -m autodraft.report.searchers", *(arguments or sys.argv[1:])]),
+        "command": " ".join(["python -m autodraft.benchmarks.searchers", *(arguments or sys.argv[1:])]),
         "results": [{**result.to_json(), "policy": str(result.policy)} for result in results],
     }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
-    options.output.with_suffix(".md").write_text(markdown(document))
-    print(markdown(document))
+    write_report(options.output, document, markdown(document))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Is the output really the target's? Token identity over many prompts, for the record in reports/.
 
-Run as `python -m autodraft.report.losslessness`. Knows nothing of speed. Greedy output of each cascade is
+Run as `python -m autodraft.benchmarks.losslessness`. Knows nothing of speed. Greedy output of each cascade is
 compared, token by token and with no tolerance, with our autoregressive output; that one is compared with
 Hugging Face's `generate`, and where they differ the gap between the two tokens' logits is shown.
 """
@@ -8,7 +8,6 @@ Hugging Face's `generate`, and where they differ the gap between the two tokens'
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ from typing import Any
 
 import torch
 
+from autodraft.benchmarks.writing import device_line, write_report
 from autodraft.cascade import AUTOREGRESSIVE, Cascade, PromptLookup, SelfDraft
 from autodraft.decoding import CascadeDecoder
 from autodraft.measure.device import device_stamp
@@ -61,15 +61,18 @@ def standard_cascades(num_blocks: int) -> dict[str, Cascade]:
     }
     sparse = low.replace(middle)
     useless = low.replace({index: ChannelShares() for index in range(1, 2 * num_blocks)})
+    eight = DraftPolicy.uniform(num_blocks, 8)
     return {
         "prompt lookup": Cascade(drafts=(PromptLookup(num_draft_tokens=8),)),
-        "chain, 8 bits": Cascade(drafts=(SelfDraft(policy=DraftPolicy.uniform(num_blocks, 8), num_draft_tokens=6),)),
-        "chain, 4 bits, half of the middle skipped": Cascade(drafts=(SelfDraft(policy=sparse, num_draft_tokens=5, stop_threshold=0.3),)),
+        "chain, 8 bits": Cascade(drafts=(SelfDraft(policy=eight, num_draft_tokens=6),)),
+        "chain, 4 bits, half of the middle skipped": Cascade(
+            drafts=(SelfDraft(policy=sparse, num_draft_tokens=5, stop_threshold=0.3),)
+        ),
         "tree, 4 bits, half of the middle skipped": Cascade(
             drafts=(SelfDraft(policy=sparse, num_draft_tokens=4, branching=3, max_nodes=12),)
         ),
         "chain, all but one sub-layer skipped": Cascade(drafts=(SelfDraft(policy=useless, num_draft_tokens=4),)),
-    }  # fmt: skip
+    }
 
 
 def check_identity(
@@ -135,12 +138,12 @@ def _hf_tokens(model: Any, prompt: Sequence[int], new_tokens: int) -> list[int]:
 
 def markdown(document: Mapping[str, Any]) -> str:
     """The report as a person reads it."""
-    device = document["device"]
     lines = [
         "# Losslessness",
         "",
-        f"Model `{document['model']}`, {document['num_prompts']} held-out prompts, {document['new_tokens']} new tokens each, greedy.",
-        f"Device: {device['name']}, backend {device['backend']}, {device['threads']} threads, torch {device['versions']['torch']}, transformers {device['versions']['transformers']}.",
+        f"Model `{document['model']}`, {document['num_prompts']} held-out prompts, {document['new_tokens']} new tokens"
+        " each, greedy.",
+        device_line(document["device"]),
         f"Command: `{document['command']}`",
         "",
         "| precision | method | compared with | identical prompts | tokens | largest logit gap at a difference |",
@@ -157,9 +160,8 @@ def markdown(document: Mapping[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure in float32 and bfloat16, and write JSON and Markdown."""
-    parser = argparse.ArgumentParser(
-        prog="python -m autodraft.report.losslessness", description=__doc__.splitlines()[0]
-    )
+    summary = str(__doc__).splitlines()[0]
+    parser = argparse.ArgumentParser(prog="python -m autodraft.benchmarks.losslessness", description=summary)
     parser.add_argument("--model", default="llama")
     parser.add_argument("--profile", type=Path, help="also check this profile's cascade")
     parser.add_argument("--num-prompts", type=int, default=200)
@@ -182,13 +184,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "num_prompts": options.num_prompts,
         "new_tokens": options.new_tokens,
         "device": stamp.model_dump(mode="json"),
-        "command": " ".join(["python -m autodraft.report.losslessness", *(arguments or sys.argv[1:])]),
+        "command": " ".join(["python -m autodraft.benchmarks.losslessness", *(arguments or sys.argv[1:])]),
         "results": results,
     }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
-    options.output.with_suffix(".md").write_text(markdown(document))
-    print(markdown(document))
+    write_report(options.output, document, markdown(document))
 
 
 if __name__ == "__main__":

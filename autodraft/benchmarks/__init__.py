@@ -1,0 +1,1 @@
+"""Programs that produce the JSON and the Markdown in reports/; each is run as `python -m autodraft.benchmarks.NAME`."""

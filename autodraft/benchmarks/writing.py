@@ -1,0 +1,22 @@
+"""What all reports have in common: the line on the device, and JSON beside the Markdown made from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def device_line(device: Mapping[str, Any]) -> str:
+    """Where and with which versions something was measured; `device` is a `DeviceStamp` as JSON."""
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(device["versions"].items()))
+    return f"Device: {device['name']}, {device['threads']} threads, backend {device['backend']}; {versions}."
+
+
+def write_report(path: Path, document: Mapping[str, Any], markdown: str) -> None:
+    """Write `path`.json and `path`.md, and print the Markdown."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
+    path.with_suffix(".md").write_text(markdown)
+    print(markdown)
