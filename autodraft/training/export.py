@@ -24,7 +24,7 @@ def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, summary:
     copy = LlamaForCausalLM(model.config)
     copy.load_state_dict(model.state_dict())
     copy = copy.to(torch.bfloat16)  # type: ignore[arg-type]
-    copy.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+    copy.generation_config = GenerationConfig(
         bos_token_id=model.config.bos_token_id, eos_token_id=model.config.eos_token_id, do_sample=False
     )
     copy.save_pretrained(staging)

@@ -43,7 +43,7 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int, context: int) -> PreT
         show_progress=False,
     )
     bpe.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         bos_token=BOS,
         eos_token=EOS,

@@ -138,7 +138,7 @@ class Trainer:
         if self.config.layer_dropout:
             skipped = choose_skipped(self.config.shape.num_sublayers, self.config.layer_dropout, self._depth_rng)
         loss = self._forward.loss(self._team.share(windows), skipped)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self._team.average_gradients(self.model.parameters())
         self._optimisers.step(progress)
         self.counters.step += 1

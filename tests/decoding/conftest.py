@@ -1,10 +1,20 @@
 """Tiny random targets on the real runtime."""
 
 import pytest
+import torch
 
 from autodraft.errors import InputError
 from autodraft.runtime import TransformerRuntime, build_runtime
 from tests.runtime.tiny import tiny_model
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_thread():
+    """Threads only wait for each other on models this small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

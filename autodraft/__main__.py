@@ -1,0 +1,5 @@
+"""`python -m autodraft` is the command `autodraft`."""
+
+from autodraft.cli import main
+
+main()

@@ -1,0 +1,193 @@
+"""`LatencyTable`: how long steps take on this device, taken apart into sub-layers.
+
+Knows nothing of acceptance. A forward is one fused call per plan, so sub-layers are timed by differences: the
+whole step against the same step with every attention (or MLP) dropped, divided by the number of blocks. What
+remains without any sub-layer is the base: embedding, head and overhead, one figure per precision of the head.
+Repetitions are interleaved over all plans, so that drift hits all of them alike; medians are used.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from autodraft.measure.statistics import Spread, spread
+from autodraft.policy import FULL_BITS, SHARE_UNITS, SUB_LAYER_KINDS, ChannelShares, DraftPolicy, SubLayerKind
+from autodraft.runtime import Rows, TransformerRuntime
+
+QUERY_TOKENS = (1, 2, 4, 8, 16)
+_LEAST_MS = 1e-4
+_CONTEXT = 192
+
+StepKey = tuple[str, int, int]
+"""(what is in the step: "all", "attention" or "mlp" alone, bits, query tokens)."""
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Measured times in milliseconds.
+
+    Attributes:
+        num_blocks: blocks of the target.
+        steps: (content, bits, query tokens) -> spread of whole steps.
+    """
+
+    num_blocks: int
+    steps: Mapping[StepKey, Spread]
+
+    def step_ms(self, content: str, bits: int, query_tokens: int = 1) -> float:
+        return self.steps[content, bits, query_tokens].median_ms
+
+    @property
+    def target_ms(self) -> float:
+        """The target's step over one token."""
+        return self.step_ms("all", FULL_BITS)
+
+    @property
+    def bits(self) -> tuple[int, ...]:
+        """Bit-widths in the table, most precise first."""
+        return tuple(sorted({bits for content, bits, _ in self.steps if content == "all"}, reverse=True))
+
+    @property
+    def useful_bits(self) -> tuple[int, ...]:
+        """The target's own precision, and bit-widths whose step is faster than its here, most precise first."""
+        return tuple(bits for bits in self.bits if bits == FULL_BITS or self.step_ms("all", bits) < self.target_ms)
+
+    def sub_layer_ms(self, kind: SubLayerKind, bits: int, query_tokens: int = 1) -> float:
+        """What one sub-layer adds to a step: the step minus the step with only the other kind."""
+        other = "mlp" if kind == "attention" else "attention"
+        difference = self.step_ms("all", bits, query_tokens) - self.step_ms(other, bits, query_tokens)
+        return max(difference / self.num_blocks, _LEAST_MS)
+
+    def base_ms(self, head_bits: int, query_tokens: int = 1) -> float:
+        """A step without sub-layers: embedding, head at `head_bits`, overhead."""
+        alone = sum(self.step_ms(kind, head_bits, query_tokens) for kind in SUB_LAYER_KINDS)
+        return max(alone - self.step_ms("all", head_bits, query_tokens), _LEAST_MS)
+
+    def predict_step_ms(self, policy: DraftPolicy) -> float:
+        """Sum of the base and of all sub-layers, channel shares pro rata, over one token."""
+        total = self.base_ms(policy.head_bits)
+        for index, shares in enumerate(policy.sub_layers):
+            kind = SUB_LAYER_KINDS[index % 2]
+            for bits in self.bits:
+                units = shares.units_at(bits)
+                total += units / SHARE_UNITS * self.sub_layer_ms(kind, bits) if units else 0.0
+        return total
+
+    def cost(self, policy: DraftPolicy) -> float:
+        """c: a draft step over a target step."""
+        return self.predict_step_ms(policy) / self.target_ms
+
+    def verify_cost(self, query_tokens: int) -> float:
+        """v: a target forward over so many tokens, over one target step; interpolated between measured numbers."""
+        points = sorted(n for content, bits, n in self.steps if content == "all" and bits == FULL_BITS)
+        above = next((n for n in points if n >= query_tokens), None)
+        if above is None:
+            return self.step_ms("all", FULL_BITS, points[-1]) / self.target_ms * query_tokens / points[-1]
+        if above == query_tokens:
+            return self.step_ms("all", FULL_BITS, above) / self.target_ms
+        below = max(n for n in points if n < query_tokens)
+        share = (query_tokens - below) / (above - below)
+        ends = [self.step_ms("all", FULL_BITS, n) for n in (below, above)]
+        return (ends[0] + share * (ends[1] - ends[0])) / self.target_ms
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "num_blocks": self.num_blocks,
+            "steps": [
+                {"content": content, "bits": bits, "query_tokens": n, **timing.__dict__}
+                for (content, bits, n), timing in self.steps.items()
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> LatencyTable:
+        steps = {
+            (entry["content"], entry["bits"], entry["query_tokens"]): Spread(
+                entry["median_ms"], entry["iqr_ms"], entry["count"]
+            )
+            for entry in document["steps"]
+        }
+        return cls(document["num_blocks"], steps)
+
+
+def step_policy(num_blocks: int, content: str, bits: int) -> DraftPolicy:
+    """Everything at `bits`, or only the sub-layers of one kind."""
+    policy = DraftPolicy.uniform(num_blocks, bits)
+    first_dropped = {"all": 2 * num_blocks, "attention": 1, "mlp": 0}[content]
+    return policy.replace(dict.fromkeys(range(first_dropped, 2 * num_blocks, 2), ChannelShares()))
+
+
+def table_keys(bits: Sequence[int], query_tokens: Sequence[int] = QUERY_TOKENS) -> list[StepKey]:
+    """What a table needs: all contents and bits over one token, and the target's parts over more."""
+    contents = ("all", *SUB_LAYER_KINDS)
+    widths = [FULL_BITS, *(width for width in bits if width != FULL_BITS)]
+    return [
+        (content, width, n)
+        for content in contents
+        for width in widths
+        for n in query_tokens
+        if n == 1 or width == FULL_BITS
+    ]
+
+
+def measure_latency(
+    runtime: TransformerRuntime,
+    *,
+    seconds: float = 6.0,
+    most_repeats: int = 40,
+    context: int = _CONTEXT,
+    seed: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> LatencyTable:
+    """Time every step of the table, interleaved in random order, for about `seconds`."""
+    num_blocks = runtime.spec.num_blocks
+    context = min(context, runtime.max_length - max(QUERY_TOKENS))
+    cache = runtime.new_cache(context + max(QUERY_TOKENS))
+    generator = random.Random(seed)
+    runtime.prefill(cache, [generator.randrange(runtime.spec.vocab_size) for _ in range(context)])
+    keys = table_keys(runtime.available_bits)
+    steps: dict[StepKey, Callable[[], None]] = {}
+    for content, bits, n in keys:
+        plan = runtime.plan(step_policy(num_blocks, content, bits))
+        rows = Rows.chain([generator.randrange(runtime.spec.vocab_size) for _ in range(n)], context)
+        steps[content, bits, n] = lambda plan=plan, rows=rows: _run(runtime, plan, cache, rows)  # type: ignore[misc]
+    samples = interleaved(steps, seconds=seconds, most_repeats=most_repeats, seed=seed, clock=clock)
+    return LatencyTable(num_blocks, {key: spread(times) for key, times in samples.items()})
+
+
+def interleaved(
+    steps: Mapping[StepKey, Callable[[], None]],
+    *,
+    seconds: float,
+    most_repeats: int,
+    seed: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[StepKey, list[float]]:
+    """Milliseconds of every step, in rounds of random order after one warm-up round; at least three rounds."""
+    order = list(steps)
+    shuffler = random.Random(seed)
+    samples: dict[StepKey, list[float]] = {key: [] for key in order}
+    started = clock()
+    for key in order:
+        steps[key]()
+    for repeat in range(most_repeats):
+        if repeat >= 3 and clock() - started > seconds:
+            break
+        shuffler.shuffle(order)
+        for key in order:
+            before = clock()
+            steps[key]()
+            samples[key].append((clock() - before) * 1e3)
+    return samples
+
+
+@torch.inference_mode()
+def _run(runtime: TransformerRuntime, plan: Any, cache: Any, rows: Rows) -> None:
+    """One step, to its end, and reading off a token as decoding does."""
+    runtime.forward(plan, cache, rows).argmax(dim=-1).tolist()

@@ -1,0 +1,142 @@
+"""The parts of a `DraftProfile`: stamps that say what something belongs to, and figures that say how fast it was.
+
+Knows nothing of files, devices or decoding: plain frozen values, checked when they are made. Every figure
+carries its fidelity, measured or predicted, in its type.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+UpperBound = Annotated[Positive | None, BeforeValidator(lambda bound: None if bound == inf else bound)]
+
+
+class FrozenModel(BaseModel):
+    """Base of all parts: unknown fields are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Fingerprint(FrozenModel):
+    """Hashes that tell one target from another, taken from the files before any widening."""
+
+    config: Sha256 = Field(description="SHA-256 of the settings that shape the architecture")
+    weights: Sha256 = Field(description="SHA-256 that identifies the weights")
+
+
+class TargetStamp(FrozenModel):
+    """The model that the cascade drafts for."""
+
+    name: str = Field(description="the model as it was typed: a configured name, a hub id or a folder")
+    path: str = Field(description="what the name resolved to: a folder or a hub id")
+    family: str = Field(description="llama, mistral, qwen2, qwen3 or opt")
+    widen: int = Field(default=1, ge=1, description="times the weights are tiled in width; 1: as they are")
+    dtype: str = Field(description="precision of the target, such as bfloat16")
+    fingerprint: Fingerprint
+
+
+class DeviceStamp(FrozenModel):
+    """Where something was measured; figures of another device are not comparable."""
+
+    kind: Literal["cpu", "cuda"]
+    name: str = Field(description="the processor's or the accelerator's name")
+    cores: int | None = Field(default=None, ge=1, description="CPU cores that the process may use")
+    threads: int | None = Field(default=None, ge=1, description="threads that the kernels use")
+    backend: Literal["native", "torch"] = Field(description="which kernels ran: the compiled extension or torch's own")
+    versions: dict[str, str] = Field(default_factory=dict, description="torch, transformers, autodraft, python, ...")
+
+
+class Interval(FrozenModel):
+    """A median with its bootstrap confidence interval."""
+
+    median: Positive
+    ci_low: float = Field(ge=0)
+    ci_high: UpperBound = Field(description="null where nothing bounds it from above, as with a single prompt")
+    confidence: float = Field(default=0.95, gt=0, lt=1, description="level of the interval")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Interval:
+        if self.ci_high is not None and self.ci_low > self.ci_high:
+            raise ValueError(f"the interval {self.ci_low} to {self.ci_high} is upside down")
+        return self
+
+
+class Figures(FrozenModel):
+    """Decoding with the cascade against autoregressive decoding, paired and interleaved on the same prompts."""
+
+    speedup: Interval = Field(description="candidate over autoregressive decoding of the same runtime")
+    tokens_per_s: Positive = Field(description="the candidate's, prefill excluded")
+    baseline_tokens_per_s: Positive = Field(description="autoregressive decoding's, prefill excluded")
+    tokens_per_cycle: float = Field(ge=1, description="committed tokens per target forward, bonus token included")
+    num_prompts: int = Field(ge=1)
+
+
+class TaskFigures(Figures):
+    """The figures of one prompt category."""
+
+    task: str
+
+
+class Measurement(Figures):
+    """F2: what decoding really achieved on this device, overall and per task."""
+
+    fidelity: Literal["measured"] = "measured"
+    new_tokens_per_prompt: int = Field(ge=1)
+    tasks: tuple[TaskFigures, ...] = ()
+
+
+class Prediction(FrozenModel):
+    """What the analytic formula expects from alpha, cost and verify_cost; never to be quoted as a speedup."""
+
+    fidelity: Literal["predicted"] = "predicted"
+    speedup: Positive
+    tokens_per_cycle: float = Field(ge=1)
+
+
+class Baseline(FrozenModel):
+    """Another way to decode the same prompts with the same target, measured beside the candidate."""
+
+    name: str = Field(description='"autoregressive", "hf-generate", "prompt-lookup", ...')
+    fidelity: Literal["measured"] = "measured"
+    tokens_per_s: Positive
+    speedup: Interval | None = Field(default=None, description="over autoregressive decoding of the same runtime")
+    settings: dict[str, str] = Field(
+        default_factory=dict, description="what it ran with: attention implementation, ..."
+    )
+
+
+class DraftPrior(FrozenModel):
+    """What a scheduler may expect of one draft before it has seen a token."""
+
+    alpha: Share = Field(description="acceptance per drafted position")
+    cost: float = Field(ge=0, description="one draft step over one target step (one token)")
+    extra_bytes: int = Field(default=0, ge=0, description="memory that its weights add to the target's")
+
+
+class Priors(FrozenModel):
+    """Acceptance and latency priors of the cascade on this device."""
+
+    drafts: tuple[DraftPrior, ...] = Field(default=(), description="one for each draft of the cascade, in its order")
+    verify_cost: dict[int, Positive] = Field(
+        default_factory=dict, description="number of query tokens -> target forward over them, over one target step"
+    )
+    tokens_per_cycle: float | None = Field(default=None, ge=1, description="of the whole cascade")
+
+
+class Provenance(FrozenModel):
+    """Where the profile came from, so that it can be made again."""
+
+    study: str = Field(description="name of the Optuna study")
+    storage: str = Field(description="where the study is stored, without credentials")
+    trial: int | None = Field(default=None, ge=0, description="number of the trial that was exported")
+    searcher: str | None = None
+    seed: int
+    command: str = Field(description="the command line, or the call, that made it")
+    created: AwareDatetime = Field(description="UTC")
+    versions: dict[str, str] = Field(default_factory=dict, description="versions of the software that searched")

@@ -1,0 +1,116 @@
+"""`Evaluator`: the seam between search and device, and `Evaluation`, what comes back through it.
+
+Knows nothing of models: searchers, environments and studies see only this. A policy is *predicted* (F1:
+teacher-forced agreement and the analytic formula) and a cascade is *measured* (F2: real decoding, paired with
+autoregressive decoding). Every evaluation carries that tag, and only measured ones may be called a speedup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from autodraft.cascade import Cascade
+from autodraft.policies.features import PolicyFeatures
+from autodraft.policy import DraftPolicy
+
+Fidelity = Literal["predicted", "measured"]
+
+StopRule = Callable[[Sequence[float]], bool]
+"""Given the paired speedups of the prompts so far, says whether measuring on is a waste."""
+
+
+class TrialFailed(Exception):
+    """One candidate cannot be evaluated (no memory, no kernel); the search goes on without it."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is known of one candidate at one fidelity.
+
+    Attributes:
+        fidelity: predicted (F1) or measured (F2).
+        speedup: over autoregressive decoding of the same runtime.
+        tokens_per_cycle: committed tokens per target forward, bonus included (tau).
+        num_draft_tokens: drafted tokens per cycle: the best length (predicted) or the mean (measured).
+        cost: one draft step over one target step (c).
+        verify_cost: the verify pass over one target step (v).
+        extra_bytes: memory that the drafts add to the target.
+        wall_s: seconds that the evaluation took.
+        alpha: acceptance per drafted position; measured only.
+        top1_agreement: its teacher-forced proxy; predicted only.
+        ci_low, ci_high: confidence interval of the speedup; measured only.
+        per_prompt: paired speedup of each prompt, in the evaluator's fixed order; measured only.
+        stopped_early: whether a stop rule ended the measurement before its last prompt.
+        settings: suggestions for the decoder that fell out of the evaluation (stop_threshold).
+    """
+
+    fidelity: Fidelity
+    speedup: float
+    tokens_per_cycle: float
+    num_draft_tokens: float
+    cost: float
+    verify_cost: float
+    extra_bytes: int
+    wall_s: float
+    alpha: float | None = None
+    top1_agreement: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    per_prompt: tuple[float, ...] = ()
+    stopped_early: bool = False
+    settings: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def predicted_speedup(self) -> float:
+        """tau / (n * c + v) from its own figures: what the formula says, whatever the fidelity."""
+        time = self.num_draft_tokens * self.cost + self.verify_cost
+        return self.tokens_per_cycle / time if time > 0 else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        document = dict(self.__dict__)
+        return document | {"per_prompt": list(self.per_prompt), "settings": dict(self.settings)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Evaluation:
+        fields = dict(document)
+        fields["per_prompt"] = tuple(fields.get("per_prompt", ()))
+        fields["settings"] = tuple(sorted(fields.get("settings", {}).items()))
+        return cls(**fields)
+
+
+class Evaluator(Protocol):
+    """Evaluates candidates for one target on one device.
+
+    Contract: `calibrate` is called once before anything else; its return value may be stored and given back to a
+    later evaluator for the same target and device, which then orders candidates identically. `predict` and
+    `measure` raise `TrialFailed` for a candidate that cannot run, and nothing they do changes a later result
+    beyond timing noise. `identity` is equal exactly where evaluations may be shared.
+    """
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What evaluations depend on: model, device, calibration data, settings."""
+        ...
+
+    @property
+    def features(self) -> PolicyFeatures:
+        """F0: proxies and latencies; available after `calibrate`."""
+        ...
+
+    def calibrate(self, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Measure F0 (or restore it from `state`) and prepare F1; the state as JSON."""
+        ...
+
+    def predict(self, policy: DraftPolicy) -> Evaluation:
+        """F1 of a policy as a chain draft at its best draft length."""
+        ...
+
+    def measure(self, cascade: Cascade, should_stop: StopRule | None = None) -> Evaluation:
+        """F2 of a cascade: paired with autoregressive decoding, prompt by prompt."""
+        ...
+
+    def compare(self, cascades: Mapping[str, Cascade], seconds: float) -> dict[str, Evaluation]:
+        """F2 of several cascades in one session on the same prompts, within about `seconds`."""
+        ...

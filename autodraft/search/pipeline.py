@@ -1,0 +1,51 @@
+"""`search_cascade`: all stages of a search over any evaluator, from seeds to conclusion.
+
+Knows nothing of models, files or profiles. `run.py` puts a real target behind the evaluator and a profile in front.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from autodraft.search.compose import ComposeOptions, Conclusion, compose, conclude, measure_survivors
+from autodraft.search.loop import SearchLoop
+from autodraft.search.objectives import Objectives
+from autodraft.search.plans import SpaceOptions, exploration, proxy_space
+from autodraft.search.space import RawSpace
+
+EXPLORE_UNTIL, CONCLUDE_UNTIL = 0.32, 0.87
+"""Shares of the time after calibration; measuring and composing lie between them, baselines after them."""
+
+_UNHURRIED_S = 60.0
+
+
+@dataclass(frozen=True)
+class PipelineOptions:
+    """What a search may do."""
+
+    searcher: str = "staged"
+    num_trials: int = 60
+    seed: int = 0
+    objectives: Objectives = field(default_factory=Objectives)
+    space: SpaceOptions = field(default_factory=SpaceOptions)
+    compose: ComposeOptions = field(default_factory=ComposeOptions)
+
+
+def search_cascade(loop: SearchLoop, options: PipelineOptions) -> Conclusion:
+    """Explore on predictions, measure the survivors, compose the cascade, compare the finalists."""
+    loop.clock.start_shares()
+    explore_policies(loop, options)
+    measure_survivors(loop, options.compose)
+    compose(loop, options.compose)
+    seconds = loop.clock.seconds_until(CONCLUDE_UNTIL)
+    return conclude(loop, options.compose, _UNHURRIED_S if seconds is None else max(seconds, 1.0))
+
+
+def explore_policies(loop: SearchLoop, options: PipelineOptions) -> None:
+    """The exploring stages of the chosen searcher."""
+    features = loop.evaluator.features
+    loop.study.declare(proxy_space(features, options.space).distributions | RawSpace(features).distributions)
+    steps = exploration(options.searcher, features, options.objectives, options.num_trials, options.seed, options.space)
+    for step in steps:
+        found = list(loop.predicted.values())
+        loop.explore(step.stage, step.make(found), most=step.trials, until=step.share * EXPLORE_UNTIL)

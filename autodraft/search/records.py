@@ -1,0 +1,59 @@
+"""What a study's record says of policies and cascades, and the chain that a prediction speaks of.
+
+Knows nothing of Optuna, models or time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from autodraft.cascade import Cascade, PromptLookup, SelfDraft
+from autodraft.policy import DraftPolicy
+from autodraft.search.codec import describe, encode_policy
+from autodraft.search.evaluator import Evaluation
+
+
+def chain_of(policy: DraftPolicy, evaluation: Evaluation, longest: int = 64) -> Cascade:
+    """The cascade that a prediction speaks of: one chain of its best length and stop threshold."""
+    settings = dict(evaluation.settings)
+    length = min(max(round(evaluation.num_draft_tokens), 1), longest)
+    length = int(settings.get("num_draft_tokens", length))
+    draft = SelfDraft(policy=policy, num_draft_tokens=length, stop_threshold=settings.get("stop_threshold", 0.0))
+    return Cascade(drafts=(draft,))
+
+
+def digest_of(text: str) -> str:
+    """Twelve hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def policy_attributes(policy: DraftPolicy) -> dict[str, Any]:
+    """What a trial says of its policy."""
+    return {
+        "policy": encode_policy(policy),
+        "digest": policy.digest,
+        "num_skipped": policy.num_skipped,
+        "mean_bits": policy.mean_bits,
+    }
+
+
+def cascade_attributes(cascade: Cascade) -> dict[str, Any]:
+    """What a trial says of its cascade."""
+    attributes: dict[str, Any] = {"cascade": describe(cascade), "cascade_json": cascade.model_dump_json()}
+    return {**policy_attributes(cascade.policies[-1]), **attributes} if cascade.policies else attributes
+
+
+def cascade_params(cascade: Cascade) -> dict[str, int]:
+    """The settings of a cascade as integers, for the study's plots."""
+    params: dict[str, int] = {}
+    for draft in cascade.drafts:
+        if isinstance(draft, PromptLookup):
+            params["lookup_tokens"] = draft.num_draft_tokens
+        else:
+            params |= {
+                "num_draft_tokens": draft.num_draft_tokens,
+                "stop_percent": round(100 * draft.stop_threshold),
+                "branching": draft.branching,
+            }
+    return params

@@ -1,0 +1,266 @@
+"""`run_search`: a search job in, a draft profile out.
+
+Knows nothing of how candidates are chosen: it puts a target behind an evaluator, a study behind the loop, and writes
+what comes out. Running the same job on the same folder continues where it was stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from autodraft.cascade import Cascade
+from autodraft.configuration import SearchJob
+from autodraft.measure.device import versions
+from autodraft.measure.hf import HFBaseline
+from autodraft.measure.prompts import (
+    TokenPrompt,
+    bundled_prompts,
+    calibration_prompts,
+    choose_prompts,
+    encode_prompts,
+    read_prompts,
+)
+from autodraft.measure.speedup import BASELINE, decoder_contestant, measure_speedup
+from autodraft.profile import Baseline, DraftProfile, Measurement
+from autodraft.runtime import LoadedModel, load_model
+from autodraft.search.compose import ComposeOptions, Conclusion
+from autodraft.search.export import (
+    PROFILE_NAME,
+    ProfileMaker,
+    baselines_of,
+    measurement_of,
+    target_stamp,
+    write_search,
+    write_trials,
+)
+from autodraft.search.loop import Clock, SearchLoop, SearchProgress
+from autodraft.search.objectives import Objectives
+from autodraft.search.pipeline import PipelineOptions, search_cascade
+from autodraft.search.plans import SpaceOptions
+from autodraft.search.runtime_evaluator import EvaluatorOptions, RuntimeEvaluator
+from autodraft.search.study import SQLITE_NAME, SearchStudy, open_storage, redacted
+
+ProgressListener = Callable[[SearchProgress], None]
+_LONGEST_PROMPT = 384
+_HF_SHARE = 0.10
+_HF_LEAST_PROMPTS = 2
+
+
+def run_search(job: SearchJob, on_progress: ProgressListener | None = None) -> DraftProfile:
+    """Search the fastest cascade for a model on this device, and export its profile.
+
+    The output folder gets profile.json (at every improvement), trials.csv, search.json, config.yaml and the study.
+    Ctrl-C leaves the best profile so far and is raised again.
+    """
+    started = time.monotonic()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    folder = job.output_folder
+    folder.mkdir(parents=True, exist_ok=True)
+    job.save(folder)
+    loaded = load_model(
+        job.model, widen=job.widen, dtype=job.dtype, device=job.device, backend=job.backend, revision=job.revision
+    )
+    return RunningSearch(job, loaded, folder, started, on_progress).run()
+
+
+class RunningSearch:
+    """One run of a job over a loaded model: opens what it needs, searches, exports."""
+
+    def __init__(
+        self,
+        job: SearchJob,
+        loaded: LoadedModel,
+        folder: Path,
+        started: float,
+        on_progress: ProgressListener | None = None,
+    ) -> None:
+        self.job, self.loaded, self.folder, self._on_progress = job, loaded, folder, on_progress
+        self.objectives = Objectives.parse(job.objectives)
+        self.study = SearchStudy(open_storage(job.storage, folder), job.study_name, self.objectives)
+        budget_s = None if job.budget_minutes is None else 60 * job.budget_minutes
+        self.clock = Clock(budget_s, self.study.spent_s, started)
+        self.prompts = _measured_prompts(job, loaded)
+        calibration = encode_prompts(calibration_prompts(), loaded.tokenizer, _LONGEST_PROMPT)
+        self.evaluator = RuntimeEvaluator(
+            loaded, calibration, self.prompts, _evaluator_options(job), self._on_calibration
+        )
+
+    def run(self) -> DraftProfile:
+        """Everything from calibration to the final profile."""
+        self.study.check_identity(self.evaluator.identity)
+        self._describe()
+        self._calibrate()
+        maker = self._maker()
+        self.loop = SearchLoop(
+            self.study,
+            self.evaluator,
+            self.clock,
+            max_extra_bytes=self.job.max_extra_bytes,
+            on_progress=self._on_progress,
+            on_best=lambda best: self._save(maker.make(best, measurement=None)),
+        )
+        try:
+            conclusion = search_cascade(self.loop, self._options())
+            profile = self._finish(maker, conclusion)
+        finally:
+            write_trials(self.study, self.folder)
+        return profile
+
+    def _describe(self) -> None:
+        """Study-wide facts, for whoever opens the study later."""
+        facts: dict[str, Any] = {
+            "model": self.loaded.name,
+            "fingerprint": self.loaded.fingerprint,
+            "widen": self.loaded.widen,
+            "command": " ".join(sys.orig_argv),
+            "versions": versions(),
+            "device": self.evaluator.stamp.model_dump(mode="json"),
+            "config": self.job.model_dump(mode="json"),
+            "sampler": self.job.searcher,
+        }
+        for name, value in facts.items():
+            if self.study.fact(name) != value:
+                self.study.set_fact(name, value)
+
+    def _calibrate(self) -> None:
+        """Measure F0, or take it from the study so that a resumed search sees the same figures."""
+        self._report("calibrate", 0, 1)
+        known = self.study.fact("calibration")
+        state = self.evaluator.calibrate(json.loads(known) if known else None)
+        if not known:
+            self.study.set_fact("calibration", json.dumps(state))
+
+    def _on_calibration(self, done: int, total: int) -> None:
+        self._report("calibrate", done, total)
+
+    def _report(self, stage: str, trial: int, total: int) -> None:
+        if self._on_progress is not None:
+            self._on_progress(SearchProgress(stage, trial, total, seconds_left=self.clock.left_s))
+
+    def _options(self) -> PipelineOptions:
+        job = self.job
+        return PipelineOptions(
+            searcher=job.searcher,
+            num_trials=job.num_trials,
+            seed=job.seed,
+            objectives=self.objectives,
+            space=SpaceOptions(channels=job.channels),
+            compose=ComposeOptions(job.num_finalists, job.max_draft_tokens, job.prompt_lookup),
+        )
+
+    def _maker(self) -> ProfileMaker:
+        job, latency = self.job, self.evaluator.latency
+        assert latency is not None
+        return ProfileMaker(
+            target=target_stamp(self.loaded),
+            device=self.evaluator.stamp,
+            study=job.study_name,
+            storage=redacted(job.storage or f"sqlite:///{self.folder / SQLITE_NAME}"),
+            searcher=job.searcher,
+            seed=job.seed,
+            confidence=job.confidence,
+            verify_cost={n: latency.verify_cost(n) for n in (1, 2, 4, 8, 16)},
+        )
+
+    def _save(self, profile: DraftProfile) -> None:
+        profile.save(self.folder / PROFILE_NAME)
+
+    def _finish(self, maker: ProfileMaker, conclusion: Conclusion) -> DraftProfile:
+        """Baselines, the final profile, search.json."""
+        if conclusion.best is None:
+            profile = maker.nothing_found()
+        else:
+            measurement, baselines = self._final_figures(conclusion)
+            profile = maker.make(
+                conclusion.best,
+                trial=self.study.number_of(conclusion.best.key),
+                conclusion=conclusion.cascade,
+                measurement=measurement,
+                baselines=baselines,
+            )
+        self._save(profile)
+        front = self.objectives.front(list(self.loop.predicted.values()))
+        pareto = [{"policy": str(policy), **evaluation.to_json()} for policy, evaluation in front]
+        write_search(
+            self.folder, conclusion, self.study, {"front": pareto, "features": self.evaluator.features.to_json()}
+        )
+        self._report("baselines", 1, 1)
+        return profile
+
+    def _final_figures(self, conclusion: Conclusion) -> tuple[Measurement | None, list[Baseline]]:
+        """The measurement of the winner and the baselines; from the study where this was done before."""
+        known = self.study.fact("final_figures")
+        assert conclusion.best is not None
+        if known and json.loads(known)["key"] == conclusion.best.key:
+            document = json.loads(known)
+            measurement = document["measurement"] and Measurement.model_validate(document["measurement"])
+            return measurement, [Baseline.model_validate(entry) for entry in document["baselines"]]
+        session, confidence = self.evaluator.last_session, self.job.confidence
+        name = next((name for name, best in conclusion.finalists.items() if best.key == conclusion.best.key), None)
+        if session is None or name is None:
+            return None, []
+        measurement = measurement_of(session, name, self.job.new_tokens_per_prompt, confidence)
+        others = [BASELINE, *(other for other in session.runs if other not in (BASELINE, name))]
+        baselines = baselines_of(session, others, confidence)
+        if self.job.hf_baseline:
+            baselines += self._hf_baselines(conclusion.best.cascade)
+        document = {
+            "key": conclusion.best.key,
+            "measurement": measurement.model_dump(mode="json"),
+            "baselines": [baseline.model_dump(mode="json") for baseline in baselines],
+        }
+        self.study.set_fact("final_figures", json.dumps(document))
+        return measurement, baselines
+
+    def _hf_baselines(self, cascade: Cascade) -> list[Baseline]:
+        """Hugging Face's generate beside our autoregressive decoding, on as many prompts as the time allows."""
+        self._report("baselines", 0, 1)
+        baseline = HFBaseline(self.loaded, self.prompts[0].tokens)
+        contestants = {
+            BASELINE: decoder_contestant(self.loaded.runtime, Cascade(), self.loaded.generation_eos),
+            **baseline.contestants(),
+        }
+        deadline = time.monotonic() + self._hf_seconds()
+        session = measure_speedup(
+            contestants,
+            self.prompts,
+            max_new_tokens=self.job.new_tokens_per_prompt,
+            seed=self.job.seed,
+            confidence=self.job.confidence,
+            on_prompt=lambda so_far: time.monotonic() > deadline and len(so_far.runs[BASELINE]) >= _HF_LEAST_PROMPTS,
+        )
+        names = list(baseline.contestants())
+        settings = {name: baseline.settings(name) for name in names}
+        return baselines_of(session, names, self.job.confidence, settings)
+
+    def _hf_seconds(self) -> float:
+        left, budget = self.clock.left_s, self.clock.budget_s
+        return 60.0 if left is None or budget is None else max(left, _HF_SHARE * budget / 2)
+
+
+def _measured_prompts(job: SearchJob, loaded: LoadedModel) -> list[TokenPrompt]:
+    everything = bundled_prompts() if job.prompts is None else read_prompts(job.prompts)
+    chosen = choose_prompts(everything, job.num_prompts, tasks=job.tasks, seed=job.seed)
+    room = min(loaded.runtime.max_length - job.new_tokens_per_prompt - 1, _LONGEST_PROMPT)
+    return encode_prompts(chosen, loaded.tokenizer, room)
+
+
+def _evaluator_options(job: SearchJob) -> EvaluatorOptions:
+    return EvaluatorOptions(
+        bits=tuple(job.bits),
+        max_draft_tokens=job.max_draft_tokens,
+        calibration_tokens=job.calibration_tokens,
+        new_tokens_per_prompt=job.new_tokens_per_prompt,
+        confidence=job.confidence,
+        seed=job.seed,
+    )
+
+
+__all__: Sequence[str] = ("RunningSearch", "run_search")

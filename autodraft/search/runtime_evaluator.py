@@ -1,0 +1,256 @@
+"""`RuntimeEvaluator`: the evaluator over a real target on this device.
+
+Knows nothing of searchers or studies. F0 is the latency table, block influence and sensitivity; F1 is teacher-forced
+agreement times the analytic formula with the table's times; F2 is paired decoding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from autodraft.cascade import Cascade
+from autodraft.errors import PolicyError
+from autodraft.measure.agreement import Agreement, AgreementMeter
+from autodraft.measure.device import device_stamp
+from autodraft.measure.formulas import best_num_draft_tokens, speedup
+from autodraft.measure.importance import block_influence, sensitivity
+from autodraft.measure.latency import LatencyTable, measure_latency
+from autodraft.measure.prompts import TokenPrompt
+from autodraft.measure.speedup import Session, speedup_of_cascades
+from autodraft.policies.features import PolicyFeatures
+from autodraft.policy import FULL_BITS, SUB_LAYER_KINDS, DraftPolicy, SubLayerKind
+from autodraft.runtime import LoadedModel, TransformerRuntime
+from autodraft.search.evaluator import Evaluation, StopRule, TrialFailed
+
+_THRESHOLDS = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8)
+_CALIBRATION_PROMPT_TOKENS = 96
+_CONTINUATION_TOKENS = 32
+_MOST_REPEATS = 5
+
+
+@dataclass(frozen=True)
+class EvaluatorOptions:
+    """How much is measured.
+
+    Attributes:
+        bits: bit-widths that drafts may use, where the device runs them faster than the target's own.
+        max_draft_tokens: longest draft considered.
+        calibration_tokens: positions for agreement.
+        new_tokens_per_prompt: generated per prompt in F2.
+        latency_s: seconds for the latency table.
+        confidence: level of intervals.
+        seed: of rotations and resampling.
+    """
+
+    bits: tuple[int, ...] = (16, 8, 4)
+    max_draft_tokens: int = 8
+    calibration_tokens: int = 512
+    new_tokens_per_prompt: int = 64
+    latency_s: float = 6.0
+    confidence: float = 0.95
+    seed: int = 0
+
+
+class RuntimeEvaluator:
+    """An `Evaluator` over a loaded model.
+
+    Args:
+        loaded: the target.
+        calibration: prompts for F0 and F1.
+        prompts: prompts for F2, in the order in which they are measured.
+        options: how much is measured.
+        on_step: told of progress while calibrating (done, total).
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        calibration: Sequence[TokenPrompt],
+        prompts: Sequence[TokenPrompt],
+        options: EvaluatorOptions | None = None,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.loaded, self.options = loaded, options or EvaluatorOptions()
+        self.prompts = list(prompts)
+        self.stamp = device_stamp(loaded.runtime.device, loaded.runtime.backend)
+        self._calibration = list(calibration)
+        self._on_step = on_step
+        self._features: PolicyFeatures | None = None
+        self._meter: AgreementMeter | None = None
+        self.latency: LatencyTable | None = None
+        self.last_session: Session | None = None
+
+    @property
+    def runtime(self) -> TransformerRuntime:
+        return self.loaded.runtime
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        texts = repr([prompt.tokens for prompt in (*self._calibration, *self.prompts)])
+        return {
+            "model": f"{self.loaded.fingerprint['weights'][:16]}-x{self.loaded.widen}-{self.runtime.dtype}",
+            "device": self.stamp.model_dump_json(),
+            "prompts": hashlib.sha256(texts.encode()).hexdigest()[:16],
+            "measuring settings": repr(self.options),
+        }
+
+    @property
+    def features(self) -> PolicyFeatures:
+        assert self._features is not None, "calibrate first"
+        return self._features
+
+    @property
+    def meter(self) -> AgreementMeter:
+        assert self._meter is not None, "calibrate first"
+        return self._meter
+
+    def calibrate(self, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        count = max(self.options.calibration_tokens // _CONTINUATION_TOKENS, 1)
+        prompts = [prompt.tokens[-_CALIBRATION_PROMPT_TOKENS:] for prompt in self._calibration[:count]]
+        self._meter = AgreementMeter(self.runtime, prompts, _CONTINUATION_TOKENS, eos=self.loaded.generation_eos)
+        if state is not None:
+            self._features = PolicyFeatures.from_json(state["features"])
+            self.latency = LatencyTable.from_json(state["latency"])
+            return dict(state)
+        self.latency = measure_latency(self.runtime, seconds=self.options.latency_s, seed=self.options.seed)
+        bits = tuple(width for width in self.latency.useful_bits if width == FULL_BITS or width in self.options.bits)
+        losses = sensitivity(self._meter, (0, *(width for width in bits if width != FULL_BITS)), on_step=self._on_step)
+        self._features = features_of(self.runtime, self.latency, bits, block_influence(self._meter), losses)
+        return {"features": self._features.to_json(), "latency": self.latency.to_json()}
+
+    def predict(self, policy: DraftPolicy) -> Evaluation:
+        started = time.perf_counter()
+        agreement = _guarded(lambda: self.meter.measure(policy))
+        cost = self.features.cost(policy)
+        assert self.latency is not None
+        length, _ = best_num_draft_tokens(
+            agreement.tokens_per_cycle, cost, self.latency.verify_cost, self.options.max_draft_tokens
+        )
+        tau, drafted, threshold = self._best_stop(agreement, length, cost)
+        verify_cost = self.latency.verify_cost(round(drafted) + 1)
+        return Evaluation(
+            "predicted",
+            speedup(tau, drafted, cost, verify_cost),
+            tau,
+            drafted,
+            cost,
+            verify_cost,
+            extra_bytes=self.runtime.plan(policy).extra_bytes,
+            wall_s=time.perf_counter() - started,
+            top1_agreement=agreement.top1_agreement,
+            settings=(("num_draft_tokens", float(length)), ("stop_threshold", threshold)),
+        )
+
+    def _best_stop(self, agreement: Agreement, length: int, cost: float) -> tuple[float, float, float]:
+        """(tau, drafted tokens, threshold): the stop threshold that predicts most, where windows are long enough."""
+        assert self.latency is not None
+        best = (agreement.tokens_per_cycle(length), float(length), 0.0)
+        score = speedup(best[0], length, cost, self.latency.verify_cost(length + 1))
+        if length > agreement.matches.shape[1]:
+            return best
+        for threshold in _THRESHOLDS[1:]:
+            tau, drafted = agreement.stopped_chain(length, threshold)
+            predicted = speedup(tau, drafted, cost, self.latency.verify_cost(round(drafted) + 1))
+            if predicted > score:
+                best, score = (tau, drafted, threshold), predicted
+        return best
+
+    def measure(self, cascade: Cascade, should_stop: StopRule | None = None) -> Evaluation:
+        started = time.perf_counter()
+        stopped = False
+
+        def stop(session: Session) -> bool:
+            nonlocal stopped
+            unfinished = len(session.per_prompt("candidate")) < len(self.prompts)
+            stopped = unfinished and should_stop is not None and should_stop(session.per_prompt("candidate"))
+            return stopped
+
+        session = _guarded(lambda: self._session({"candidate": cascade}, self.prompts, 1, stop))
+        return self._evaluation(session, "candidate", cascade, time.perf_counter() - started, stopped)
+
+    def compare(self, cascades: Mapping[str, Cascade], seconds: float) -> dict[str, Evaluation]:
+        """All prompts, repeated as often as the time allows; fewer prompts where not even once fits."""
+        started = time.perf_counter()
+        pilot = self._session(cascades, self.prompts[:1], 1, None)
+        per_prompt_s = sum(run.decode_s + run.prefill_s for entries in pilot.runs.values() for run in entries[0].runs)
+        affordable = max(int(seconds / max(per_prompt_s, 1e-9)), 1)
+        repeats = min(max(affordable // len(self.prompts), 1), _MOST_REPEATS)
+        prompts = self.prompts[: max(affordable, min(8, len(self.prompts)))]
+        session = _guarded(lambda: self._session(cascades, prompts, repeats, None))
+        self.last_session = session
+        wall_s = (time.perf_counter() - started) / max(len(cascades), 1)
+        return {name: self._evaluation(session, name, cascade, wall_s, False) for name, cascade in cascades.items()}
+
+    def _session(
+        self,
+        cascades: Mapping[str, Cascade],
+        prompts: Sequence[TokenPrompt],
+        repeats: int,
+        on_prompt: Callable[[Session], bool] | None,
+    ) -> Session:
+        options = self.options
+        return speedup_of_cascades(
+            self.runtime, cascades, prompts, max_new_tokens=options.new_tokens_per_prompt, repeats=repeats,
+            seed=options.seed, eos=self.loaded.generation_eos, confidence=options.confidence, on_prompt=on_prompt,
+        )  # fmt: skip
+
+    def _evaluation(
+        self, session: Session, name: str, cascade: Cascade, wall_s: float, stopped_early: bool
+    ) -> Evaluation:
+        comparison, figures = session.compare(name), session.figures(name)
+        return Evaluation(
+            "measured",
+            comparison.speedup.value,
+            figures.tokens_per_cycle,
+            figures.num_draft_tokens,
+            figures.cost,
+            figures.verify_cost,
+            extra_bytes=sum(self.runtime.plan(policy).extra_bytes for policy in cascade.policies),
+            wall_s=wall_s,
+            alpha=figures.alpha,
+            ci_low=comparison.speedup.low,
+            ci_high=comparison.speedup.high,
+            per_prompt=tuple(session.per_prompt(name)),
+            stopped_early=stopped_early,
+        )
+
+
+def features_of(
+    runtime: TransformerRuntime,
+    latency: LatencyTable,
+    bits: tuple[int, ...],
+    influence: Sequence[float],
+    losses: Mapping[int, Sequence[float]],
+) -> PolicyFeatures:
+    """What was measured, in the form that deciders and spaces take."""
+    sub_layer_ms: dict[tuple[SubLayerKind, int], float] = {
+        (kind, width): latency.sub_layer_ms(kind, width) for kind in SUB_LAYER_KINDS for width in bits
+    }
+    return PolicyFeatures(
+        num_blocks=runtime.spec.num_blocks,
+        num_kv_heads=runtime.spec.num_kv_heads,
+        available_bits=bits,
+        block_influence=tuple(influence),
+        sensitivity={width: tuple(values) for width, values in losses.items()},
+        sub_layer_ms=sub_layer_ms,
+        base_ms={width: latency.base_ms(width) for width in bits},
+        target_ms=latency.target_ms,
+    )
+
+
+def _guarded(evaluate: Callable[[], Any]) -> Any:
+    """Run an evaluation; what a single candidate may suffer becomes `TrialFailed`."""
+    try:
+        return evaluate()
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        raise TrialFailed(f"out of memory: {str(error).splitlines()[0] if str(error) else 'no details'}") from error
+    except PolicyError as error:
+        raise TrialFailed(f"does not fit: {error}") from error

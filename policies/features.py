@@ -1,0 +1,136 @@
+"""`PolicyFeatures`: what is known about a target's sub-layers before any draft is tried (fidelity F0).
+
+Knows nothing of weights, clocks or text: figures that were measured elsewhere, and the two additive estimates
+that follow from them, the time of a step and the loss of a policy. Sub-layers are numbered 2 * block + (0 attention,
+1 MLP), as in `DraftPolicy.sub_layers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from autodraft.errors import PolicyError
+from autodraft.policy import (
+    BIT_WIDTHS,
+    FULL_BITS,
+    SHARE_UNITS,
+    SUB_LAYER_KINDS,
+    ChannelShares,
+    DraftPolicy,
+    SubLayerKind,
+)
+
+
+@dataclass(frozen=True)
+class PolicyFeatures:
+    """Proxies and latencies of one target on one device.
+
+    Attributes:
+        num_blocks: blocks of the target.
+        num_kv_heads: KV heads, because attention shares are whole heads.
+        available_bits: bit-widths worth offering here, most precise first; always contains `FULL_BITS`.
+        block_influence: 1 - mean cosine of the residual stream before and after each sub-layer. [2 * num_blocks]
+        sensitivity: bits -> loss when that sub-layer alone runs at these bits (0: dropped). [2 * num_blocks] each
+        sub_layer_ms: (kind, bits) -> milliseconds that one sub-layer adds to a step over one token.
+        base_ms: head bits -> milliseconds of a step without any sub-layer (embedding, head, overhead).
+        target_ms: milliseconds of the target's step over one token.
+    """
+
+    num_blocks: int
+    num_kv_heads: int
+    available_bits: tuple[int, ...]
+    block_influence: tuple[float, ...]
+    sensitivity: Mapping[int, tuple[float, ...]]
+    sub_layer_ms: Mapping[tuple[SubLayerKind, int], float]
+    base_ms: Mapping[int, float]
+    target_ms: float
+
+    def __post_init__(self) -> None:
+        if FULL_BITS not in self.available_bits:
+            raise PolicyError("the target's own precision must be among the available bit-widths")
+        for bits in (0, *self.available_bits):
+            if bits != FULL_BITS and len(self.sensitivity.get(bits, ())) != self.num_sub_layers:
+                raise PolicyError(f"no sensitivity at {bits} bits for each of {self.num_sub_layers} sub-layers")
+
+    @property
+    def num_sub_layers(self) -> int:
+        return 2 * self.num_blocks
+
+    @property
+    def low_bits(self) -> tuple[int, ...]:
+        """Available bit-widths below the target's own."""
+        return tuple(bits for bits in self.available_bits if bits < FULL_BITS)
+
+    @property
+    def fastest_head_bits(self) -> int:
+        return min(self.available_bits, key=lambda bits: (self.base_ms[bits], -bits))
+
+    def kind(self, sub_layer: int) -> SubLayerKind:
+        return SUB_LAYER_KINDS[sub_layer % 2]
+
+    def ms(self, sub_layer: int, bits: int) -> float:
+        """Time that a sub-layer adds to a step; nothing when it is dropped."""
+        return self.sub_layer_ms[self.kind(sub_layer), bits] if bits else 0.0
+
+    def loss(self, sub_layer: int, bits: int) -> float:
+        """Loss when this sub-layer alone runs at `bits`; nothing at full precision."""
+        return 0.0 if bits == FULL_BITS else max(self.sensitivity[bits][sub_layer], 0.0)
+
+    def step_ms(self, policy: DraftPolicy) -> float:
+        """Predicted milliseconds of one draft step: base plus the sum over sub-layers, shares pro rata."""
+        total = self.base_ms[policy.head_bits]
+        for index, shares in enumerate(policy.sub_layers):
+            total += _share_sum(shares, partial(self.ms, index))
+        return total
+
+    def cost(self, policy: DraftPolicy) -> float:
+        """Predicted cost c: a draft step over a target step."""
+        return self.step_ms(policy) / self.target_ms
+
+    def policy_loss(self, policy: DraftPolicy) -> float:
+        """Sum of the losses of its sub-layers: a proxy that ignores how they interact."""
+        return sum(_share_sum(shares, partial(self.loss, index)) for index, shares in enumerate(policy.sub_layers))
+
+    def ensure_kept(self, bits: list[int]) -> list[int]:
+        """The same bits with at least one sub-layer kept: the one that is worst to lose comes back."""
+        if any(bits):
+            return bits
+        worst = max(range(len(bits)), key=lambda index: self.loss(index, 0))
+        return [min(self.available_bits) if index == worst else 0 for index in range(len(bits))]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "num_blocks": self.num_blocks,
+            "num_kv_heads": self.num_kv_heads,
+            "available_bits": list(self.available_bits),
+            "block_influence": list(self.block_influence),
+            "sensitivity": {str(bits): list(losses) for bits, losses in self.sensitivity.items()},
+            "sub_layer_ms": {f"{kind}/{bits}": ms for (kind, bits), ms in self.sub_layer_ms.items()},
+            "base_ms": {str(bits): ms for bits, ms in self.base_ms.items()},
+            "target_ms": self.target_ms,
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> PolicyFeatures:
+        sub_layer_ms: dict[tuple[SubLayerKind, int], float] = {}
+        for key, ms in document["sub_layer_ms"].items():
+            kind, bits = key.split("/")
+            sub_layer_ms[SUB_LAYER_KINDS[SUB_LAYER_KINDS.index(kind)], int(bits)] = ms
+        return cls(
+            num_blocks=document["num_blocks"],
+            num_kv_heads=document["num_kv_heads"],
+            available_bits=tuple(document["available_bits"]),
+            block_influence=tuple(document["block_influence"]),
+            sensitivity={int(bits): tuple(losses) for bits, losses in document["sensitivity"].items()},
+            sub_layer_ms=sub_layer_ms,
+            base_ms={int(bits): ms for bits, ms in document["base_ms"].items()},
+            target_ms=document["target_ms"],
+        )
+
+
+def _share_sum(shares: ChannelShares, figure: Callable[[int], float]) -> float:
+    """A figure per bit-width, weighted by the share of the channels at it."""
+    return sum(shares.units_at(bits) / SHARE_UNITS * figure(bits) for bits in BIT_WIDTHS if shares.units_at(bits))

@@ -1,0 +1,115 @@
+"""F1 against a naive loop that drafts window by window, and the proxies against what they are defined as."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from autodraft.errors import InputError
+from autodraft.measure.agreement import Agreement, AgreementMeter
+from autodraft.measure.importance import block_influence, sensitivity
+from autodraft.policy import ChannelShares, DraftPolicy
+from autodraft.runtime import Rows, TransformerRuntime
+
+PROMPTS = [[3, 14, 15, 92, 65], [35, 89, 79], [32, 38, 46, 26, 43, 38, 32]]
+NUM_TOKENS = 13
+
+
+def skipping(*indices: int) -> DraftPolicy:
+    return DraftPolicy.uniform(3).replace(dict.fromkeys(indices, ChannelShares()))
+
+
+@pytest.fixture(scope="module")
+def meter(runtime: TransformerRuntime) -> AgreementMeter:
+    return AgreementMeter(runtime, PROMPTS, NUM_TOKENS, most_rows=20)
+
+
+@torch.inference_mode()
+def continuation(runtime: TransformerRuntime, prompt: list[int]) -> list[int]:
+    tokens, cache = list(prompt), runtime.new_cache(64)
+    runtime.prefill(cache, tokens[:-1])
+    for _ in range(NUM_TOKENS):
+        logits = runtime.forward(runtime.target, cache, Rows.chain(tokens[-1:], cache.length))
+        cache.commit([cache.length])
+        tokens.append(int(logits[-1].argmax()))
+    return tokens
+
+
+@torch.inference_mode()
+def naive(runtime: TransformerRuntime, policy: DraftPolicy, window: int = 4) -> list[list[bool]]:
+    """Draft every window one step at a time over a cache that holds just the target's keys before it."""
+    matches = []
+    plan = runtime.plan(policy)
+    for prompt in PROMPTS:
+        tokens = continuation(runtime, prompt)
+        for root in range(len(prompt) - 1, len(tokens) - window, window):
+            cache = runtime.new_cache(64)
+            if root:
+                runtime.prefill(cache, tokens[:root])
+            row = []
+            for i in range(window):
+                slots = list(range(root, root + i + 1))
+                rows = Rows(tokens[root + i : root + i + 1], [root + i], [root + i], [0], [root], [slots])
+                row.append(int(runtime.forward(plan, cache, rows)[0].argmax()) == tokens[root + i + 1])
+            matches.append(row)
+    return matches
+
+
+@pytest.mark.parametrize("policy", [skipping(), skipping(2), skipping(1, 4), DraftPolicy.uniform(3, 8)])
+def test_batched_agreement_equals_a_naive_loop(
+    runtime: TransformerRuntime, meter: AgreementMeter, policy: DraftPolicy
+) -> None:
+    assert meter.measure(policy).matches.tolist() == naive(runtime, policy)
+
+
+def test_the_target_agrees_with_itself_whatever_was_measured_before(meter: AgreementMeter) -> None:
+    meter.measure(skipping(0, 1, 2, 3))
+    agreement = meter.measure(skipping())
+    assert agreement.top1_agreement == 1.0 and agreement.mean_accepted_run == 4.0
+    assert agreement.tokens_per_cycle(6) == pytest.approx(7.0)
+
+
+def test_continuations_are_the_targets_own(runtime: TransformerRuntime, meter: AgreementMeter) -> None:
+    assert [sequence.tokens for sequence in meter.sequences] == [continuation(runtime, prompt) for prompt in PROMPTS]
+
+
+def test_tokens_after_the_end_do_not_count(runtime: TransformerRuntime, meter: AgreementMeter) -> None:
+    end = meter.sequences[0].tokens[len(PROMPTS[0]) + 6]
+    assert AgreementMeter(runtime, PROMPTS, NUM_TOKENS, eos={end}).num_rows < meter.num_rows
+    with pytest.raises(InputError):
+        AgreementMeter(runtime, PROMPTS, NUM_TOKENS, eos=set(range(97)))
+
+
+def test_figures_of_planted_matches() -> None:
+    matches = np.array([[1, 1, 0, 1], [0, 1, 1, 1], [1, 1, 1, 1]], dtype=bool)
+    confidence = np.array([[0.9, 0.8, 0.2, 0.9], [0.1, 0.9, 0.9, 0.9], [0.9, 0.9, 0.9, 0.3]])
+    agreement = Agreement(matches, confidence)
+    assert agreement.top1_agreement == pytest.approx(10 / 12)
+    assert agreement.mean_accepted_run == pytest.approx((2 + 0 + 4) / 3)
+    assert agreement.survival == pytest.approx([2 / 3, 2 / 3, 1 / 3, 1 / 3])
+    assert agreement.tokens_per_cycle(2) == pytest.approx(1 + 4 / 3)
+    # Threshold 0.5: the windows stop after 3, 1 and 4 drafted tokens; 2, 0 and 4 of them are accepted.
+    assert agreement.stopped_chain(4, 0.5) == pytest.approx((1 + 6 / 3, 8 / 3))
+    assert sum(count for _, _, count in agreement.calibration()) == 12
+
+
+def test_block_influence_is_the_change_of_direction(runtime: TransformerRuntime, meter: AgreementMeter) -> None:
+    cache, batches = meter.target_rows()
+    cosines = []
+    for rows in batches:
+        with torch.inference_mode():
+            stream = runtime.hidden_states(cache, rows)
+        for before, after in itertools.pairwise(stream):
+            cosines.append([float(torch.dot(a, b) / (a.norm() * b.norm())) for a, b in zip(before, after, strict=True)])
+    batched = [[cosine for batch in cosines[i::6] for cosine in batch] for i in range(6)]
+    assert block_influence(meter) == pytest.approx([1 - np.mean(values) for values in batched], abs=1e-5)
+
+
+def test_sensitivity_is_larger_for_dropping_than_for_low_bits(meter: AgreementMeter) -> None:
+    losses = sensitivity(meter, (0, 8), most_windows=6)
+    assert len(losses[0]) == len(losses[8]) == 6
+    assert all(value >= 0 for values in losses.values() for value in values)
+    assert np.mean(losses[0]) > 5 * np.mean(losses[8])

@@ -1,0 +1,127 @@
+"""A whole search over a tiny random model: profile, files, resume, interruption, comparison of searchers."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autodraft.configuration import SearchJob, load_search_job
+from autodraft.policy import DraftPolicy
+from autodraft.profile import DraftProfile
+from autodraft.runtime import LoadedModel, build_runtime
+from autodraft.search.compare import compare_searchers
+from autodraft.search.loop import SearchProgress
+from autodraft.search.run import RunningSearch
+from autodraft.search.runtime_evaluator import RuntimeEvaluator
+from autodraft.search.testing import PlantedEvaluator
+from tests.runtime.tiny import tiny_model
+
+
+class Letters:
+    """Stands in for a tokenizer."""
+
+    def __call__(self, text: str) -> dict[str, list[int]]:
+        return {"input_ids": [ord(letter) % 97 for letter in text]}
+
+
+@pytest.fixture(scope="module")
+def loaded() -> LoadedModel:
+    fingerprint = {"config": "0" * 64, "weights": "1" * 64}
+    runtime = build_runtime(tiny_model("llama"), max_length=256)
+    return LoadedModel(runtime, Letters(), "tiny", "tiny", 1, None, fingerprint, frozenset())
+
+
+def job(folder: Path, **settings: Any) -> SearchJob:
+    defaults = {"num_trials": 8, "num_prompts": 2, "new_tokens_per_prompt": 8, "calibration_tokens": 64,
+                "num_finalists": 1, "hf_baseline": False, "output": folder, "budget_minutes": 0.05}  # fmt: skip
+    return SearchJob(**{**defaults, **settings})  # type: ignore[arg-type]
+
+
+def search(folder: Path, loaded: LoadedModel, seen: list[SearchProgress] | None = None) -> DraftProfile:
+    listener = seen.append if seen is not None else None
+    folder.mkdir(exist_ok=True)
+    return RunningSearch(job(folder), loaded, folder, time.monotonic(), listener).run()
+
+
+def test_a_search_leaves_a_profile_and_resumes_without_repeating(
+    tmp_path: Path, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[SearchProgress] = []
+    profile = search(tmp_path, loaded, seen)
+    assert DraftProfile.load(tmp_path / "profile.json") == profile
+    assert profile.measurement is not None and profile.measurement.num_prompts == 2
+    assert {"autoregressive", "prompt-lookup"} <= {baseline.name for baseline in profile.baselines} | {"prompt-lookup"}
+    profile.check_target(loaded.fingerprint, 3, 2, 1)
+    stages = list(dict.fromkeys(progress.stage for progress in seen))
+    assert stages[0] == "calibrate" and stages[-1] == "baselines" and "measure" in stages
+    document = json.loads((tmp_path / "search.json").read_text())
+    assert document["conclusion"] == profile.conclusion and document["finalists"]
+    assert (tmp_path / "trials.csv").read_text().startswith("number,state,")
+
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("evaluated again")
+
+    monkeypatch.setattr(RuntimeEvaluator, "predict", refuse)
+    monkeypatch.setattr(RuntimeEvaluator, "measure", refuse)
+    monkeypatch.setattr(RuntimeEvaluator, "compare", refuse)
+    again = search(tmp_path, loaded)
+    assert again.cascade == profile.cascade and again.measurement == profile.measurement
+
+
+def test_interruption_leaves_the_best_so_far(
+    tmp_path: Path, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = RuntimeEvaluator.predict, []
+
+    def interrupted(self: RuntimeEvaluator, policy: DraftPolicy) -> Any:
+        calls.append(policy)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return original(self, policy)
+
+    monkeypatch.setattr(RuntimeEvaluator, "predict", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path, loaded)
+    profile = DraftProfile.load(tmp_path / "profile.json")
+    assert profile.measurement is None and profile.predicted is not None
+    assert len((tmp_path / "trials.csv").read_text().splitlines()) == 4
+
+
+def test_out_of_memory_ends_one_trial_only(
+    tmp_path: Path, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from autodraft.measure.agreement import AgreementMeter
+
+    original = AgreementMeter.measure
+
+    def full(self: AgreementMeter, policy: DraftPolicy, most_windows: int | None = None) -> Any:
+        if policy == DraftPolicy.uniform(3, 8):
+            raise MemoryError("planted")
+        return original(self, policy, most_windows)
+
+    monkeypatch.setattr(AgreementMeter, "measure", full)
+    monkeypatch.setattr("autodraft.measure.latency.LatencyTable.useful_bits", property(lambda table: table.bits))
+    search(tmp_path, loaded)
+    assert "out of memory: planted" in (tmp_path / "trials.csv").read_text()
+
+
+def test_resolved_config_is_a_job(tmp_path: Path) -> None:
+    original = job(tmp_path)
+    original.save(tmp_path)
+    assert load_search_job(tmp_path / "config.yaml") == original
+
+
+def test_searchers_are_compared_at_equal_budgets() -> None:
+    results = compare_searchers(PlantedEvaluator(4), num_trials=40, measure_s=1.0)
+    by_method = {result.method: result for result in results}
+    assert set(by_method) == {"random", "uniform bits", "block influence", "knapsack", "evolution", "tpe", "staged"}
+    assert all(result.num_evaluations <= 40 and result.measured is not None for result in results)
+    assert by_method["staged"].predicted.speedup >= max(
+        by_method[name].predicted.speedup for name in ("random", "uniform bits", "block influence")
+    )
+    assert all(list(result.history) == sorted(result.history) for result in results)
+    json.dumps([result.to_json() for result in results])
