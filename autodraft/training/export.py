@@ -32,6 +32,8 @@ def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, summary:
     facts = json.dumps(summary.as_dict(), indent=2)
     (staging / "training_summary.json").write_text(facts + "\n")
     (staging / "README.md").write_text(model_card(summary))
+    for file in staging.iterdir():
+        file.chmod(0o644)  # safetensors writes for the owner alone, and a wheel keeps that
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
