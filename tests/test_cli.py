@@ -284,7 +284,7 @@ def test_bench_measures_a_profile_beside_its_baselines(run: Run, profile_path: P
     assert "2 of 2 prompts" in result.stderr
     console = Console(width=200, file=io.StringIO(), record=True)
     console.print(bench_renderable(document))
-    assert "2 of 2" in console.export_text()
+    assert "2/2" in console.export_text()
     assert f"| profile | overall | {rows['profile', 'overall']['tokens_per_s']:.1f} |" in bench_markdown(document)
 
 

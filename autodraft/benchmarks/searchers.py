@@ -16,7 +16,7 @@ from typing import Any
 import optuna
 
 from autodraft.benchmarks.writing import device_line, write_report
-from autodraft.measure.prompts import bundled_prompts, calibration_prompts, choose_prompts, encode_prompts
+from autodraft.measure.prompts import calibration_prompts, choose_prompts, encode_prompts, evaluation_prompts
 from autodraft.runtime import load_model
 from autodraft.search.compare import compare_searchers
 from autodraft.search.runtime_evaluator import EvaluatorOptions, RuntimeEvaluator
@@ -66,7 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     loaded = load_model(options.model, widen=options.widen)
     calibration = encode_prompts(calibration_prompts(), loaded.tokenizer, _LONGEST_PROMPT)
-    prompts = encode_prompts(choose_prompts(bundled_prompts(), options.num_prompts), loaded.tokenizer, _LONGEST_PROMPT)
+    prompts = encode_prompts(
+        choose_prompts(evaluation_prompts(), options.num_prompts), loaded.tokenizer, _LONGEST_PROMPT
+    )
     evaluator = RuntimeEvaluator(
         loaded,
         calibration,

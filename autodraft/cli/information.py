@@ -27,12 +27,13 @@ def models(as_json: options.Json = False) -> None:
         typer.echo(json.dumps(rows, indent=2))
         return
     from rich.console import Console
-    from rich.table import Column, Table
 
-    table = Table(Column("name", no_wrap=True), Column("resolves to", overflow="fold"), "widen", "here", "description")
+    from autodraft.report.layout import plain_table
+
+    table = plain_table("name", "resolves to", "widen", "present")
     for row in rows:
         where = f"bundled ({Path(row['path_or_id']).name})" if row["is_local"] else row["path_or_id"]
-        table.add_row(row["name"], where, str(row["widen"]), "yes" if row["present"] else "hub", row["description"])
+        table.add_row(row["name"], where, str(row["widen"]), "yes" if row["present"] else "hub")
     Console().print(table)
 
 

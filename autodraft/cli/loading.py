@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from autodraft.errors import InputError
+from autodraft.errors import InputError, ModelNotFoundError
 
 if TYPE_CHECKING:
     from autodraft.profile import DraftProfile
@@ -81,10 +81,14 @@ def _target_of(profile: DraftProfile) -> tuple[str, int]:
     """Name or path that loads the profile's target here, and how much to widen it."""
     from autodraft.configuration import resolve_model
 
-    target = profile.target
-    if Path(target.path).is_dir():
+    target, local = profile.target, Path(profile.target.path).is_dir()
+    try:
+        entry = resolve_model(target.name)
+    except ModelNotFoundError:
         return target.path, target.widen
-    return target.name, max(1, target.widen // resolve_model(target.name).widen)
+    if local and entry.path_or_id != target.path:
+        return target.path, target.widen
+    return target.name, max(1, target.widen // entry.widen)
 
 
 def _missing_factor(model: str, widen: int | None, profile: DraftProfile) -> int:

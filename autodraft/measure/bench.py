@@ -15,7 +15,7 @@ from typing import Any
 from autodraft.cascade import AUTOREGRESSIVE, Cascade, PromptLookup
 from autodraft.measure.device import device_stamp
 from autodraft.measure.hf import HFBaseline
-from autodraft.measure.prompts import TokenPrompt, bundled_prompts, choose_prompts, encode_prompts, read_prompts
+from autodraft.measure.prompts import TokenPrompt, choose_prompts, encode_prompts, evaluation_prompts, read_prompts
 from autodraft.measure.speedup import BASELINE, Contestant, Session, decoder_contestant, measure_speedup
 from autodraft.profile import DraftProfile
 from autodraft.runtime import LoadedModel
@@ -86,7 +86,7 @@ def run_bench(
 ) -> BenchReport:
     """Measure a profile's cascade, autoregressive decoding, prompt lookup and Hugging Face's generate, paired."""
     say = on_progress or (lambda line: None)
-    everything = bundled_prompts() if prompts is None else read_prompts(prompts)
+    everything = evaluation_prompts() if prompts is None else read_prompts(prompts)
     chosen = choose_prompts(everything, num_prompts, tasks=tasks, seed=seed)
     room = min(loaded.runtime.max_length - new_tokens_per_prompt - 1, _LONGEST_PROMPT)
     encoded = encode_prompts(chosen, loaded.tokenizer, room)
@@ -134,7 +134,7 @@ def _contestants(
 
 
 def _row(session: Session, name: str, task: str | None) -> BenchRow:
-    comparison, figures = session.compare(name, task), session.figures(name)
+    comparison, figures = session.compare(name, task), session.figures(name, task)
     return BenchRow(
         name,
         task or OVERALL,

@@ -3,7 +3,9 @@
 Knows nothing of acceptance. A forward is one fused call per plan, so sub-layers are timed by differences: the
 whole step against the same step with every attention (or MLP) dropped, divided by the number of blocks. What
 remains without any sub-layer is the base: embedding, head and overhead, one figure per precision of the head.
-Repetitions are interleaved over all plans, so that drift hits all of them alike; medians are used.
+Repetitions are interleaved over all plans, so that drift hits all of them alike. Medians and interquartile ranges are
+kept for the record; the arithmetic uses lower quartiles, because differences of medians drown where other processes
+share the cores, and no part is ever charged less than a floor, or a search would find the noise.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from autodraft.policy import FULL_BITS, SHARE_UNITS, SUB_LAYER_KINDS, ChannelSha
 from autodraft.runtime import Rows, TransformerRuntime
 
 QUERY_TOKENS = (1, 2, 4, 8, 16)
-_LEAST_MS = 1e-4
+_LEAST_BASE, _LEAST_SUB_LAYER = 0.02, 0.1
+"""Floors: base over the target's step; sub-layer over an even split of the target's step at the same share of bits."""
 _CONTEXT = 192
 
 StepKey = tuple[str, int, int]
@@ -41,7 +44,7 @@ class LatencyTable:
     steps: Mapping[StepKey, Spread]
 
     def step_ms(self, content: str, bits: int, query_tokens: int = 1) -> float:
-        return self.steps[content, bits, query_tokens].median_ms
+        return self.steps[content, bits, query_tokens].low_ms
 
     @property
     def target_ms(self) -> float:
@@ -62,12 +65,14 @@ class LatencyTable:
         """What one sub-layer adds to a step: the step minus the step with only the other kind."""
         other = "mlp" if kind == "attention" else "attention"
         difference = self.step_ms("all", bits, query_tokens) - self.step_ms(other, bits, query_tokens)
-        return max(difference / self.num_blocks, _LEAST_MS)
+        even = self.step_ms("all", FULL_BITS, query_tokens) / (2 * self.num_blocks)
+        return max(difference / self.num_blocks, _LEAST_SUB_LAYER * bits / FULL_BITS * even)
 
     def base_ms(self, head_bits: int, query_tokens: int = 1) -> float:
         """A step without sub-layers: embedding, head at `head_bits`, overhead."""
         alone = sum(self.step_ms(kind, head_bits, query_tokens) for kind in SUB_LAYER_KINDS)
-        return max(alone - self.step_ms("all", head_bits, query_tokens), _LEAST_MS)
+        floor = _LEAST_BASE * self.step_ms("all", FULL_BITS, query_tokens)
+        return max(alone - self.step_ms("all", head_bits, query_tokens), floor)
 
     def predict_step_ms(self, policy: DraftPolicy) -> float:
         """Sum of the base and of all sub-layers, channel shares pro rata, over one token."""
@@ -109,7 +114,7 @@ class LatencyTable:
     def from_json(cls, document: Mapping[str, Any]) -> LatencyTable:
         steps = {
             (entry["content"], entry["bits"], entry["query_tokens"]): Spread(
-                entry["median_ms"], entry["iqr_ms"], entry["count"]
+                entry["median_ms"], entry["iqr_ms"], entry["count"], entry["low_ms"]
             )
             for entry in document["steps"]
         }

@@ -53,6 +53,16 @@ def bundled_prompts() -> list[Prompt]:
     return read_prompts(Path(str(files("autodraft"))) / "assets" / "prompts")
 
 
+def search_prompts() -> list[Prompt]:
+    """Every other bundled prompt: those that a search may choose by."""
+    return bundled_prompts()[::2]
+
+
+def evaluation_prompts() -> list[Prompt]:
+    """The other half: no search has seen them, so speedups measured on them are not the luck of the choice."""
+    return bundled_prompts()[1::2]
+
+
 def calibration_prompts() -> list[Prompt]:
     """The texts that importance, sensitivity and agreement are measured on; none of them is a bundled prompt."""
     return read_prompts(Path(str(files("autodraft"))) / "assets" / "calibration.jsonl")

@@ -36,6 +36,7 @@ class Run:
     draft_s: float = 0.0
     verify_s: float = 0.0
     histogram: Mapping[int, int] = field(default_factory=dict)
+    drafts: tuple[tuple[int, int], ...] = ()  # (drafted, accepted) tokens of each draft of the cascade
 
 
 Contestant = Callable[[Sequence[int], int], Run]
@@ -52,6 +53,7 @@ def decoder_contestant(runtime: TransformerRuntime, cascade: Cascade, eos: Colle
         return Run(
             tuple(generation.tokens), stats.prefill_s, stats.decode_s, stats.cycles, stats.drafted_tokens,
             stats.accepted_tokens, stats.draft_s, stats.verify_s, dict(stats.tokens_per_cycle_histogram),
+            tuple((draft.drafted_tokens, draft.accepted_tokens) for draft in stats.drafts),
         )  # fmt: skip
 
     return run
@@ -132,10 +134,12 @@ class Session:
             sum(base.tokens == other.tokens for base, other in pairs),
         )
 
-    def figures(self, name: str) -> CycleFigures:
+    def figures(self, name: str, category: str | None = None) -> CycleFigures:
         """tau, c, v and alpha of a contestant, from its own times and the baseline's step."""
-        runs = [run for entry in self.runs[name] for run in entry.runs]
-        base = [run for entry in self.runs[BASELINE] for run in entry.runs]
+        runs, base = (
+            [run for entry in self.runs[side] if category in (None, entry.prompt.category) for run in entry.runs]
+            for side in (name, BASELINE)
+        )
         return CycleFigures.of(runs, base)
 
 
@@ -151,6 +155,7 @@ class CycleFigures:
         verify_cost: time of a verify pass (v).
         overhead: what drafting and verifying do not account for, per cycle.
         alpha: accepted over drafted tokens.
+        alpha_per_draft: the same for each draft of the cascade.
         prefill_s: median seconds of prefill.
     """
 
@@ -161,6 +166,7 @@ class CycleFigures:
     verify_cost: float
     overhead: float
     alpha: float
+    alpha_per_draft: tuple[float, ...]
     prefill_s: float
 
     @property
@@ -186,8 +192,17 @@ class CycleFigures:
             verify_cost=verify_s / cycles / step_s if cycles else 1.0,
             overhead=spent / cycles / step_s if cycles else 0.0,
             alpha=sum(run.accepted_tokens for run in runs) / drafted if drafted else 0.0,
+            alpha_per_draft=_alpha_per_draft(runs),
             prefill_s=medians([[run.prefill_s for run in runs]])[0],
         )
+
+
+def _alpha_per_draft(runs: Sequence[Run]) -> tuple[float, ...]:
+    totals = [
+        [sum(counts) for counts in zip(*draft, strict=True)]
+        for draft in zip(*(run.drafts for run in runs), strict=True)
+    ]
+    return tuple(accepted / drafted if drafted else 0.0 for drafted, accepted in totals)
 
 
 def measure_speedup(

@@ -29,19 +29,23 @@ class Interval:
 
 @dataclass(frozen=True)
 class Spread:
-    """Median and interquartile range of repeated timings, in milliseconds."""
+    """Median, interquartile range and lower quartile of repeated timings, in milliseconds.
+
+    The lower quartile is what differences are taken of: other processes only ever make a step slower.
+    """
 
     median_ms: float
     iqr_ms: float
     count: int
+    low_ms: float
 
 
 def spread(samples_ms: Sequence[float]) -> Spread:
-    """Median and interquartile range."""
+    """Median and quartiles of some samples."""
     if not samples_ms:
         raise ValueError("no samples")
     low, median, high = np.percentile(np.asarray(samples_ms, dtype=float), [25, 50, 75])
-    return Spread(float(median), float(high - low), len(samples_ms))
+    return Spread(float(median), float(high - low), len(samples_ms), float(low))
 
 
 def medians(repeats: Sequence[Sequence[float]]) -> list[float]:

@@ -1,7 +1,8 @@
 """A benchmark as tables: on the terminal, or as Markdown for reports/.
 
 Knows nothing of measuring: it reads the JSON document that `autodraft bench --json` prints. One row per decoding
-method and task; speedups are over autoregressive decoding of the same runtime.
+method and task; speedups are over autoregressive decoding of the same runtime, and "equal" counts the prompts whose
+output is that of autoregressive decoding, token for token.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-COLUMNS = ("method", "task", "tokens/s", "speedup", "interval", "tokens/cycle", "identical outputs")
+from autodraft.report.layout import plain_table
+
+COLUMNS = ("method", "task", "tokens/s", "speedup", "interval", "tokens/cycle", "equal")
 OVERALL = "overall"
 
 
 def bench_renderable(document: Mapping[str, Any]) -> RenderableType:
     """For the terminal."""
-    table = Table(*COLUMNS)
+    table = plain_table(*COLUMNS)
     for row in document["rows"]:
         table.add_row(*_cells(row), style="bold" if row["task"] == OVERALL else None)
     return Group(*(Text(line) for line in facts(document)), table)
@@ -50,7 +52,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         row["task"],
         f"{row['tokens_per_s']:.1f}",
         f"{row['speedup']:.2f}x",
-        "" if row["ci_high"] is None else f"{row['ci_low']:.2f} to {row['ci_high']:.2f}",
+        "" if row["ci_high"] is None else f"{row['ci_low']:.2f}-{row['ci_high']:.2f}",
         "" if tokens_per_cycle is None else f"{tokens_per_cycle:.2f}",
-        f"{row['num_identical']} of {row['num_prompts']}",
+        f"{row['num_identical']}/{row['num_prompts']}",
     )

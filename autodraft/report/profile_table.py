@@ -13,6 +13,7 @@ from rich.text import Text
 
 from autodraft.cascade import PromptLookup, SelfDraft
 from autodraft.profile import DraftProfile, Figures, Interval
+from autodraft.report.layout import plain_table
 
 
 def interval_text(speedup: Interval | None) -> str:
@@ -42,7 +43,7 @@ def profile_renderable(profile: DraftProfile) -> RenderableType:
         parts.append(_measurement(profile))
     if profile.baselines:
         parts.append(_baselines(profile))
-    return Group(*parts)
+    return Group(*(line for part in parts for line in (part, Text(""))))
 
 
 def _facts(profile: DraftProfile) -> Table:
@@ -67,7 +68,8 @@ def _facts(profile: DraftProfile) -> Table:
 
 def _cascade(profile: DraftProfile) -> Table:
     cascade = profile.rejected or profile.cascade
-    table = Table("draft", "settings", "alpha", "cost", title="rejected cascade" if profile.rejected else "cascade")
+    title = "rejected cascade" if profile.rejected else "cascade"
+    table = plain_table("draft", "settings", "alpha", "cost", title=title, wrapping="settings")
     priors = profile.priors.drafts or (None,) * len(cascade.drafts)
     for draft, prior in zip(cascade.drafts, priors, strict=True):
         figures = (f"{prior.alpha:.3f}", f"{prior.cost:.3f}") if prior else ("", "")
@@ -87,7 +89,7 @@ def _settings(draft: PromptLookup | SelfDraft) -> Iterator[str]:
 
 
 def _measurement(profile: DraftProfile) -> Table:
-    table = Table("task", "speedup", "tokens/s", "autoregressive", "tokens/cycle", "prompts", title="measured")
+    table = plain_table("task", "speedup", "tokens/s", "baseline", "tokens/cycle", "prompts", title="measured")
 
     def add(task: str, figures: Figures) -> None:
         table.add_row(
@@ -107,7 +109,9 @@ def _measurement(profile: DraftProfile) -> Table:
 
 
 def _baselines(profile: DraftProfile) -> Table:
-    table = Table("baseline", "tokens/s", "over autoregressive", "settings", title="baselines, measured")
+    table = plain_table(
+        "baseline", "tokens/s", "over autoregressive", "settings", title="baselines, measured", wrapping="settings"
+    )
     for baseline in profile.baselines:
         settings = ", ".join(f"{name}={value}" for name, value in baseline.settings.items())
         table.add_row(baseline.name, f"{baseline.tokens_per_s:.1f}", interval_text(baseline.speedup), settings)

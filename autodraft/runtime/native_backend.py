@@ -89,12 +89,11 @@ class NativeBackend:
             raise NativeUnavailableError(f"the compiled engine takes at most {_MAX_GROUP} query heads per KV head")
         self._spec, self._weights, self._dtype = spec, weights, dtype
         self._kinds = {FULL_BITS: _FULL_KINDS[dtype], **_LOW_KINDS}
-        self._threads = torch.get_num_threads()
         self._source = SegmentSource(spec, weights)
         self._segments: dict[Segment, _PackedSegment] = {}
         self._heads: dict[int, binding.PackedLinear] = {}
         self._model, self._model_tensors = _model_struct(spec, weights, dtype, max_positions)
-        self._workspace = ctypes.c_void_p(self._library.workspace_new())
+        self._workspace = ctypes.c_void_p(self._library.workspace_new(torch.get_num_threads()))
         self._lock = threading.Lock()  # the workspace serves one call at a time
 
     def __del__(self) -> None:
@@ -173,7 +172,6 @@ class NativeBackend:
                 self._workspace,
                 payload.width,
                 keys,
-                self._threads,
                 ctypes.c_void_p(binding.pointer(logits)),
                 ctypes.c_void_p(binding.pointer(taps)),
             )
@@ -197,7 +195,6 @@ class NativeBackend:
                 ctypes.byref(cache.struct),
                 self._workspace,
                 payload.width,
-                self._threads,
                 token,
                 cache.length,
                 num_tokens,

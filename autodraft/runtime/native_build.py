@@ -20,7 +20,7 @@ from pathlib import Path
 _SOURCES = Path(__file__).parent / "native"
 _FLAGS = (
     *("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno"),
-    *("-std=gnu11", "-fPIC", "-shared", "-Wno-psabi"),
+    *("-std=gnu11", "-fPIC", "-shared", "-Wno-psabi", "-pthread"),
 )
 _COMPILE_TIMEOUT_S = 180
 
@@ -77,12 +77,11 @@ def _compile(compiler: str, target: Path) -> None:
     handle, temporary = tempfile.mkstemp(suffix=".so", dir=target.parent)
     os.close(handle)
     try:
-        for openmp in (["-fopenmp"], []):  # without OpenMP it runs on one thread
-            command = [compiler, *_FLAGS, *openmp, "-o", temporary, *sources, "-lm"]
-            result = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_TIMEOUT_S, check=False)
-            if result.returncode == 0:
-                os.replace(temporary, target)
-                return
+        command = [compiler, *_FLAGS, "-o", temporary, *sources, "-lm"]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_TIMEOUT_S, check=False)
+        if result.returncode == 0:
+            os.replace(temporary, target)
+            return
         first_line = next(iter(result.stderr.strip().splitlines()), "no message")
         raise NativeUnavailableError(f"{compiler} could not compile the engine: {first_line}")
     except subprocess.TimeoutExpired as error:

@@ -67,7 +67,7 @@ def measure_survivors(loop: SearchLoop, options: ComposeOptions) -> None:
     """F2 of the survivors as chains, and of prompt lookup alone."""
     cascades = [chain_of(*pair, longest=options.max_draft_tokens) for pair in survivors(_found(loop), options)]
     if options.prompt_lookup:
-        cascades.append(Cascade(drafts=LOOKUPS[:1]))
+        cascades += [Cascade(drafts=(lookup,)) for lookup in LOOKUPS]
     incumbent: Evaluation | None = None
     for number, cascade in enumerate(cascades):
         result = loop.measure("measure", cascade, incumbent, done=number, total=len(cascades), until=_MEASURE_UNTIL)
@@ -144,7 +144,7 @@ def conclude(loop: SearchLoop, options: ComposeOptions, seconds: float) -> Concl
 
 
 def finalists(loop: SearchLoop, options: ComposeOptions) -> dict[str, Cascade]:
-    """The best cascade, the runner-up, and skip-only, bits-only and prompt lookup alone at their best settings."""
+    """The best cascade, and skip-only, bits-only and prompt lookup alone, where the best one is not of that kind."""
     chosen: dict[str, Cascade] = {}
     best = best_measured(loop, with_draft=True)
     if best is None:
@@ -154,7 +154,7 @@ def finalists(loop: SearchLoop, options: ComposeOptions) -> dict[str, Cascade]:
         chosen["joint"] = best.cascade
         for name, rule in (("skip-only", is_skip_only), ("bits-only", is_bits_only)):
             simpler = _best_of_kind(loop, rule)
-            if simpler is not None:
+            if simpler is not None and not rule(best.cascade.policies[0]):
                 chosen[name] = _transplant(best.cascade, simpler, options)
     if options.prompt_lookup:
         lookups = [pair for pair in loop.measured.values() if not pair[0].policies]

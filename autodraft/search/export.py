@@ -11,7 +11,7 @@ import io
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 
 from autodraft.cascade import AUTOREGRESSIVE, Cascade, PromptLookup
 from autodraft.measure.speedup import Comparison, Session
+from autodraft.policy import DraftPolicy
 from autodraft.profile import (
     Baseline,
     DeviceStamp,
@@ -37,7 +38,6 @@ from autodraft.profile import (
 )
 from autodraft.runtime import LoadedModel
 from autodraft.search.compose import Conclusion
-from autodraft.search.evaluator import Evaluation
 from autodraft.search.loop import Best
 from autodraft.search.study import SearchStudy
 
@@ -57,6 +57,8 @@ class ProfileMaker:
     seed: int
     confidence: float
     verify_cost: Mapping[int, float]
+    cost_of: Callable[[DraftPolicy], float]
+    bytes_of: Callable[[DraftPolicy], int]
 
     def make(
         self,
@@ -77,7 +79,7 @@ class ProfileMaker:
             cascade=cascade,
             rejected=best.cascade if cascade.is_autoregressive and best.cascade.drafts else None,
             priors=Priors(
-                drafts=tuple(_prior(draft, evaluation) for draft in best.cascade.drafts),
+                drafts=tuple(self._prior(best, index) for index in range(len(best.cascade.drafts))),
                 verify_cost=dict(self.verify_cost),
                 tokens_per_cycle=max(evaluation.tokens_per_cycle, 1.0),
             ),
@@ -88,6 +90,15 @@ class ProfileMaker:
             baselines=tuple(baselines),
             provenance=self.provenance(trial),
         )
+
+    def _prior(self, best: Best, index: int) -> DraftPrior:
+        """Measured acceptance (until there is one, teacher-forced agreement stands in); cost from the latency table."""
+        draft, evaluation = best.cascade.drafts[index], best.evaluation
+        alphas = evaluation.alpha_per_draft
+        alpha = alphas[index] if index < len(alphas) else evaluation.alpha or evaluation.top1_agreement or 0.0
+        if isinstance(draft, PromptLookup):
+            return DraftPrior(alpha=alpha, cost=0.0)
+        return DraftPrior(alpha=alpha, cost=self.cost_of(draft.policy), extra_bytes=self.bytes_of(draft.policy))
 
     def nothing_found(self) -> DraftProfile:
         """The profile of a search in which no candidate could run at all."""
@@ -115,15 +126,6 @@ def target_stamp(loaded: LoadedModel) -> TargetStamp:
     )
 
 
-def _prior(draft: Any, evaluation: Evaluation) -> DraftPrior:
-    acceptance = evaluation.alpha if evaluation.alpha is not None else evaluation.top1_agreement
-    if isinstance(draft, PromptLookup):
-        return DraftPrior(alpha=min(max(acceptance or 0.0, 0.0), 1.0), cost=0.0)
-    return DraftPrior(
-        alpha=min(max(acceptance or 0.0, 0.0), 1.0), cost=evaluation.cost, extra_bytes=evaluation.extra_bytes
-    )
-
-
 def interval(value: float, low: float, high: float, confidence: float) -> Interval:
     """A profile's interval; that of a single prompt is unbounded from above."""
     upper = max(high, value) if math.isfinite(high) else None
@@ -144,12 +146,13 @@ def figures(comparison: Comparison, tokens_per_cycle: float, confidence: float) 
 
 def measurement_of(session: Session, name: str, new_tokens: int, confidence: float) -> Measurement:
     """A contestant of a session, overall and per task."""
-    tau = session.figures(name).tokens_per_cycle
-    tasks = tuple(
-        TaskFigures(task=category, **figures(session.compare(name, category), tau, confidence))
-        for category in session.categories
-    )
-    overall = figures(session.compare(name), tau, confidence)
+
+    def of(category: str | None) -> dict[str, Any]:
+        tau = session.figures(name, category).tokens_per_cycle
+        return figures(session.compare(name, category), tau, confidence)
+
+    tasks = tuple(TaskFigures(task=category, **of(category)) for category in session.categories)
+    overall = of(None)
     return Measurement(new_tokens_per_prompt=new_tokens, tasks=tasks, **overall)
 
 

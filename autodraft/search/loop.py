@@ -26,7 +26,7 @@ from autodraft.search.study import SearchStudy
 STAGES = ("calibrate", "seeds", "explore", "mutate", "measure", "compose", "conclude", "baselines")
 """In the order in which they run; every trial belongs to one."""
 
-_LEAST_TRIALS = {"seeds": 6, "explore": 3, "measure": 2}
+_LEAST_TRIALS = {"seeds": 6, "explore": 3, "measure": 3}
 """Trials that a stage gets even when the time is up: without them there is nothing to conclude from."""
 
 _MOST_REPEATS = 100

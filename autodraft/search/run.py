@@ -20,12 +20,14 @@ from autodraft.configuration import SearchJob
 from autodraft.measure.device import versions
 from autodraft.measure.hf import HFBaseline
 from autodraft.measure.prompts import (
+    Prompt,
     TokenPrompt,
-    bundled_prompts,
     calibration_prompts,
     choose_prompts,
     encode_prompts,
+    evaluation_prompts,
     read_prompts,
+    search_prompts,
 )
 from autodraft.measure.speedup import BASELINE, decoder_contestant, measure_speedup
 from autodraft.profile import Baseline, DraftProfile, Measurement
@@ -51,6 +53,7 @@ ProgressListener = Callable[[SearchProgress], None]
 _LONGEST_PROMPT = 384
 _HF_SHARE = 0.10
 _HF_LEAST_PROMPTS = 2
+_HF_LEAST_TOKENS = 16
 
 
 def run_search(job: SearchJob, on_progress: ProgressListener | None = None) -> DraftProfile:
@@ -86,10 +89,11 @@ class RunningSearch:
         self.study = SearchStudy(open_storage(job.storage, folder), job.study_name, self.objectives)
         budget_s = None if job.budget_minutes is None else 60 * job.budget_minutes
         self.clock = Clock(budget_s, self.study.spent_s, started)
-        self.prompts = _measured_prompts(job, loaded)
+        self.prompts = _chosen_prompts(job, loaded, search_prompts)
+        self.final_prompts = _chosen_prompts(job, loaded, evaluation_prompts)
         calibration = encode_prompts(calibration_prompts(), loaded.tokenizer, _LONGEST_PROMPT)
         self.evaluator = RuntimeEvaluator(
-            loaded, calibration, self.prompts, _evaluator_options(job), self._on_calibration
+            loaded, calibration, self.prompts, _evaluator_options(job), self._on_calibration, self.final_prompts
         )
 
     def run(self) -> DraftProfile:
@@ -167,6 +171,8 @@ class RunningSearch:
             seed=job.seed,
             confidence=job.confidence,
             verify_cost={n: latency.verify_cost(n) for n in (1, 2, 4, 8, 16)},
+            cost_of=self.evaluator.features.cost,
+            bytes_of=lambda policy: self.loaded.runtime.plan(policy).extra_bytes,
         )
 
     def _save(self, profile: DraftProfile) -> None:
@@ -222,16 +228,18 @@ class RunningSearch:
     def _hf_baselines(self, cascade: Cascade) -> list[Baseline]:
         """Hugging Face's generate beside our autoregressive decoding, on as many prompts as the time allows."""
         self._report("baselines", 0, 1)
-        baseline = HFBaseline(self.loaded, self.prompts[0].tokens)
+        baseline = HFBaseline(self.loaded, self.final_prompts[0].tokens)
         contestants = {
             BASELINE: decoder_contestant(self.loaded.runtime, Cascade(), self.loaded.generation_eos),
             **baseline.contestants(),
         }
-        deadline = time.monotonic() + self._hf_seconds()
+        seconds = self._hf_seconds()
+        deadline = time.monotonic() + seconds
+        affordable = int(seconds / (baseline.token_s * len(baseline.contestants()) * _HF_LEAST_PROMPTS))
         session = measure_speedup(
             contestants,
-            self.prompts,
-            max_new_tokens=self.job.new_tokens_per_prompt,
+            self.final_prompts,
+            max_new_tokens=min(self.job.new_tokens_per_prompt, max(affordable, _HF_LEAST_TOKENS)),
             seed=self.job.seed,
             confidence=self.job.confidence,
             on_prompt=lambda so_far: time.monotonic() > deadline and len(so_far.runs[BASELINE]) >= _HF_LEAST_PROMPTS,
@@ -245,8 +253,9 @@ class RunningSearch:
         return 60.0 if left is None or budget is None else max(left, _HF_SHARE * budget / 2)
 
 
-def _measured_prompts(job: SearchJob, loaded: LoadedModel) -> list[TokenPrompt]:
-    everything = bundled_prompts() if job.prompts is None else read_prompts(job.prompts)
+def _chosen_prompts(job: SearchJob, loaded: LoadedModel, bundled: Callable[[], list[Prompt]]) -> list[TokenPrompt]:
+    """The user's prompts, else some of a half of the bundled ones."""
+    everything = bundled() if job.prompts is None else read_prompts(job.prompts)
     chosen = choose_prompts(everything, job.num_prompts, tasks=job.tasks, seed=job.seed)
     room = min(loaded.runtime.max_length - job.new_tokens_per_prompt - 1, _LONGEST_PROMPT)
     return encode_prompts(chosen, loaded.tokenizer, room)

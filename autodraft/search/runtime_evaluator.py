@@ -66,6 +66,7 @@ class RuntimeEvaluator:
         prompts: prompts for F2, in the order in which they are measured.
         options: how much is measured.
         on_step: told of progress while calibrating (done, total).
+        final_prompts: prompts of the comparison that has the last word; best such as no choice was made by.
     """
 
     def __init__(
@@ -75,9 +76,11 @@ class RuntimeEvaluator:
         prompts: Sequence[TokenPrompt],
         options: EvaluatorOptions | None = None,
         on_step: Callable[[int, int], None] | None = None,
+        final_prompts: Sequence[TokenPrompt] | None = None,
     ) -> None:
         self.loaded, self.options = loaded, options or EvaluatorOptions()
         self.prompts = list(prompts)
+        self.final_prompts = self.prompts if final_prompts is None else list(final_prompts)
         self.stamp = device_stamp(loaded.runtime.device, loaded.runtime.backend)
         self._calibration = list(calibration)
         self._on_step = on_step
@@ -92,7 +95,7 @@ class RuntimeEvaluator:
 
     @property
     def identity(self) -> Mapping[str, str]:
-        texts = repr([prompt.tokens for prompt in (*self._calibration, *self.prompts)])
+        texts = repr([prompt.tokens for prompt in (*self._calibration, *self.prompts, *self.final_prompts)])
         return {
             "model": f"{self.loaded.fingerprint['weights'][:16]}-x{self.loaded.widen}-{self.runtime.dtype}",
             "device": self.stamp.model_dump_json(),
@@ -175,13 +178,13 @@ class RuntimeEvaluator:
         return self._evaluation(session, "candidate", cascade, time.perf_counter() - started, stopped)
 
     def compare(self, cascades: Mapping[str, Cascade], seconds: float) -> dict[str, Evaluation]:
-        """All prompts, repeated as often as the time allows; fewer prompts where not even once fits."""
+        """All final prompts, repeated as often as the time allows; fewer prompts where not even once fits."""
         started = time.perf_counter()
-        pilot = self._session(cascades, self.prompts[:1], 1, None)
+        pilot = self._session(cascades, self.final_prompts[:1], 1, None)
         per_prompt_s = sum(run.decode_s + run.prefill_s for entries in pilot.runs.values() for run in entries[0].runs)
         affordable = max(int(seconds / max(per_prompt_s, 1e-9)), 1)
-        repeats = min(max(affordable // len(self.prompts), 1), _MOST_REPEATS)
-        prompts = self.prompts[: max(affordable, min(8, len(self.prompts)))]
+        repeats = min(max(affordable // len(self.final_prompts), 1), _MOST_REPEATS)
+        prompts = self.final_prompts[: max(affordable, min(8, len(self.final_prompts)))]
         session = _guarded(lambda: self._session(cascades, prompts, repeats, None))
         self.last_session = session
         wall_s = (time.perf_counter() - started) / max(len(cascades), 1)
@@ -214,6 +217,7 @@ class RuntimeEvaluator:
             extra_bytes=sum(self.runtime.plan(policy).extra_bytes for policy in cascade.policies),
             wall_s=wall_s,
             alpha=figures.alpha,
+            alpha_per_draft=figures.alpha_per_draft,
             ci_low=comparison.speedup.low,
             ci_high=comparison.speedup.high,
             per_prompt=tuple(session.per_prompt(name)),

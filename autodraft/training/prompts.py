@@ -10,7 +10,7 @@ import argparse
 import json
 import random
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
@@ -62,13 +62,13 @@ def candidates(
     return found
 
 
-def round_robin(per_file: list[list[str]], count: int) -> list[str]:
-    """`count` distinct pieces, one from each file in turn, so that no file dominates."""
+def round_robin(per_file: list[list[str]], count: int, taken: Collection[str] = ()) -> list[str]:
+    """`count` distinct pieces that are not `taken`, one from each file in turn, so that no file dominates."""
     chosen: dict[str, None] = {}
     depth = 0
     while len(chosen) < count and any(len(pieces) > depth for pieces in per_file):
         for pieces in per_file:
-            if len(pieces) > depth and len(chosen) < count:
+            if len(pieces) > depth and len(chosen) < count and pieces[depth] not in taken:
                 chosen.setdefault(pieces[depth])
         depth += 1
     if len(chosen) < count:
@@ -105,10 +105,12 @@ def write_all(tokenizer: PreTrainedTokenizerFast, assets: Path) -> None:
     corpus = load_corpus()
     tests = [file for file in corpus.held_out if is_test_file(file)]
     others = [file for file in corpus.held_out if not is_test_file(file)]
+    taken: set[str] = set()
     for number, (category, generator) in enumerate(GENERATORS.items(), start=1):
         # Library files first: held-out tests fill up what they cannot.
         files = tests if category == "tests" else [*others, *tests]
-        texts = round_robin(candidates(files, generator, tokenizer, PROMPT_TOKENS), PROMPTS_PER_CATEGORY)
+        texts = round_robin(candidates(files, generator, tokenizer, PROMPT_TOKENS), PROMPTS_PER_CATEGORY, taken)
+        taken.update(texts)
         write_jsonl(assets / "prompts" / f"{category}.jsonl", category, texts, 1000 * number)
     shuffled = random.Random(0).sample(corpus.training, min(200, len(corpus.training)))
     per_file = candidates(shuffled, calibration_pieces(tokenizer), tokenizer, CALIBRATION_TOKENS)

@@ -29,7 +29,9 @@ def planted_ms(policy: DraftPolicy, query_tokens: int = 1) -> float:
 @pytest.fixture
 def table() -> LatencyTable:
     steps = {
-        (content, bits, n): Spread(planted_ms(step_policy(BLOCKS, content, bits), n), 0.0, 5)
+        (content, bits, n): Spread(
+            planted_ms(step_policy(BLOCKS, content, bits), n), 0.0, 5, planted_ms(step_policy(BLOCKS, content, bits), n)
+        )
         for content, bits, n in table_keys((16, 8, 4))
     }
     return LatencyTable(BLOCKS, steps)
@@ -57,8 +59,18 @@ def test_verify_cost_is_interpolated(table: LatencyTable) -> None:
 
 def test_bits_that_are_no_faster_are_not_offered(table: LatencyTable) -> None:
     assert table.useful_bits == (16, 8, 4)
-    slow = dict(table.steps) | {("all", 4, 1): Spread(99.0, 0.0, 5)}
+    slow = dict(table.steps) | {("all", 4, 1): Spread(99.0, 0.0, 5, 99.0)}
     assert LatencyTable(BLOCKS, slow).useful_bits == (16, 8)
+
+
+def test_noise_never_makes_a_part_free(table: LatencyTable) -> None:
+    noisy = dict(table.steps) | {
+        ("attention", 8, 1): Spread(0.1, 0.0, 5, 0.1),
+        ("mlp", 8, 1): Spread(99.0, 0.0, 5, 99.0),
+    }
+    assert LatencyTable(BLOCKS, noisy).sub_layer_ms("attention", 8) > 0
+    cheap = dict(table.steps) | {(kind, 8, 1): Spread(0.1, 0.0, 5, 0.1) for kind in SUB_LAYER_KINDS}
+    assert LatencyTable(BLOCKS, cheap).base_ms(8) == pytest.approx(0.02 * table.target_ms)
 
 
 def test_table_survives_json(table: LatencyTable) -> None:

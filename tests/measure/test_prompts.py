@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from autodraft.errors import InputError
-from autodraft.measure.prompts import bundled_prompts, calibration_prompts, choose_prompts, encode_prompts, read_prompts
+from autodraft.measure.prompts import (
+    bundled_prompts,
+    calibration_prompts,
+    choose_prompts,
+    encode_prompts,
+    evaluation_prompts,
+    read_prompts,
+    search_prompts,
+)
 
 
 def tokenizer(text: str) -> dict[str, list[int]]:
@@ -63,3 +71,10 @@ def test_prompts_are_cut_on_the_left(tmp_path: Path) -> None:
     path.write_text('{"question_id": 1, "category": "a", "turns": [" "]}\n')
     with pytest.raises(InputError, match="no tokens"):
         encode_prompts(read_prompts(path), tokenizer, 2)
+
+
+def test_no_search_sees_the_prompts_that_its_result_is_judged_on() -> None:
+    chosen_by, judged_on = search_prompts(), evaluation_prompts()
+    assert not {prompt.text for prompt in chosen_by} & {prompt.text for prompt in judged_on}
+    assert {prompt.category for prompt in chosen_by} == {prompt.category for prompt in judged_on}
+    assert len(chosen_by) == len(judged_on) == 100

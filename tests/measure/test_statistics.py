@@ -61,6 +61,6 @@ def test_clear_losers_are_seen_and_equals_are_not() -> None:
 def test_medians_and_spread() -> None:
     assert medians([[1.0, 9.0, 2.0], [4.0]]) == [2.0, 4.0]
     timing = spread([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert (timing.median_ms, timing.iqr_ms, timing.count) == (3.0, 2.0, 5)
+    assert (timing.median_ms, timing.iqr_ms, timing.count, timing.low_ms) == (3.0, 2.0, 5, 2.0)
     with pytest.raises(ValueError):
         spread([])

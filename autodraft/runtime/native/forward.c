@@ -3,21 +3,11 @@
  * All threads walk through all blocks together; a matrix product is split by output panels, attention by
  * KV heads. Norms and activation conversions are repeated by every thread in memory of its own, which is
  * cheaper than a barrier at the few rows that decoding has. */
-#include <stdatomic.h>
 #include <stdlib.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-#ifdef __linux__
-#include <linux/futex.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#else
-#include <sched.h>
-#endif
 
 #include "attention.h"
 #include "linear.h"
+#include "pool.h"
 
 typedef struct {
     float *normed;
@@ -27,7 +17,6 @@ typedef struct {
 } Private;
 
 #define MAX_QUERIES 64
-#define MAX_SPINS 4000 /* some 50 to 100 us */
 
 typedef struct {
     int rows, keys, threads;
@@ -35,9 +24,7 @@ typedef struct {
     char *memory;
     size_t memory_bytes;
     float *x, *wide, *mixed, *hidden;
-    _Alignas(64) atomic_int arrived;
-    _Alignas(64) atomic_int phase;
-    atomic_int sleepers;
+    Pool *pool;
 } Workspace;
 
 typedef struct {
@@ -50,13 +37,15 @@ typedef struct {
     int threads;
 } Call;
 
-Workspace *workspace_new(void) {
-    Workspace *ws = (Workspace *)aligned_alloc(64, (sizeof(Workspace) + 63) / 64 * 64);
-    if (ws) memset(ws, 0, sizeof *ws);
+Workspace *workspace_new(int threads) {
+    Workspace *ws = (Workspace *)calloc(1, sizeof(Workspace));
+    if (ws && threads > 1) ws->pool = pool_new(threads);
     return ws;
 }
 void workspace_free(Workspace *ws) {
-    if (ws) free(ws->memory);
+    if (!ws) return;
+    pool_free(ws->pool);
+    free(ws->memory);
     free(ws);
 }
 
@@ -98,35 +87,6 @@ static Private private_of(Workspace *ws, const Model *m, int thread) {
     mine.queries = (Query *)p, p += sizeof(Query) * MAX_QUERIES;
     mine.scores = (float *)p;
     return mine;
-}
-
-/* Spin briefly, then sleep: on a busy machine the partner that we wait for may need our core. */
-static void barrier(Workspace *ws, int threads) {
-    if (threads == 1) return;
-    int phase = atomic_load(&ws->phase);
-    if (atomic_fetch_add(&ws->arrived, 1) == threads - 1) {
-        atomic_store(&ws->arrived, 0);
-        atomic_store(&ws->phase, phase + 1);
-#ifdef __linux__
-        if (atomic_load(&ws->sleepers)) syscall(SYS_futex, &ws->phase, FUTEX_WAKE_PRIVATE, threads, 0, 0, 0);
-#endif
-        return;
-    }
-    for (int spins = 0; atomic_load_explicit(&ws->phase, memory_order_acquire) == phase; spins++) {
-        if (spins < MAX_SPINS) {
-#ifdef __AVX512F__
-            _mm_pause();
-#endif
-            continue;
-        }
-#ifdef __linux__
-        atomic_fetch_add(&ws->sleepers, 1);
-        syscall(SYS_futex, &ws->phase, FUTEX_WAIT_PRIVATE, phase, 0, 0, 0);
-        atomic_fetch_sub(&ws->sleepers, 1);
-#else
-        sched_yield();
-#endif
-    }
 }
 
 static void share(int count, int thread, int threads, int *first, int *last) {
@@ -247,21 +207,21 @@ static void attention(const Call *c, int block, int thread, Private *mine) {
     for (int i = 0; i < plan->num_attention; i++) {
         const Segment *s = plan->attention + i;
         product(c, &s->in, mine->normed, c->m->hidden, ws->wide, ws->width, 0, thread, mine);
-        barrier(ws, c->threads);
+        pool_barrier(ws->pool);
         int by_head = s->channels % c->threads == 0; /* then a thread reads only the keys it wrote */
         share(by_head ? s->channels : s->channels * n, thread, c->threads, &first, &last);
         if (by_head) first *= n, last *= n;
         for (int item = first; item < last; item++) place_head(c, block, s, item % n, item / n);
-        if (!by_head) barrier(ws, c->threads);
+        if (!by_head) pool_barrier(ws->pool);
         for (int item = first; item < last;) { /* items run over rows first: the rows of a head go together */
             int end = item - item % n + n;
             end = end < last ? end : last;
             attend_head(c, block, s, item % n, item % n + end - item, item / n, mine);
             item = end;
         }
-        barrier(ws, c->threads);
+        pool_barrier(ws->pool);
         product(c, &s->out, ws->mixed, ws->width, ws->x, c->m->hidden, 1, thread, mine);
-        barrier(ws, c->threads);
+        pool_barrier(ws->pool);
     }
 }
 
@@ -292,9 +252,9 @@ static void mlp(const Call *c, int block, int thread, Private *mine) {
                 store(hidden + (size_t)panel * LANES, m->gated ? v * load(in + (size_t)(panel * 2 + 1) * LANES) : v);
             }
         }
-        barrier(ws, c->threads);
+        pool_barrier(ws->pool);
         product(c, &s->out, ws->hidden, ws->width, ws->x, m->hidden, 1, thread, mine);
-        barrier(ws, c->threads);
+        pool_barrier(ws->pool);
     }
 }
 
@@ -322,13 +282,13 @@ static void run(const Call *c, int thread) {
     Private mine = private_of(c->ws, c->m, thread);
     const Model *m = c->m;
     embed(c, thread);
-    barrier(c->ws, c->threads);
+    pool_barrier(c->ws->pool);
     for (int block = 0; block < m->num_blocks; block++) {
         tap(c, 2 * block, thread);
-        if (c->taps) barrier(c->ws, c->threads);
+        if (c->taps) pool_barrier(c->ws->pool);
         attention(c, block, thread, &mine);
         tap(c, 2 * block + 1, thread);
-        if (c->taps) barrier(c->ws, c->threads);
+        if (c->taps) pool_barrier(c->ws->pool);
         mlp(c, block, thread, &mine);
     }
     tap(c, 2 * m->num_blocks, thread);
@@ -337,23 +297,15 @@ static void run(const Call *c, int thread) {
     product(c, &c->plan->head, mine.normed, m->hidden, c->logits, (m->vocab + LANES - 1) / LANES * LANES, 0, thread, &mine);
 }
 
+static void run_on(void *call, int thread) { run((const Call *)call, thread); }
+
 /* logits: [n][vocab padded to 16] or NULL; taps: [2 * blocks + 1][n][hidden] or NULL. Returns 0, or -1 without memory. */
 int forward(const Model *m, const Plan *plan, const Cache *cache, const Rows *rows, Workspace *ws, int width, int keys,
-            int threads, float *logits, float *taps) {
+            float *logits, float *taps) {
+    int threads = pool_threads(ws->pool);
     if (reserve(ws, m, rows->n, keys, width, threads)) return -1;
-    Call call = {m, plan, cache, rows, ws, logits, taps, 1};
-#ifdef _OPENMP
-    if (threads > 1) {
-#pragma omp parallel num_threads(threads)
-        {
-            Call mine = call;
-            mine.threads = omp_get_num_threads(); /* may be fewer than asked for */
-            run(&mine, omp_get_thread_num());
-        }
-        return 0;
-    }
-#endif
-    run(&call, 0);
+    Call call = {m, plan, cache, rows, ws, logits, taps, threads};
+    pool_run(ws->pool, run_on, &call);
     return 0;
 }
 
@@ -373,13 +325,13 @@ static int argmax(const float *logits, int n, float *probability) {
 
 /* Greedy chain of up to `count` tokens after `token`, which goes to slot and position `length`. Stops after a token
  * whose probability is below `threshold`. Returns the number drafted, or -1 without memory. */
-int draft_chain(const Model *m, const Plan *plan, const Cache *cache, Workspace *ws, int width, int threads, int token,
+int draft_chain(const Model *m, const Plan *plan, const Cache *cache, Workspace *ws, int width, int token,
                 int length, int count, float threshold, float *logits, int32_t *tokens, float *probabilities) {
     int32_t zero = 0, offsets[2] = {0, 1};
     for (int i = 0; i < count; i++) {
         int32_t slot = length + i;
         Rows rows = {1, &token, &slot, &slot, &zero, &slot, offsets, &slot};
-        if (forward(m, plan, cache, &rows, ws, width, slot + 1, threads, logits, 0)) return -1;
+        if (forward(m, plan, cache, &rows, ws, width, slot + 1, logits, 0)) return -1;
         token = tokens[i] = argmax(logits, m->vocab, probabilities + i);
         if (probabilities[i] < threshold) return i + 1;
     }
