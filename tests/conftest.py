@@ -3,6 +3,7 @@
 import datetime
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from autodraft.cascade import Cascade, PromptLookup, SelfDraft
@@ -21,6 +22,10 @@ from autodraft.profile import (
     TargetStamp,
     TaskFigures,
 )
+
+# Examples are timed by the machine's load, not by our code: no deadlines.
+hypothesis.settings.register_profile("autodraft", deadline=None)
+hypothesis.settings.load_profile("autodraft")
 
 
 def save_tiny_model(folder: Path, seed: int = 0) -> Path:

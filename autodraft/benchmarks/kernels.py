@@ -198,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "models": models,
         "products": products,
     }
-    write_report(options.output, document, markdown(document))
+    write_report(options.output, document, markdown)
 
 
 if __name__ == "__main__":

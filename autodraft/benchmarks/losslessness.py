@@ -187,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "command": " ".join(["python -m autodraft.benchmarks.losslessness", *(arguments or sys.argv[1:])]),
         "results": results,
     }
-    write_report(options.output, document, markdown(document))
+    write_report(options.output, document, markdown)
 
 
 if __name__ == "__main__":

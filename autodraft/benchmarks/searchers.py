@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "command": " ".join(["python -m autodraft.benchmarks.searchers", *(arguments or sys.argv[1:])]),
         "results": [{**result.to_json(), "policy": str(result.policy)} for result in results],
     }
-    write_report(options.output, document, markdown(document))
+    write_report(options.output, document, markdown)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ def device_line(device: Mapping[str, Any]) -> str:
     return f"Device: {device['name']}, {device['threads']} threads, backend {device['backend']}; {versions}."
 
 
-def write_report(path: Path, document: Mapping[str, Any], markdown: str) -> None:
-    """Write `path`.json and `path`.md, and print the Markdown."""
+def write_report(path: Path, document: Mapping[str, Any], markdown: Callable[[Mapping[str, Any]], str]) -> None:
+    """Write `path`.json and, made from it by `markdown`, `path`.md; print the latter."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
-    path.with_suffix(".md").write_text(markdown)
-    print(markdown)
+    text = markdown(document)
+    path.with_suffix(".md").write_text(text)
+    print(text)

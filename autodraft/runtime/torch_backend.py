@@ -174,6 +174,7 @@ class TorchBackend:
         for row, (start, length, path) in enumerate(seen):
             mask[row, start : start + length] = True
             mask[row, list(path)] = True
+        mask[n:, 0] = True  # a padding row that saw nothing would write NaN into its spare slot
         x = self._weights.embedding[tokens].float()
         if self._weights.positions is not None:
             x = x + self._weights.positions[positions].float()

@@ -105,3 +105,12 @@ def test_rolling_back_forgets(runtime):
     runtime.prefill(cache, [7, 8, 9])
     logits = runtime.forward(runtime.target, cache, Rows.chain([1], 23))[0]
     assert torch.equal(logits, _step_by_step(runtime, [*range(20), 7, 8, 9], [1])[0])
+
+
+def test_a_small_full_cache_stays_finite(runtime):
+    """Padding rows write spare slots that lie beside real ones: they must not poison them."""
+    cache = runtime.new_cache(60)
+    runtime.prefill(cache, list(range(59)))
+    logits = runtime.forward(runtime.target, cache, Rows.chain([5], 59))
+    assert torch.isfinite(logits).all()
+    assert torch.equal(logits[0], _step_by_step(runtime, list(range(59)), [5])[0])

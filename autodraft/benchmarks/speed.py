@@ -1,0 +1,93 @@
+"""A profile beside every other way to decode, for the record in reports/.
+
+Run as `python -m autodraft.benchmarks.speed --profile PROFILE`. The same measurement as `autodraft bench`, on prompts
+that no search has seen, with the profile's cascade and its search's own findings written beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from autodraft.benchmarks.writing import device_line, write_report
+from autodraft.measure.bench import run_bench
+from autodraft.profile import DraftProfile
+from autodraft.report.bench_table import bench_markdown
+from autodraft.runtime import load_model
+
+
+def cascade_lines(profile: Mapping[str, Any], policies: Sequence[str]) -> list[str]:
+    """The cascade in words, one line per draft."""
+    lines, names = [], iter(policies)
+    for draft in profile["cascade"]["drafts"]:
+        settings = ", ".join(f"{name} {value}" for name, value in draft.items() if name not in ("kind", "policy"))
+        policy = f": `{next(names)}`" if draft["kind"] == "self-draft" else ""
+        lines.append(f"- {draft['kind']}{policy} ({settings})")
+    return lines or ["- none: autoregressive decoding"]
+
+
+def markdown(document: Mapping[str, Any]) -> str:
+    """The report as a person reads it."""
+    bench = document["bench"]
+    overall = {row["method"]: row for row in bench["rows"] if row["task"] == "overall"}
+    measured = overall["profile"]["speedup"] if "profile" in overall else None
+    lines = [
+        f"# Decoding speed: {bench['model']}",
+        "",
+        f"{overall['autoregressive']['num_prompts']} held-out prompts that the search did not see,"
+        f" {bench['new_tokens_per_prompt']} new tokens each, greedy, {document['repeats']} rounds,"
+        " all methods interleaved in one process; decoding only, prefill apart.",
+        device_line(bench["device"]),
+        f"Command: `{document['command']}`",
+        "",
+        "Cascade of the profile (per block attention and MLP: F full, 8, 4, `.` skipped):",
+        *cascade_lines(document["profile"], document["policies"]),
+        "",
+    ]
+    if bench["predicted_speedup"] is not None and measured is not None:
+        lines += [
+            f"Measured speedup {measured:.2f}; the formula gives {bench['predicted_speedup']:.2f} from the same runs'"
+            f" tokens per cycle, draft cost and verify cost ({measured / bench['predicted_speedup'] - 1:+.0%}).",
+            "",
+        ]
+    return "\n".join(lines) + bench_markdown(bench)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, and write JSON and Markdown."""
+    summary = str(__doc__).splitlines()[0]
+    parser = argparse.ArgumentParser(prog="python -m autodraft.benchmarks.speed", description=summary)
+    parser.add_argument("--model", required=True, help="the unwidened name; widening and dtype are the profile's")
+    parser.add_argument("--profile", type=Path, required=True)
+    parser.add_argument("--num-prompts", type=int, default=40)
+    parser.add_argument("--new-tokens", type=int, default=96)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, required=True, help="path without ending")
+    options = parser.parse_args(arguments)
+    profile = DraftProfile.load(options.profile)
+    loaded = load_model(options.model, widen=profile.target.widen, dtype=profile.target.dtype)
+    report = run_bench(
+        loaded,
+        profile,
+        num_prompts=options.num_prompts,
+        new_tokens_per_prompt=options.new_tokens,
+        repeats=options.repeats,
+        seed=options.seed,
+        on_progress=lambda line: print(line, file=sys.stderr),
+    )
+    document = {
+        "command": " ".join(["python -m autodraft.benchmarks.speed", *(arguments or sys.argv[1:])]),
+        "repeats": options.repeats,
+        "policies": [str(policy) for policy in profile.cascade.policies],
+        "bench": report.to_json(),
+        "profile": profile.model_dump(mode="json", include={"cascade", "priors", "measurement", "baselines"}),
+    }
+    write_report(options.output, document, markdown)
+
+
+if __name__ == "__main__":
+    main()
