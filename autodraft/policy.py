@@ -224,4 +224,4 @@ class DraftPolicy:
         """A letter per sub-layer, a space between blocks (F full, 8, 4, `.` skipped, `m` mixed); the head."""
         letters = {ChannelShares.all_at(bits): letter for bits, letter in zip(BIT_WIDTHS, ".48F", strict=True)}
         blocks = " ".join("".join(letters.get(block[kind], "m") for kind in SUB_LAYER_KINDS) for block in self.blocks)
-        return f"{blocks} | head {self.head_bits}"
+        return f"{blocks}, head {self.head_bits}"

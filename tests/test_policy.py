@@ -67,7 +67,7 @@ def test_the_target_is_the_full_policy():
     assert not DraftPolicy.uniform(4, head_bits=8).is_full
     assert (
         str(full.replace({3: ChannelShares(), 0: ChannelShares.all_at(4), 5: ChannelShares(full=3)}))
-        == "4F F. Fm FF | head 16"
+        == "4F F. Fm FF, head 16"
     )
 
 

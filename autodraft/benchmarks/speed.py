@@ -66,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--new-tokens", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-hf", action="store_true", help="leave transformers out: more prompts in less time")
     parser.add_argument("--output", type=Path, required=True, help="path without ending")
     options = parser.parse_args(arguments)
     profile = DraftProfile.load(options.profile)
@@ -77,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         new_tokens_per_prompt=options.new_tokens,
         repeats=options.repeats,
         seed=options.seed,
+        hf_baseline=not options.no_hf,
         on_progress=lambda line: print(line, file=sys.stderr),
     )
     document = {
