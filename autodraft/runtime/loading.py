@@ -106,8 +106,9 @@ def _from_hub(what: str, auto_class: str, path: str, **options: Any) -> Any:
     try:
         return getattr(transformers, auto_class).from_pretrained(path, **options)
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelNotFoundError(f"cannot load the {what} of {path!r}: {reason}") from error
+        reason = str(error).strip().splitlines()[0].rstrip(":") if str(error).strip() else type(error).__name__
+        hint = "; its tokenizer files must stand beside the weights" if what == "tokenizer" else ""
+        raise ModelNotFoundError(f"cannot load the {what} of {path!r}: {reason}{hint}") from error
     finally:
         if shown:
             hf_logging.enable_progress_bar()
