@@ -214,7 +214,7 @@ def test_bad_devices_and_precisions_are_refused(run: Run, tiny_model_folder: Pat
     ("error", "code", "message"),
     [
         (UnsupportedModelError("two\nlines"), 2, "error: two lines\n"),
-        (PermissionError(13, "Permission denied", "/root/x"), 2, "error: /root/x: Permission denied"),
+        (PermissionError(13, "Permission denied", "/etc/x"), 2, "error: /etc/x: Permission denied"),
         (MemoryError(), 2, "error: out of memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"), 2, "out of memory"),
         (RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB"), 2, "error: out of memory"),

@@ -80,7 +80,7 @@ def vertical_tokens_per_cycle(alpha: float, inner_alpha: float, inner_cycles: in
     E[1 + alpha + ... + alpha^L] = (1 - alpha * G(alpha)^cycles) / (1 - alpha), G as above.
     """
     _check_alpha(alpha)
-    if alpha == 1.0:
+    if 1.0 - alpha < 1e-8:  # the quotient below would be rounding errors over each other
         return 1.0 + inner_cycles * tokens_per_cycle(inner_alpha, inner_tokens)
     generating = inner_generating_function(alpha, inner_alpha, inner_tokens)
     return (1.0 - alpha * generating**inner_cycles) / (1.0 - alpha)

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from autodraft.measure import formulas
@@ -43,6 +43,8 @@ def test_best_length_is_the_best_of_all(alpha: float, cost: float, per_row: floa
 
 @settings(max_examples=40, deadline=None)
 @given(alphas, alphas, st.integers(1, 3), st.integers(1, 3))
+@example(0.9999999999999999, 0.5, 1, 1)
+@example(1 - 1.1e-8, 0.5, 1, 1)
 def test_vertical_cascade_equals_enumeration(alpha: float, inner: float, cycles: int, k: int) -> None:
     lengths = [(i, inner ** (i - 1) * (1 - inner)) for i in range(1, k + 1)] + [(k + 1, inner**k)]
     expected = 0.0
