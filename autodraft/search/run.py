@@ -51,6 +51,8 @@ from autodraft.search.study import SQLITE_NAME, SearchStudy, open_storage, redac
 
 ProgressListener = Callable[[SearchProgress], None]
 _LONGEST_PROMPT = 384
+_FINAL_PROMPTS = 4
+"""The last comparison takes up to this many times the prompts of the others, as far as time allows."""
 _HF_SHARE = 0.10
 _HF_LEAST_PROMPTS = 2
 _HF_LEAST_TOKENS = 16
@@ -89,8 +91,8 @@ class RunningSearch:
         self.study = SearchStudy(open_storage(job.storage, folder), job.study_name, self.objectives)
         budget_s = None if job.budget_minutes is None else 60 * job.budget_minutes
         self.clock = Clock(budget_s, self.study.spent_s, started)
-        self.prompts = _chosen_prompts(job, loaded, search_prompts)
-        self.final_prompts = _chosen_prompts(job, loaded, evaluation_prompts)
+        self.prompts = _chosen_prompts(job, loaded, search_prompts, job.num_prompts)
+        self.final_prompts = _chosen_prompts(job, loaded, evaluation_prompts, _FINAL_PROMPTS * job.num_prompts)
         calibration = encode_prompts(calibration_prompts(), loaded.tokenizer, _LONGEST_PROMPT)
         self.evaluator = RuntimeEvaluator(
             loaded, calibration, self.prompts, _evaluator_options(job), self._on_calibration, self.final_prompts
@@ -238,7 +240,7 @@ class RunningSearch:
         affordable = int(seconds / (baseline.token_s * len(baseline.contestants()) * _HF_LEAST_PROMPTS))
         session = measure_speedup(
             contestants,
-            self.final_prompts,
+            self.final_prompts[: self.job.num_prompts],
             max_new_tokens=min(self.job.new_tokens_per_prompt, max(affordable, _HF_LEAST_TOKENS)),
             seed=self.job.seed,
             confidence=self.job.confidence,
@@ -253,10 +255,12 @@ class RunningSearch:
         return 60.0 if left is None or budget is None else max(left, _HF_SHARE * budget / 2)
 
 
-def _chosen_prompts(job: SearchJob, loaded: LoadedModel, bundled: Callable[[], list[Prompt]]) -> list[TokenPrompt]:
+def _chosen_prompts(
+    job: SearchJob, loaded: LoadedModel, bundled: Callable[[], list[Prompt]], count: int
+) -> list[TokenPrompt]:
     """The user's prompts, else some of a half of the bundled ones."""
     everything = bundled() if job.prompts is None else read_prompts(job.prompts)
-    chosen = choose_prompts(everything, job.num_prompts, tasks=job.tasks, seed=job.seed)
+    chosen = choose_prompts(everything, count, tasks=job.tasks, seed=job.seed)
     room = min(loaded.runtime.max_length - job.new_tokens_per_prompt - 1, _LONGEST_PROMPT)
     return encode_prompts(chosen, loaded.tokenizer, room)
 
