@@ -61,7 +61,7 @@ _TOP_P_CANDIDATES = 256
 def argmax_tokens(logits: Tensor) -> list[int]:
     """The token of the largest logit of each row. [n, vocab]
 
-    NumPy's argmax is more than ten times as fast as ATen's on a CPU (26 against 480 µs for 9 rows of 32 000).
+    On a CPU by NumPy, whose argmax over few long rows is vectorised where ATen's is not.
     """
     best = logits.numpy().argmax(-1) if logits.device.type == "cpu" else logits.argmax(-1)
     tokens: list[int] = best.tolist()

@@ -218,7 +218,7 @@ class RunningSearch:
         others = [BASELINE, *(other for other in session.runs if other not in (BASELINE, name))]
         baselines = baselines_of(session, others, confidence)
         if self.job.hf_baseline:
-            baselines += self._hf_baselines(conclusion.best.cascade)
+            baselines += self._hf_baselines()
         document = {
             "key": conclusion.best.key,
             "measurement": measurement.model_dump(mode="json"),
@@ -227,7 +227,7 @@ class RunningSearch:
         self.study.set_fact("final_figures", json.dumps(document))
         return measurement, baselines
 
-    def _hf_baselines(self, cascade: Cascade) -> list[Baseline]:
+    def _hf_baselines(self) -> list[Baseline]:
         """Hugging Face's generate beside our autoregressive decoding, on as many prompts as the time allows."""
         self._report("baselines", 0, 1)
         baseline = HFBaseline(self.loaded, self.final_prompts[0].tokens)

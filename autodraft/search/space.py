@@ -2,7 +2,7 @@
 
 Knows nothing of samplers, studies or models. `ProxySpace` is the default: a handful of integers (how many
 sub-layers to skip, how many at 4 and at 8 bits) applied in an order given by proxies, because a search over a
-bit-width per sub-layer hardly beats its seeds while this one comes within 2 % of the optimum in 50 trials.
+bit-width per sub-layer is too large for the trials that a search can afford.
 `RawSpace` has one ordinal integer per sub-layer. Everything is an integer, never a category, so that
 Gaussian-process and CMA-ES samplers apply. Every point decodes to a policy that fits the model and keeps at
 least one sub-layer.

@@ -54,7 +54,7 @@ def test_a_search_leaves_a_profile_and_resumes_without_repeating(
     profile = search(tmp_path, loaded, seen)
     assert DraftProfile.load(tmp_path / "profile.json") == profile
     assert profile.measurement is not None and 2 <= profile.measurement.num_prompts <= 8
-    assert {"autoregressive", "prompt-lookup"} <= {baseline.name for baseline in profile.baselines} | {"prompt-lookup"}
+    assert "autoregressive" in {baseline.name for baseline in profile.baselines}
     profile.check_target(loaded.fingerprint, 3, 2, 1)
     stages = list(dict.fromkeys(progress.stage for progress in seen))
     assert stages[0] == "calibrate" and stages[-1] == "baselines" and "measure" in stages

@@ -1,6 +1,6 @@
 /* A team of threads that meets tens of times per step. Knows nothing of what it computes.
  *
- * Waiting is spinning for some 50 us, then sleeping: on an idle machine nobody ever sleeps in a step, and on a busy
+ * Waiting is spinning for MAX_SPINS pauses, then sleeping: on an idle machine nobody ever sleeps in a step, and on a busy
  * one the thread that is waited for gets the core. (OpenMP runtimes spin for milliseconds or not at all.) */
 #include "pool.h"
 
