@@ -1,6 +1,7 @@
 """The target's weights on a device and the forward pass of any policy over a shared KV cache."""
 
 from autodraft.runtime.backend import KVCache
+from autodraft.runtime.choosing import NEVER, Candidates, ChainStop, ChoiceNoise
 from autodraft.runtime.loading import LoadedModel, build_runtime, load_hf_model, load_model
 from autodraft.runtime.plan import DraftPlan
 from autodraft.runtime.rows import Rows
@@ -8,7 +9,11 @@ from autodraft.runtime.spec import SUPPORTED_FAMILIES, ModelSpec
 from autodraft.runtime.transformer import TransformerRuntime
 
 __all__ = [
+    "NEVER",
     "SUPPORTED_FAMILIES",
+    "Candidates",
+    "ChainStop",
+    "ChoiceNoise",
     "DraftPlan",
     "KVCache",
     "LoadedModel",

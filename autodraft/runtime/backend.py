@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from autodraft.policy import DraftPolicy
+from autodraft.runtime.choosing import Candidates, ChainStop, ChoiceNoise
 from autodraft.runtime.plan import DraftPlan
 from autodraft.runtime.rows import Rows
 
@@ -50,10 +51,31 @@ class Backend(Protocol):
         float32 [2 * blocks + 1, n, hidden].
         """
 
+    def run_sub_layers(
+        self, plan: DraftPlan, cache: KVCache, rows: Rows, stream: Tensor, first: int, last: int
+    ) -> Tensor:
+        """Sub-layers `first .. last - 1` on a residual stream of one's own, float32 [n, hidden] -> [n, hidden]."""
+
+    def review(
+        self, plan: DraftPlan, cache: KVCache, rows: Rows, top: int, noise: ChoiceNoise | None, depths: Sequence[int]
+    ) -> list[Candidates]:
+        """A forward pass of which only the `top` best tokens after each row are wanted."""
+
     def draft_chain(
-        self, plan: DraftPlan, cache: KVCache, token: int, num_tokens: int, stop_threshold: float
-    ) -> tuple[list[int], list[float]]:
-        """Greedy chain after `token` (see `TransformerRuntime`), in as few host calls as the backend can."""
+        self,
+        plan: DraftPlan,
+        cache: KVCache,
+        fed: Sequence[int],
+        offset: int,
+        num_tokens: int,
+        top: int,
+        stop: ChainStop,
+        noise: ChoiceNoise | None,
+    ) -> list[Candidates]:
+        """Greedy chain (see `TransformerRuntime.draft_chain`), in as few host calls as the backend can."""
+
+    def best_tokens(self, logits: Tensor, top: int) -> list[Candidates]:
+        """The `top` best tokens of rows of logits that `forward` returned."""
 
 
 def check_commit(cache: KVCache, slots: Sequence[int]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from autodraft.errors import AutodraftError
 from autodraft.policy import FULL_BITS, DraftPolicy
 from autodraft.runtime import native_binding as binding
 from autodraft.runtime.backend import KVCache, check_commit
+from autodraft.runtime.choosing import Candidates, ChainStop, ChoiceNoise
 from autodraft.runtime.native_build import NativeUnavailableError, load_library
 from autodraft.runtime.plan import DraftPlan, Segment, SegmentSource, segments_of
 from autodraft.runtime.rows import Rows
@@ -90,10 +92,12 @@ class NativeBackend:
         self._spec, self._weights, self._dtype = spec, weights, dtype
         self._kinds = {FULL_BITS: _FULL_KINDS[dtype], **_LOW_KINDS}
         self._source = SegmentSource(spec, weights)
-        self._segments: dict[Segment, _PackedSegment] = {}
+        # Packed segments live as long as a plan that uses them.
+        self._segments: weakref.WeakValueDictionary[Segment, _PackedSegment] = weakref.WeakValueDictionary()
         self._heads: dict[int, binding.PackedLinear] = {}
         self._model, self._model_tensors = _model_struct(spec, weights, dtype, max_positions)
         self._workspace = ctypes.c_void_p(self._library.workspace_new(torch.get_num_threads()))
+        self._logits = torch.empty((0, self._padded_vocab))
         self._lock = threading.Lock()  # the workspace serves one call at a time
 
     def __del__(self) -> None:
@@ -128,9 +132,10 @@ class NativeBackend:
         return self._heads[bits]
 
     def _segment(self, segment: Segment) -> _PackedSegment:
-        if segment not in self._segments:
-            self._segments[segment] = self._pack_segment(segment)
-        return self._segments[segment]
+        packed = self._segments.get(segment)
+        if packed is None:
+            packed = self._segments[segment] = self._pack_segment(segment)
+        return packed
 
     def _pack_segment(self, segment: Segment) -> _PackedSegment:
         weights, kind = self._source.weights_of(segment), self._kinds[segment.bits]
@@ -158,11 +163,31 @@ class NativeBackend:
     def forward(
         self, plan: DraftPlan, cache: KVCache, rows: Rows, *, with_logits: bool = True, taps: Tensor | None = None
     ) -> Tensor | None:
+        logits = torch.empty((len(rows), self._padded_vocab)) if with_logits else None
+        self._forward(plan, cache, rows, logits, taps, None, 0, 2 * self._spec.num_blocks)
+        return None if logits is None else logits[:, : self._spec.vocab_size]
+
+    def run_sub_layers(
+        self, plan: DraftPlan, cache: KVCache, rows: Rows, stream: Tensor, first: int, last: int
+    ) -> Tensor:
+        result = stream.to(torch.float32, copy=True).contiguous()
+        self._forward(plan, cache, rows, None, None, result, first, last)
+        return result
+
+    def _forward(
+        self,
+        plan: DraftPlan,
+        cache: KVCache,
+        rows: Rows,
+        logits: Tensor | None,
+        taps: Tensor | None,
+        stream: Tensor | None,
+        first: int,
+        last: int,
+    ) -> None:
         assert isinstance(cache, NativeCache)
         payload: _Payload = plan.payload
         struct, buffer = binding.rows_struct(rows)
-        keys = max(length + len(path) for length, path in zip(rows.prefix_lengths, rows.paths, strict=True))
-        logits = torch.empty((len(rows), self._padded_vocab)) if with_logits else None
         with self._lock:
             status = self._library.forward(
                 ctypes.byref(self._model),
@@ -171,23 +196,57 @@ class NativeBackend:
                 ctypes.byref(struct),
                 self._workspace,
                 payload.width,
-                keys,
-                ctypes.c_void_p(binding.pointer(logits)),
-                ctypes.c_void_p(binding.pointer(taps)),
+                _longest(rows),
+                *(ctypes.c_void_p(binding.pointer(tensor)) for tensor in (logits, taps, stream)),
+                first,
+                last,
             )
         del buffer
-        if status:
-            raise AutodraftError("out of memory in the compiled engine; use a shorter context or a smaller --widen")
-        return None if logits is None else logits[:, : self._spec.vocab_size]
+        _check(status)
 
-    def draft_chain(
-        self, plan: DraftPlan, cache: KVCache, token: int, num_tokens: int, stop_threshold: float
-    ) -> tuple[list[int], list[float]]:
-        """Greedy chain after `token`, drafted in one call: tokens and their draft probabilities."""
+    def review(
+        self, plan: DraftPlan, cache: KVCache, rows: Rows, top: int, noise: ChoiceNoise | None, depths: Sequence[int]
+    ) -> list[Candidates]:
         assert isinstance(cache, NativeCache)
         payload: _Payload = plan.payload
-        tokens, probabilities = (ctypes.c_int32 * num_tokens)(), (ctypes.c_float * num_tokens)()
-        logits = torch.empty(self._padded_vocab)
+        struct, buffer = binding.rows_struct(rows)
+        n = len(rows)
+        tokens, probs = (ctypes.c_int32 * (n * top))(), (ctypes.c_float * (n * top))()
+        with self._lock:
+            status = self._library.review(
+                ctypes.byref(self._model),
+                ctypes.byref(payload.struct),
+                ctypes.byref(cache.struct),
+                ctypes.byref(struct),
+                self._workspace,
+                payload.width,
+                _longest(rows),
+                ctypes.c_void_p(self._scratch_logits(n)),
+                ctypes.byref(binding.choosing(top, noise)),
+                (ctypes.c_int32 * n)(*depths),
+                tokens,
+                probs,
+            )
+        del buffer
+        _check(status)
+        return binding.candidates(tokens, probs, n, top)
+
+    def draft_chain(
+        self,
+        plan: DraftPlan,
+        cache: KVCache,
+        fed: Sequence[int],
+        offset: int,
+        num_tokens: int,
+        top: int,
+        stop: ChainStop,
+        noise: ChoiceNoise | None,
+    ) -> list[Candidates]:
+        assert isinstance(cache, NativeCache)
+        payload: _Payload = plan.payload
+        n = len(fed)
+        tokens, probs = (ctypes.c_int32 * (num_tokens * top))(), (ctypes.c_float * (num_tokens * top))()
+        stopping, owned = binding.stopping(stop)
         with self._lock:
             count = self._library.draft_chain(
                 ctypes.byref(self._model),
@@ -195,21 +254,54 @@ class NativeBackend:
                 ctypes.byref(cache.struct),
                 self._workspace,
                 payload.width,
-                token,
-                cache.length,
+                (ctypes.c_int32 * n)(*fed),
+                n,
+                cache.length + offset,
                 num_tokens,
-                ctypes.c_float(stop_threshold),
-                ctypes.c_void_p(logits.data_ptr()),
+                ctypes.c_void_p(self._scratch_logits(n)),
+                ctypes.byref(binding.choosing(top, noise)),
+                ctypes.byref(stopping),
+                (ctypes.c_int32 * (3 * n + 1))(),
                 tokens,
-                probabilities,
+                probs,
             )
-        if count < 0:
-            raise AutodraftError("out of memory in the compiled engine; use a shorter context or a smaller --widen")
-        return tokens[:count], probabilities[:count]
+        del owned
+        _check(count)
+        return binding.candidates(tokens, probs, count, top)
+
+    def best_tokens(self, logits: Tensor, top: int) -> list[Candidates]:
+        n = len(logits)
+        tokens, probs = (ctypes.c_int32 * (n * top))(), (ctypes.c_float * (n * top))()
+        self._library.choose_rows(
+            ctypes.c_void_p(logits.data_ptr()),
+            n,
+            logits.stride(0),
+            self._spec.vocab_size,
+            ctypes.byref(binding.choosing(top, None)),
+            tokens,
+            probs,
+        )
+        return binding.candidates(tokens, probs, n, top)
+
+    def _scratch_logits(self, rows: int) -> int:
+        """Address of room for the logits of `rows` rows that nobody outside the engine reads."""
+        if self._logits.shape[0] < rows:
+            self._logits = torch.empty((rows, self._padded_vocab))
+        return self._logits.data_ptr()
 
     @property
     def _padded_vocab(self) -> int:
         return -(-self._spec.vocab_size // binding.LANES) * binding.LANES
+
+
+def _longest(rows: Rows) -> int:
+    """Most keys that a row sees."""
+    return max(length + len(path) for length, path in zip(rows.prefix_lengths, rows.paths, strict=True))
+
+
+def _check(status: int) -> None:
+    if status < 0:
+        raise AutodraftError("out of memory in the compiled engine; use a shorter context or a smaller --widen")
 
 
 def _model_struct(

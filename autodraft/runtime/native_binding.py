@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from ctypes import POINTER, c_float, c_int32, c_void_p
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from autodraft.runtime.choosing import ACCEPTANCE_BINS, Candidates, ChainStop, ChoiceNoise
 from autodraft.runtime.quantization import INT4_GROUP_SIZE, quantize_int4, quantize_int8
 from autodraft.runtime.rows import Rows
 
@@ -102,6 +104,41 @@ class CRows(ctypes.Structure):
             )
         ),
     )
+
+
+class CChoosing(ctypes.Structure):
+    """How the best tokens of a row are found."""
+
+    _fields_ = (("inverse_temperature", c_float), ("noise", c_void_p), ("top", c_int32))
+
+
+class CStopping(ctypes.Structure):
+    """When a chain ends."""
+
+    _fields_ = (("threshold", c_float), ("acceptance", POINTER(c_float)), ("reach", c_float), ("least", c_float))
+
+
+def choosing(top: int, noise: ChoiceNoise | None) -> CChoosing:
+    """The structure; `noise` must outlive its use."""
+    if noise is None:
+        return CChoosing(1.0, None, top)
+    rows = noise.rows
+    if rows.dtype != np.float32 or not rows.flags.c_contiguous:
+        raise ValueError("noise must be contiguous float32")
+    return CChoosing(1.0 / noise.temperature, rows.ctypes.data, top)
+
+
+def stopping(stop: ChainStop) -> tuple[CStopping, object]:
+    """The structure and what it points to."""
+    if stop.acceptance is None:
+        return CStopping(stop.threshold, None, stop.reach, stop.least), None
+    acceptance = (c_float * ACCEPTANCE_BINS)(*stop.acceptance)
+    return CStopping(stop.threshold, acceptance, stop.reach, stop.least), acceptance
+
+
+def candidates(tokens: ctypes.Array[c_int32], probs: ctypes.Array[c_float], rows: int, top: int) -> list[Candidates]:
+    """What the engine chose, row by row."""
+    return [Candidates(tokens[i : i + top], probs[i : i + top]) for i in range(0, rows * top, top)]
 
 
 def rows_struct(rows: Rows) -> tuple[CRows, array[int]]:

@@ -62,11 +62,12 @@ class DraftPlan:
         self.policy = policy
         self.payload = payload
         self.is_target = policy.is_full
-        sizes = [_segment_bytes(segment, spec, full_bytes) for segment in segments_of(policy, spec)]
+        segments = list(segments_of(policy, spec))
+        sizes = [_segment_bytes(segment, spec, full_bytes) for segment in segments]
         self.weight_bytes = sum(sizes) + weight_bytes(spec.vocab_size, spec.hidden_size, policy.head_bits, full_bytes)
         self.extra_bytes = sum(
             size
-            for size, segment in zip(sizes, segments_of(policy, spec), strict=True)
+            for size, segment in zip(sizes, segments, strict=True)
             if segment.bits != FULL_BITS or not is_whole(segment, spec)
         )
         if policy.head_bits != FULL_BITS:

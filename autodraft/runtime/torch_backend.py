@@ -11,6 +11,7 @@ the keys of a branch stand in other slots and rounding may differ).
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 
 from autodraft.policy import FULL_BITS, DraftPolicy
 from autodraft.runtime.backend import KVCache, check_commit
+from autodraft.runtime.choosing import Candidates, ChainStop, ChoiceNoise, best_tokens
 from autodraft.runtime.plan import DraftPlan, Segment, SegmentSource, segments_of
 from autodraft.runtime.quantization import fake_quantize
 from autodraft.runtime.rows import Rows
@@ -89,7 +91,8 @@ class TorchBackend:
         self.available_bits: tuple[int, ...] = (FULL_BITS,)
         self._spec, self._weights, self._dtype, self._device = spec, weights, dtype, device
         self._source = SegmentSource(spec, weights)
-        self._parts: dict[Segment, _Part] = {}
+        # Parts live as long as a plan that uses them.
+        self._parts: weakref.WeakValueDictionary[Segment, _Part] = weakref.WeakValueDictionary()
         self._heads: dict[int, Tensor] = {FULL_BITS: weights.head}
 
     def new_cache(self, capacity: int) -> TorchCache:
@@ -103,15 +106,16 @@ class TorchBackend:
         return DraftPlan(policy, self._spec, self._dtype.itemsize, payload)
 
     def _part(self, segment: Segment) -> _Part:
-        if segment not in self._parts:
+        part = self._parts.get(segment)
+        if part is None:
             weights = self._source.weights_of(segment)
-            self._parts[segment] = _Part(
+            part = self._parts[segment] = _Part(
                 weights.channels,
                 fake_quantize(weights.inputs, segment.bits),
                 weights.inputs_bias,
                 fake_quantize(weights.outputs, segment.bits),
             )
-        return self._parts[segment]
+        return part
 
     def _head(self, bits: int) -> Tensor:
         if bits not in self._heads:
@@ -123,40 +127,80 @@ class TorchBackend:
         self, plan: DraftPlan, cache: KVCache, rows: Rows, *, with_logits: bool = True, taps: Tensor | None = None
     ) -> Tensor | None:
         assert isinstance(cache, TorchCache)
-        payload: _Payload = plan.payload
-        n = len(rows)
         x, context = self._start(cache, rows)
-        for index, block in enumerate(self._weights.blocks):
-            if taps is not None:
-                taps[2 * index] = x[:n]
-            if payload.attention[index]:
-                normed = _norm(x, block.attention_norm, self._spec)
-                x = x + self._attention(index, payload.attention[index], normed, cache, context)
-            if taps is not None:
-                taps[2 * index + 1] = x[:n]
-            if payload.mlp[index]:
-                x = x + self._mlp(index, payload.mlp[index], _norm(x, block.mlp_norm, self._spec))
-        if taps is not None:
-            taps[-1] = x[:n]
+        x = self._run(plan, cache, context, x, 0, 2 * self._spec.num_blocks, len(rows), taps)
         if not with_logits:
             return None
-        return self._linear(_norm(x, self._weights.final_norm, self._spec), payload.head, None)[:n]
+        return self._linear(_norm(x, self._weights.final_norm, self._spec), plan.payload.head, None)[: len(rows)]
+
+    def _run(
+        self,
+        plan: DraftPlan,
+        cache: TorchCache,
+        context: _Context,
+        x: Tensor,
+        first: int,
+        last: int,
+        n: int,
+        taps: Tensor | None = None,
+    ) -> Tensor:
+        """Sub-layers `first .. last - 1`; `n` rows of x are not padding."""
+        payload: _Payload = plan.payload
+        for index in range(first, last):
+            if taps is not None:
+                taps[index] = x[:n]
+            block, number = self._weights.blocks[index // 2], index // 2
+            if index % 2 == 0 and payload.attention[number]:
+                normed = _norm(x, block.attention_norm, self._spec)
+                x = x + self._attention(number, payload.attention[number], normed, cache, context)
+            elif index % 2 == 1 and payload.mlp[number]:
+                x = x + self._mlp(number, payload.mlp[number], _norm(x, block.mlp_norm, self._spec))
+        if taps is not None:
+            taps[last] = x[:n]
+        return x
+
+    @torch.inference_mode()
+    def run_sub_layers(
+        self, plan: DraftPlan, cache: KVCache, rows: Rows, stream: Tensor, first: int, last: int
+    ) -> Tensor:
+        assert isinstance(cache, TorchCache)
+        padded, context = self._start(cache, rows)
+        padded[: len(rows)] = stream
+        return self._run(plan, cache, context, padded, first, last, len(rows))[: len(rows)]
+
+    def review(
+        self, plan: DraftPlan, cache: KVCache, rows: Rows, top: int, noise: ChoiceNoise | None, depths: Sequence[int]
+    ) -> list[Candidates]:
+        logits = self.forward(plan, cache, rows)
+        assert logits is not None
+        return best_tokens(logits, top, noise, depths)
+
+    def best_tokens(self, logits: Tensor, top: int) -> list[Candidates]:
+        return best_tokens(logits, top)
 
     def draft_chain(
-        self, plan: DraftPlan, cache: KVCache, token: int, num_tokens: int, stop_threshold: float
-    ) -> tuple[list[int], list[float]]:
-        tokens: list[int] = []
-        probabilities: list[float] = []
-        while len(tokens) < num_tokens:
-            logits = self.forward(plan, cache, Rows.chain([token], cache.length + len(tokens)))
+        self,
+        plan: DraftPlan,
+        cache: KVCache,
+        fed: Sequence[int],
+        offset: int,
+        num_tokens: int,
+        top: int,
+        stop: ChainStop,
+        noise: ChoiceNoise | None,
+    ) -> list[Candidates]:
+        drafted: list[Candidates] = []
+        reach, position = stop.reach, cache.length + offset
+        while len(drafted) < num_tokens:
+            logits = self.forward(plan, cache, Rows.chain(fed, position))
             assert logits is not None
-            highest, best = torch.softmax(logits[0], dim=0).max(dim=0)
-            token = int(best)
-            tokens.append(token)
-            probabilities.append(float(highest))
-            if probabilities[-1] < stop_threshold:
+            position += len(fed)
+            drafted += best_tokens(logits[-1:], top, noise, [len(drafted)])
+            ended, reach = stop.ends_after(drafted[-1].probs[0], reach)
+            if ended:
                 break
-        return tokens, probabilities
+            fed = drafted[-1].tokens[:1]
+        return drafted
 
     def _start(self, cache: TorchCache, rows: Rows) -> tuple[Tensor, _Context]:
         """Embed the rows, padded to whole multiples of `ROW_PADDING`, and say what they see."""

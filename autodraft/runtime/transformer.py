@@ -14,6 +14,7 @@ from torch import Tensor
 from autodraft.errors import ContextLengthError
 from autodraft.policy import DraftPolicy
 from autodraft.runtime.backend import Backend, KVCache
+from autodraft.runtime.choosing import NEVER, Candidates, ChainStop, ChoiceNoise
 from autodraft.runtime.plan import DraftPlan
 from autodraft.runtime.rows import Rows
 from autodraft.runtime.spec import ModelSpec
@@ -76,15 +77,64 @@ class TransformerRuntime:
         return logits
 
     def draft_chain(
-        self, plan: DraftPlan, cache: KVCache, token: int, num_tokens: int, stop_threshold: float = 0.0
-    ) -> tuple[list[int], list[float]]:
-        """Greedy draft chain after `token`, which is itself fed first, to slot `cache.length`.
+        self,
+        plan: DraftPlan,
+        cache: KVCache,
+        fed: Sequence[int],
+        num_tokens: int,
+        *,
+        offset: int = 0,
+        top: int = 1,
+        stop: ChainStop = NEVER,
+        noise: ChoiceNoise | None = None,
+    ) -> list[Candidates]:
+        """Draft up to `num_tokens` tokens one after the other, each the best one after those before it.
 
-        Stops after a token whose draft probability is below `stop_threshold`; that token is kept.
-        Returns the drafted tokens and their draft probabilities.
+        Args:
+            plan: the draft.
+            cache: keys and values; slots from `cache.length + offset` on are written.
+            fed: tokens that the draft has not run yet, at least one; the first goes to slot `cache.length + offset`.
+            num_tokens: longest chain.
+            offset: uncommitted tokens before `fed` that this draft has run, in the slots from `cache.length` on.
+            top: best tokens returned per position; the first of them is the one that the chain goes on with.
+            stop: when it ends earlier.
+            noise: for sampled drafts; its first row is for the first drafted token.
         """
-        self._check_room(cache, Rows.chain([token] * num_tokens, cache.length))
-        return self._backend.draft_chain(plan, cache, token, num_tokens, stop_threshold)
+        self._check_room(cache, Rows.chain([*fed, *[0] * (num_tokens - 1)], cache.length + offset))
+        return self._backend.draft_chain(plan, cache, fed, offset, num_tokens, top, stop, noise)
+
+    def review(
+        self,
+        plan: DraftPlan,
+        cache: KVCache,
+        rows: Rows,
+        top: int = 1,
+        noise: ChoiceNoise | None = None,
+        depths: Sequence[int] = (),
+    ) -> list[Candidates]:
+        """The `top` best tokens after each row under `plan`; writes keys and values as `forward` does.
+
+        With `noise`, `depths[i]` is the row of it that is added to row i.
+        """
+        self._check_room(cache, rows)
+        return self._backend.review(plan, cache, rows, top, noise, depths)
+
+    def best_tokens(self, logits: Tensor, top: int) -> list[Candidates]:
+        """The `top` best tokens of each row of what `forward` returned. [n, vocab]"""
+        return self._backend.best_tokens(logits, top)
+
+    def run_sub_layers(
+        self, plan: DraftPlan, cache: KVCache, rows: Rows, stream: Tensor, first: int, last: int
+    ) -> Tensor:
+        """Run sub-layers `first .. last - 1` (attention and MLP in turn) of `plan` on a residual stream of one's own.
+
+        `stream` is float32 [n, hidden], one row for each of `rows` (whose tokens are ignored), and is left as it is;
+        returned is the stream after those sub-layers. Keys and values go to the rows' slots, as in `forward`.
+        """
+        if not 0 <= first <= last <= 2 * self.spec.num_blocks:
+            raise ValueError(f"sub-layers {first} to {last} of {2 * self.spec.num_blocks}")
+        self._check_room(cache, rows)
+        return self._backend.run_sub_layers(plan, cache, rows, stream, first, last)
 
     def prefill(self, cache: KVCache, tokens: Sequence[int]) -> None:
         """Run the target over `tokens` after what is committed, and commit them."""

@@ -93,7 +93,7 @@ def test_drafts_leave_the_verified_keys_alone(runtime):
     from autodraft.policy import DraftPolicy
 
     draft = runtime.plan(DraftPolicy.uniform(3, 4))
-    runtime.draft_chain(draft, cache, 4, 6, 0.0)
+    runtime.draft_chain(draft, cache, [4], 6)
     logits = runtime.forward(runtime.target, cache, Rows.chain([4, 5], cache.length))
     assert torch.equal(logits[0], expected[0]) and torch.equal(logits[1], expected[1])
 

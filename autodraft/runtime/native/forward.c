@@ -1,4 +1,4 @@
-/* The forward pass of a plan over some rows, and the greedy draft loop. Knows nothing of policies or trees.
+/* The forward pass of a plan over some rows, or a part of it, and the greedy draft loop. Knows nothing of policies or trees.
  *
  * All threads walk through all blocks together; a matrix product is split by output panels, attention by
  * KV heads. Norms and activation conversions are repeated by every thread in memory of its own, which is
@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "attention.h"
+#include "choose.h"
 #include "linear.h"
 #include "pool.h"
 
@@ -19,7 +20,7 @@ typedef struct {
 #define MAX_QUERIES 64
 
 typedef struct {
-    int rows, keys, threads;
+    int rows, keys;
     size_t width, shared_floats, private_bytes;
     char *memory;
     size_t memory_bytes;
@@ -35,6 +36,8 @@ typedef struct {
     Workspace *ws;
     float *logits, *taps;
     int threads;
+    float *stream;   /* NULL: start from the embeddings; else [n][hidden], read before the first sub-layer, written after the last */
+    int first, last; /* sub-layers that run */
 } Call;
 
 Workspace *workspace_new(int threads) {
@@ -73,7 +76,7 @@ static int reserve(Workspace *ws, const Model *m, int rows, int keys, int width,
     ws->mixed = (float *)p, p += round64(sizeof(float) * width) * rows;
     ws->hidden = (float *)p, p += round64(sizeof(float) * width) * rows;
     ws->shared_floats = (size_t)(p - ws->memory);
-    ws->rows = rows, ws->keys = keys, ws->width = width, ws->private_bytes = private_bytes, ws->threads = threads;
+    ws->rows = rows, ws->keys = keys, ws->width = width, ws->private_bytes = private_bytes;
     return 0;
 }
 
@@ -278,20 +281,26 @@ static void tap(const Call *c, int sub_layer, int thread) {
     memcpy(c->taps + count * sub_layer, c->ws->x, sizeof(float) * count);
 }
 
+/* Between the caller's stream and ours; each thread its share. */
+static void transfer(const Call *c, int thread, float *to, const float *from) {
+    int first, last;
+    share(c->rows->n * c->m->hidden, thread, c->threads, &first, &last);
+    memcpy(to + first, from + first, sizeof(float) * (last - first));
+}
+
 static void run(const Call *c, int thread) {
     Private mine = private_of(c->ws, c->m, thread);
     const Model *m = c->m;
-    embed(c, thread);
+    if (c->stream) transfer(c, thread, c->ws->x, c->stream);
+    else embed(c, thread);
     pool_barrier(c->ws->pool);
-    for (int block = 0; block < m->num_blocks; block++) {
-        tap(c, 2 * block, thread);
+    for (int sub_layer = c->first; sub_layer < c->last; sub_layer++) {
+        tap(c, sub_layer, thread);
         if (c->taps) pool_barrier(c->ws->pool);
-        attention(c, block, thread, &mine);
-        tap(c, 2 * block + 1, thread);
-        if (c->taps) pool_barrier(c->ws->pool);
-        mlp(c, block, thread, &mine);
+        (sub_layer % 2 ? mlp : attention)(c, sub_layer / 2, thread, &mine);
     }
-    tap(c, 2 * m->num_blocks, thread);
+    tap(c, c->last, thread);
+    if (c->stream) transfer(c, thread, c->stream, c->ws->x);
     if (!c->logits) return;
     norm_rows(c, m->final_norm, m->final_norm_bias, &mine);
     product(c, &c->plan->head, mine.normed, m->hidden, c->logits, (m->vocab + LANES - 1) / LANES * LANES, 0, thread, &mine);
@@ -299,41 +308,81 @@ static void run(const Call *c, int thread) {
 
 static void run_on(void *call, int thread) { run((const Call *)call, thread); }
 
-/* logits: [n][vocab padded to 16] or NULL; taps: [2 * blocks + 1][n][hidden] or NULL. Returns 0, or -1 without memory. */
+/* logits: [n][vocab padded to 16] or NULL; taps: [2 * blocks + 1][n][hidden] or NULL. With `stream` [n][hidden], sub-layers
+ * first .. last - 1 are run on it in place instead of the whole model. Returns 0, or -1 without memory. */
 int forward(const Model *m, const Plan *plan, const Cache *cache, const Rows *rows, Workspace *ws, int width, int keys,
-            float *logits, float *taps) {
+            float *logits, float *taps, float *stream, int first, int last) {
     int threads = pool_threads(ws->pool);
     if (reserve(ws, m, rows->n, keys, width, threads)) return -1;
-    Call call = {m, plan, cache, rows, ws, logits, taps, threads};
+    Call call = {m, plan, cache, rows, ws, logits, taps, threads, stream, first, last};
     pool_run(ws->pool, run_on, &call);
     return 0;
 }
 
-static int argmax(const float *logits, int n, float *probability) {
-    f32x16 highest = splat(-INFINITY), sum = splat(0);
-    int i = 0, best = 0;
-    for (; i + LANES <= n; i += LANES) highest = max16(highest, load(logits + i));
-    float top = lane_max(highest);
-    for (; i < n; i++) top = logits[i] > top ? logits[i] : top;
-    while (best < n - 1 && logits[best] != top) best++;
-    for (i = 0; i + LANES <= n; i += LANES) sum += exp16(load(logits + i) - splat(top));
-    float total = lane_sum(sum);
-    for (; i < n; i++) total += expf(logits[i] - top);
-    *probability = 1.0f / total;
-    return best;
+/* The best tokens of each row, rows shared among the threads. */
+typedef struct {
+    const Call *call;
+    const Choosing *how;
+    const int32_t *noise_rows;
+    int32_t *tokens;
+    float *probabilities;
+} Review;
+
+static void review_on(void *argument, int thread) {
+    const Review *review = (const Review *)argument;
+    const Call *c = review->call;
+    int first, last, vocab = c->m->vocab, stride = (vocab + LANES - 1) / LANES * LANES, top = review->how->top;
+    run(c, thread);
+    pool_barrier(c->ws->pool);
+    share(c->rows->n, thread, c->threads, &first, &last);
+    for (int r = first; r < last; r++)
+        choose(c->logits + (size_t)r * stride, vocab, review->how, review->noise_rows[r], review->tokens + r * top,
+               review->probabilities + r * top);
 }
 
-/* Greedy chain of up to `count` tokens after `token`, which goes to slot and position `length`. Stops after a token
- * whose probability is below `threshold`. Returns the number drafted, or -1 without memory. */
-int draft_chain(const Model *m, const Plan *plan, const Cache *cache, Workspace *ws, int width, int token,
-                int length, int count, float threshold, float *logits, int32_t *tokens, float *probabilities) {
-    int32_t zero = 0, offsets[2] = {0, 1};
+/* A forward pass and the best tokens after each row: tokens and probabilities [n][top]. Returns 0, or -1 without memory. */
+int review(const Model *m, const Plan *plan, const Cache *cache, const Rows *rows, Workspace *ws, int width, int keys,
+           float *logits, const Choosing *how, const int32_t *noise_rows, int32_t *tokens, float *probabilities) {
+    int threads = pool_threads(ws->pool);
+    if (reserve(ws, m, rows->n, keys, width, threads)) return -1;
+    Call call = {m, plan, cache, rows, ws, logits, 0, threads, 0, 0, 2 * m->num_blocks};
+    Review argument = {&call, how, noise_rows, tokens, probabilities};
+    pool_run(ws->pool, review_on, &argument);
+    return 0;
+}
+
+static int ends(const Stopping *stop, float probability, float *reach) {
+    if (probability < stop->threshold) return 1;
+    if (!stop->acceptance) return 0;
+    int bin = (int)(probability * probability * ACCEPTANCE_BINS);
+    *reach *= stop->acceptance[bin < ACCEPTANCE_BINS ? bin : ACCEPTANCE_BINS - 1];
+    return *reach < stop->least;
+}
+
+/* Greedy chain: `fed` tokens are run at slots and positions `first`.., then up to `count` tokens are drafted, each with
+ * its alternatives: tokens and probabilities [count][top]. Noise row i belongs to the i-th drafted token. `logits` has
+ * room for `fed` rows, `rows_memory` for 6 * fed + 1 numbers. Returns the number drafted, or -1 without memory. */
+int draft_chain(const Model *m, const Plan *plan, const Cache *cache, Workspace *ws, int width, const int32_t *fed,
+                int num_fed, int first, int count, float *logits, const Choosing *how, const Stopping *stop,
+                int32_t *rows_memory, int32_t *tokens, float *probabilities) {
+    int n = num_fed, stride = (m->vocab + LANES - 1) / LANES * LANES;
+    int32_t *positions = rows_memory, *starts = positions + n, *offsets = starts + n;
+    float reach = stop->reach;
+    for (int i = 0; i < n; i++) positions[i] = first + i, starts[i] = 0, offsets[i] = i;
+    offsets[n] = n;
+    Rows rows = {n, fed, positions, positions, starts, positions, offsets, positions};
     for (int i = 0; i < count; i++) {
-        int32_t slot = length + i;
-        Rows rows = {1, &token, &slot, &slot, &zero, &slot, offsets, &slot};
-        if (forward(m, plan, cache, &rows, ws, width, slot + 1, logits, 0)) return -1;
-        token = tokens[i] = argmax(logits, m->vocab, probabilities + i);
-        if (probabilities[i] < threshold) return i + 1;
+        int last = positions[rows.n - 1];
+        if (forward(m, plan, cache, &rows, ws, width, last + 1, logits, 0, 0, 0, 2 * m->num_blocks)) return -1;
+        choose(logits + (size_t)(rows.n - 1) * stride, m->vocab, how, i, tokens + i * how->top, probabilities + i * how->top);
+        if (ends(stop, probabilities[i * how->top], &reach)) return i + 1;
+        rows.n = 1, rows.tokens = tokens + i * how->top, positions[0] = last + 1;
     }
     return count;
+}
+
+/* The best tokens of rows of logits that are there already. */
+void choose_rows(const float *logits, int rows, int stride, int vocab, const Choosing *how, int32_t *tokens, float *probabilities) {
+    for (int r = 0; r < rows; r++)
+        choose(logits + (size_t)r * stride, vocab, how, r, tokens + r * how->top, probabilities + r * how->top);
 }

@@ -1,0 +1,85 @@
+"""How a draft chooses tokens and when a drafted chain ends: values that every backend understands.
+
+Knows nothing of trees or of verification. Choosing compares `logits / temperature + noise`: without noise it takes the
+most probable tokens; with Gumbel noise it draws from the draft's distribution, without replacement where more than
+one token is wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ACCEPTANCE_BINS = 16
+"""Bins of `ChainStop.acceptance`, equal in the square of the probability: fine where drafts are sure."""
+
+
+class Candidates(NamedTuple):
+    """The best next tokens after one row, best first, and their probabilities under softmax(logits / T + noise)."""
+
+    tokens: Sequence[int]
+    probs: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceNoise:
+    """Noise for sampled drafting.
+
+    Attributes:
+        temperature: logits are divided by it.
+        rows: row `d` is added for the tokens at depth `d + 1` below the root. float32 [depths, vocab], contiguous
+    """
+
+    temperature: float
+    rows: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class ChainStop:
+    """When a drafted chain ends before its longest; the token that ends it is kept.
+
+    Attributes:
+        threshold: it ends after a token whose probability is below this.
+        acceptance: estimated acceptance of a token by its probability, `ACCEPTANCE_BINS` of them; None: not estimated.
+        reach: estimated probability that the token before the chain is accepted.
+        least: with `acceptance`, it ends after a token whose own estimated reach is below this.
+    """
+
+    threshold: float = 0.0
+    acceptance: Sequence[float] | None = None
+    reach: float = 1.0
+    least: float = 0.0
+
+    def ends_after(self, prob: float, reach: float) -> tuple[bool, float]:
+        """(whether the chain ends after a token of this probability, that token's estimated reach)."""
+        if self.acceptance is not None:
+            reach *= self.acceptance[acceptance_bin(prob)]
+        return prob < self.threshold or (self.acceptance is not None and reach < self.least), reach
+
+
+NEVER = ChainStop()
+
+
+def acceptance_bin(prob: float) -> int:
+    """The bin of `ChainStop.acceptance` that a probability falls into."""
+    return min(int(prob * prob * ACCEPTANCE_BINS), ACCEPTANCE_BINS - 1)
+
+
+def best_tokens(
+    logits: Tensor, top: int, noise: ChoiceNoise | None = None, depths: Sequence[int] = ()
+) -> list[Candidates]:
+    """The `top` best tokens of each row, in plain PyTorch. [n, vocab]
+
+    `depths[i]` is the row of the noise for row i of the logits.
+    """
+    scores = logits
+    if noise is not None:
+        rows = torch.from_numpy(noise.rows[list(depths)]).to(logits.device)
+        scores = logits / noise.temperature + rows
+    best = torch.topk(torch.softmax(scores, -1), top)
+    return [Candidates(*pair) for pair in zip(best.indices.tolist(), best.values.tolist(), strict=True)]

@@ -1,0 +1,48 @@
+/* The most probable tokens of a row of logits. Knows nothing of models. */
+#include "choose.h"
+
+#include "vec.h"
+
+/* logits[i .. i + 16) as compared; only whole vectors. */
+INLINE f32x16 scores_at(const float *logits, const float *noise, float scale, int i) {
+    f32x16 score = load(logits + i) * splat(scale);
+    return noise ? score + load(noise + i) : score;
+}
+
+INLINE float score_at(const float *logits, const float *noise, float scale, int i) {
+    return noise ? logits[i] * scale + noise[i] : logits[i] * scale;
+}
+
+/* Keep tokens and scores sorted, best first, earlier tokens first among equals. */
+static void insert(int32_t *tokens, float *scores, int top, int token, float score) {
+    int at = top - 1;
+    for (; at > 0 && score > scores[at - 1]; at--) {
+        scores[at] = scores[at - 1];
+        tokens[at] = tokens[at - 1];
+    }
+    scores[at] = score;
+    tokens[at] = token;
+}
+
+void choose(const float *logits, int vocab, const Choosing *how, int noise_row, int32_t *tokens, float *probabilities) {
+    const float *noise = how->noise ? how->noise + (size_t)noise_row * vocab : 0;
+    const float scale = how->inverse_temperature;
+    const int top = how->top, whole = vocab / LANES * LANES;
+    float *best = probabilities;
+    for (int j = 0; j < top; j++) tokens[j] = 0, best[j] = -INFINITY;
+    for (int i = 0; i < whole; i += LANES) {
+        f32x16 score = scores_at(logits, noise, scale, i);
+        if (lane_max(score) <= best[top - 1]) continue;
+        for (int lane = 0; lane < LANES; lane++)
+            if (score[lane] > best[top - 1]) insert(tokens, best, top, i + lane, score[lane]);
+    }
+    for (int i = whole; i < vocab; i++) {
+        float score = score_at(logits, noise, scale, i);
+        if (score > best[top - 1]) insert(tokens, best, top, i, score);
+    }
+    f32x16 sums = splat(0), highest = splat(best[0]);
+    for (int i = 0; i < whole; i += LANES) sums += exp16(scores_at(logits, noise, scale, i) - highest);
+    float total = lane_sum(sums);
+    for (int i = whole; i < vocab; i++) total += expf(score_at(logits, noise, scale, i) - best[0]);
+    for (int j = top - 1; j >= 0; j--) probabilities[j] = expf(best[j] - best[0]) / total; /* best[0] goes last */
+}

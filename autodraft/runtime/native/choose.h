@@ -1,0 +1,25 @@
+#ifndef AUTODRAFT_CHOOSE_H
+#define AUTODRAFT_CHOOSE_H
+#include <stdint.h>
+
+#define ACCEPTANCE_BINS 16
+
+/* How the most probable tokens of a row are found: by logit * inverse_temperature + noise. */
+typedef struct {
+    float inverse_temperature;
+    const float *noise; /* [positions][vocab], or NULL */
+    int32_t top;        /* tokens wanted per row, best first */
+} Choosing;
+
+/* When a draft chain ends (the token that ends it is kept): after a token of probability below `threshold`, or, where
+ * `acceptance` is given, once reach, multiplied by acceptance[bin of the probability] at each token, is below `least`. */
+typedef struct {
+    float threshold;
+    const float *acceptance; /* [ACCEPTANCE_BINS] by the square of the probability, or NULL */
+    float reach, least;
+} Stopping;
+
+/* The `top` best tokens of one row and their probabilities in softmax(logits * inverse_temperature + noise). */
+void choose(const float *logits, int vocab, const Choosing *how, int noise_row, int32_t *tokens, float *probabilities);
+
+#endif
