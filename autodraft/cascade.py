@@ -75,29 +75,100 @@ class PromptLookup(_Value):
         return self
 
 
+class SuffixAutomaton(_Value):
+    """Draft by copying what followed the longest earlier occurrence of the text's end, however long that is.
+
+    The matching of SAM-Decoding (arXiv 2411.10666): amortised constant time per token whatever the context's length.
+    """
+
+    kind: Literal["suffix-automaton"] = "suffix-automaton"
+    num_draft_tokens: int = Field(default=16, ge=1, le=64, description="tokens copied after a match")
+    min_match: int = Field(default=1, ge=1, le=64, description="shortest match that counts")
+
+
+class TokenRecycling(_Value):
+    """Draft a tree of the tokens that the target itself last found most probable after each token.
+
+    Token Recycling (arXiv 2408.08696): a table of successors, refreshed by every verification pass.
+    """
+
+    kind: Literal["token-recycling"] = "token-recycling"
+    num_draft_tokens: int = Field(default=6, ge=1, le=64, description="deepest drafted position of a cycle")
+    num_successors: int = Field(default=8, ge=1, le=16, description="successors remembered for each token")
+
+
 class SelfDraft(_Value):
-    """Draft with a compressed copy of the target: a chain (`branching` 1) or a tree."""
+    """Draft with a compressed copy of the target."""
 
     kind: Literal["self-draft"] = "self-draft"
     policy: PolicyField
     num_draft_tokens: int = Field(default=4, ge=1, le=64, description="deepest drafted position of a cycle")
     stop_threshold: float = Field(
-        default=0.0, ge=0.0, le=1.0, description="the chain ends after a token of lower draft probability (kept)"
+        default=0.0, ge=0.0, le=1.0, description="drafting ends after a token of lower draft probability (kept)"
     )
-    branching: int = Field(default=1, ge=1, le=8, description="children per expanded node; 1 is a chain")
-    max_nodes: int = Field(default=16, ge=1, le=64, description="drafted nodes of a tree at most (branching above 1)")
 
 
-Draft = Annotated[PromptLookup | SelfDraft, Field(discriminator="kind")]
+Draft = Annotated[
+    PromptLookup | SuffixAutomaton | TokenRecycling | SelfDraft, Field(discriminator="kind")
+]
+
+
+class Chain(_Value):
+    """The first draft that has a proposal drafts a chain; the others are not asked in that cycle."""
+
+    kind: Literal["chain"] = "chain"
+
+
+class StaticTree(_Value):
+    """The first draft that has a proposal drafts a tree whose shape does not depend on what was accepted before."""
+
+    kind: Literal["static-tree"] = "static-tree"
+    branching: int = Field(default=2, ge=1, le=16, description="children per expanded node")
+    max_nodes: int = Field(default=16, ge=1, le=128, description="drafted nodes at most")
+
+
+class Vertical(_Value):
+    """Each draft is itself sped up by the drafts below it, which it verifies (CS-Drafting, arXiv 2312.11462)."""
+
+    kind: Literal["vertical"] = "vertical"
+
+
+class Horizontal(_Value):
+    """Each draft continues the chain of the one before it, cheaper drafts later (CS-Drafting, arXiv 2312.11462)."""
+
+    kind: Literal["horizontal"] = "horizontal"
+
+
+class VerticalHorizontal(_Value):
+    """Both: the drafts continue each other's chain, and each is sped up by those below it (CS-Drafting)."""
+
+    kind: Literal["vertical+horizontal"] = "vertical+horizontal"
+
+
+class DyTC(_Value):
+    """Dynamic tree cascade: draft, length and shape by estimated acceptance and measured time (arXiv 2510.26843)."""
+
+    kind: Literal["dytc"] = "dytc"
+    ema_weight: float = Field(default=0.7, ge=0, lt=1, description="weight of the past in the acceptance averages")
+    window: int = Field(default=20, ge=1, le=1000, description="recent outcomes that an average is renewed from")
+    siblings: int = Field(default=3, ge=1, le=8, description="alternatives of a self-draft kept per position")
+    max_depth: int = Field(default=24, ge=1, le=64, description="deepest drafted position of a cycle")
+    max_nodes: int = Field(default=32, ge=1, le=128, description="drafted nodes at most")
+
+
+Scheduler = Annotated[
+    Chain | StaticTree | Vertical | Horizontal | VerticalHorizontal | DyTC, Field(discriminator="kind")
+]
 
 
 class Cascade(_Value):
-    """Drafts in the order in which they are asked: the first one that has a proposal is used in that cycle.
+    """Drafts, the most accurate ones first, and the scheduler that decides which of them proposes what.
 
     No drafts at all means autoregressive decoding.
     """
 
     drafts: tuple[Draft, ...] = ()
+    scheduler: Scheduler = Chain()
 
     @property
     def policies(self) -> tuple[DraftPolicy, ...]:

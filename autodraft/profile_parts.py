@@ -116,6 +116,9 @@ class DraftPrior(FrozenModel):
 
     alpha: Share = Field(description="acceptance per drafted position")
     cost: float = Field(ge=0, description="one draft step over one target step (one token)")
+    cost_by_rows: dict[int, Positive] = Field(
+        default_factory=dict, description="number of query tokens -> draft forward over them, over one target step"
+    )
     extra_bytes: int = Field(default=0, ge=0, description="memory that its weights add to the target's")
 
 

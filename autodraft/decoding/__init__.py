@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from autodraft.decoding.decoder import CascadeDecoder, TargetChoice, make_drafter
-from autodraft.decoding.drafters import DraftContext, Drafter
-from autodraft.decoding.prompt_lookup import NgramIndex, PromptLookupDrafter
-from autodraft.decoding.sampling import GREEDY, SamplingConfig, choose, probabilities
-from autodraft.decoding.self_draft import SelfDrafter, draft_tree
+from autodraft.decoding.choice import TargetChoice
+from autodraft.decoding.decoder import CascadeDecoder
+from autodraft.decoding.drafters import DraftContext, Drafter, Outcome
+from autodraft.decoding.growth import Growth
+from autodraft.decoding.sampling import GREEDY, SamplingConfig, probabilities
+from autodraft.decoding.scheduled import ScheduledDrafter
+from autodraft.decoding.schedulers import TreeScheduler, make_scheduler
+from autodraft.decoding.sources import TokenSource
 from autodraft.decoding.stats import DecodingStats, DraftCounts, FinishReason, Generation, StopCondition
 from autodraft.decoding.stop_strings import IncrementalText, StopStrings
 from autodraft.decoding.tree import TokenTree
@@ -26,20 +29,20 @@ __all__ = [
     "Drafter",
     "FinishReason",
     "Generation",
+    "Growth",
     "IncrementalText",
-    "NgramIndex",
-    "PromptLookupDrafter",
+    "Outcome",
     "SamplingConfig",
-    "SelfDrafter",
+    "ScheduledDrafter",
     "StopCondition",
     "StopStrings",
     "TargetChoice",
+    "TokenSource",
     "TokenTree",
+    "TreeScheduler",
     "Verified",
-    "choose",
     "custom_generate",
-    "draft_tree",
-    "make_drafter",
+    "make_scheduler",
     "probabilities",
     "verify_choices",
     "verify_greedy",

@@ -13,50 +13,19 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from autodraft.cascade import AUTOREGRESSIVE, Cascade, Draft, PromptLookup
-from autodraft.decoding.drafters import DraftContext, Drafter
-from autodraft.decoding.prompt_lookup import PromptLookupDrafter
-from autodraft.decoding.sampling import GREEDY, SamplingConfig, SeenTokens, UniformStream, penalise, probabilities
-from autodraft.decoding.self_draft import SelfDrafter
+from autodraft.cascade import AUTOREGRESSIVE, Cascade
+from autodraft.decoding.choice import TargetChoice
+from autodraft.decoding.drafters import DraftContext, Drafter, Outcome
+from autodraft.decoding.sampling import GREEDY, SamplingConfig
+from autodraft.decoding.scheduled import ScheduledDrafter
 from autodraft.decoding.stats import DecodingStats, DraftCounts, FinishReason, Generation, StopCondition
 from autodraft.decoding.tree import TokenTree
-from autodraft.decoding.verification import Verified, verify_greedy, verify_sampled
 from autodraft.errors import ContextLengthError, InputError
 from autodraft.runtime import LoadedModel, TransformerRuntime
 
 if TYPE_CHECKING:
     from autodraft.profile import DraftProfile
-
-
-def make_drafter(draft: Draft, runtime: TransformerRuntime) -> Drafter:
-    """The drafter that a draft of a cascade describes."""
-    return PromptLookupDrafter(draft) if isinstance(draft, PromptLookup) else SelfDrafter(runtime, draft)
-
-
-class TargetChoice:
-    """Which token the target chooses at each node of a tree, by the settings and the seed of one generation."""
-
-    def __init__(
-        self, sampling: SamplingConfig, seed: int | None, prompt: Sequence[int], vocab_size: int, device: torch.device
-    ) -> None:
-        self._sampling = sampling
-        self._uniforms = UniformStream(seed)
-        self._num_new = 0
-        self._seen = SeenTokens(prompt, vocab_size, device) if sampling.repetition_penalty != 1.0 else None
-
-    def verify(self, tree: TokenTree, logits: torch.Tensor) -> Verified:
-        """Verify `tree` against the target's logits at its nodes. [n, vocab]"""
-        seen = self._seen.rows(tree.tokens, tree.parents) if self._seen else None
-        if self._sampling.is_greedy:
-            return verify_greedy(tree, penalise(logits, self._sampling.repetition_penalty, seen))
-        uniforms = [self._uniforms.at(self._num_new + depth) for depth in range(tree.depth + 1)]
-        return verify_sampled(tree, probabilities(logits, self._sampling, seen), uniforms)
-
-    def commit(self, tokens: Sequence[int]) -> None:
-        """Note tokens that are now part of the output."""
-        self._num_new += len(tokens)
-        if self._seen:
-            self._seen.add(tokens)
+    from autodraft.profile_parts import Priors
 
 
 class _Output:
@@ -95,8 +64,9 @@ class CascadeDecoder:
 
     Args:
         runtime: the target.
-        cascade: the drafts; none means autoregressive decoding.
-        drafters: drafters of your own in place of those that `cascade` describes.
+        cascade: the drafts and their scheduler; none means autoregressive decoding.
+        priors: what a search measured of the cascade's drafts, where one did.
+        drafter: a drafter of your own in place of the one that `cascade` describes.
     """
 
     def __init__(
@@ -104,13 +74,14 @@ class CascadeDecoder:
         runtime: TransformerRuntime,
         cascade: Cascade = AUTOREGRESSIVE,
         *,
-        drafters: Sequence[Drafter] | None = None,
+        priors: Priors | None = None,
+        drafter: Drafter | None = None,
     ) -> None:
         self.runtime = runtime
         self.cascade = cascade
-        if drafters is None:
-            drafters = [make_drafter(draft, runtime) for draft in cascade.drafts]
-        self.drafters = list(drafters)
+        if drafter is None and not cascade.is_autoregressive:
+            drafter = ScheduledDrafter(runtime, cascade, priors)
+        self.drafter = drafter
         self._cache = runtime.new_cache()
 
     @classmethod
@@ -118,7 +89,8 @@ class CascadeDecoder:
         """The decoder that a profile describes; `ProfileError` unless it was made for this very model."""
         spec = loaded.runtime.spec
         profile.check_target(loaded.fingerprint, spec.num_blocks, spec.num_kv_heads, loaded.widen)
-        return cls(loaded.runtime, profile.cascade)
+        priors = None if profile.rejected else profile.priors
+        return cls(loaded.runtime, profile.cascade, priors=priors)
 
     @property
     def max_length(self) -> int:
@@ -150,32 +122,36 @@ class CascadeDecoder:
         """
         self._check(prompt, max_new_tokens)
         runtime, cache = self.runtime, self._cache
-        stats = DecodingStats(drafts=[DraftCounts() for _ in self.drafters])
-        context = DraftContext(list(prompt), cache)
-        output = _Output(max_new_tokens, eos, stop)
+        stats = DecodingStats(drafts=[DraftCounts() for _ in range(self.drafter.num_drafts if self.drafter else 0)])
         choice = TargetChoice(sampling, seed, prompt, runtime.spec.vocab_size, runtime.device)
+        context = DraftContext(list(prompt), cache, noise=choice.noise)
+        output = _Output(max_new_tokens, eos, stop)
         self._prefill(context, stats)
 
         started = time.perf_counter()
         while output.finish_reason is None:
             context.max_depth = output.remaining - 1
             context.max_nodes = cache.capacity - len(context.tokens)
-            tree, draft = self._propose(context, stats)
+            tree = self._propose(context, stats)
 
             verify_started = time.perf_counter()
             logits = runtime.forward(runtime.target, cache, tree.rows(cache.length))
             path, bonus_token = choice.verify(tree, logits)
             cache.commit([cache.length + node for node in path])
-            stats.verify_s += time.perf_counter() - verify_started
+            verify_s = time.perf_counter() - verify_started
+            stats.verify_s += verify_s
 
-            tokens = [*(tree.tokens[node] for node in path[1:]), bonus_token]
+            outcome = Outcome(tree, path, bonus_token, logits, verify_s)
+            tokens = outcome.committed
             context.tokens += tokens
             choice.commit(tokens)
             emitted = output.extend(tokens)
             stats.count_cycle(emitted)
-            if draft is not None:
-                stats.count_draft(draft, tree.num_drafted, min(emitted, len(path) - 1))
-                self.drafters[draft].observe(tree, path)
+            stats.count_tree(tree, path, emitted)
+            if self.drafter is not None:
+                observe_started = time.perf_counter()
+                self.drafter.observe(outcome)
+                stats.scheduling_s += time.perf_counter() - observe_started
             if on_tokens is not None:
                 on_tokens(tokens[:emitted])
         stats.decode_s = time.perf_counter() - started
@@ -201,20 +177,19 @@ class CascadeDecoder:
         context.cache.truncate(0)
         if len(context.tokens) > 1:
             self.runtime.prefill(context.cache, context.tokens[:-1])
-        for drafter in self.drafters:
-            drafter.start(context.tokens)
+        if self.drafter is not None:
+            self.drafter.start(context.tokens)
         if self.runtime.device.type == "cuda":
             torch.cuda.synchronize(self.runtime.device)
         stats.prefill_s = time.perf_counter() - started
 
-    def _propose(self, context: DraftContext, stats: DecodingStats) -> tuple[TokenTree, int | None]:
-        """The tree of the first drafter that has one, and that drafter's number; else the root alone."""
-        if context.max_depth > 0:
-            started = time.perf_counter()
-            for number, drafter in enumerate(self.drafters):
-                tree = drafter.propose(context)
-                if tree is not None:
-                    stats.draft_s += time.perf_counter() - started
-                    return tree, number
-            stats.draft_s += time.perf_counter() - started
-        return TokenTree.root_only(context.tokens[-1]), None
+    def _propose(self, context: DraftContext, stats: DecodingStats) -> TokenTree:
+        """What the drafter proposes; the root alone where it has nothing, or where one token is left to emit."""
+        tree = None
+        if self.drafter is not None and context.max_depth > 0:
+            started, model_s = time.perf_counter(), self.drafter.model_s
+            tree = self.drafter.propose(context)
+            draft_s = self.drafter.model_s - model_s
+            stats.draft_s += draft_s
+            stats.scheduling_s += time.perf_counter() - started - draft_s
+        return tree or TokenTree.root_only(context.tokens[-1])

@@ -1,18 +1,24 @@
 """The `Drafter` protocol: what proposes a token tree at the start of a cycle.
 
-Knows nothing of verification or of how tokens are chosen. Implementations: `PromptLookupDrafter`, `SelfDrafter`;
-anything that keeps the contract below can be given to `CascadeDecoder`, and no drafter, however bad, can change its
-output.
+Knows nothing of verification or of how tokens are chosen. `ScheduledDrafter` runs the drafts and the scheduler of a
+cascade; anything that keeps the contract below can be given to `CascadeDecoder`, and no drafter, however bad, can
+change its output.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from torch import Tensor
+
 from autodraft.decoding.tree import TokenTree
-from autodraft.runtime import KVCache
+from autodraft.runtime import ChoiceNoise, KVCache
+
+
+def _no_noise(depth: int, count: int) -> ChoiceNoise | None:
+    return None
 
 
 @dataclass(slots=True)
@@ -24,29 +30,64 @@ class DraftContext:
         cache: keys and values of all tokens but the last: `cache.length == len(tokens) - 1`.
         max_depth: deepest drafted node that could still be emitted; at least 1 when `propose` is called.
         max_nodes: drafted nodes (root not counted) for which the cache has room; at least `max_depth`.
+        noise: (depth, count) -> the noise by which the target will choose the tokens at depths `depth + 1` ..
+            `depth + count`, for drafts that sample with it; None where decoding is greedy.
     """
 
     tokens: list[int]
     cache: KVCache
     max_depth: int = 0
     max_nodes: int = 0
+    noise: Callable[[int, int], ChoiceNoise | None] = _no_noise
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the target made of a proposal.
+
+    Attributes:
+        tree: what was verified; a root alone where nothing was proposed.
+        path: accepted nodes, the root included.
+        bonus_token: the target's own token after the path.
+        logits: the target's logits at each node, before any sampling settings. float32 [n, vocab]
+        verify_s: seconds that the verification took.
+    """
+
+    tree: TokenTree
+    path: Sequence[int]
+    bonus_token: int
+    logits: Tensor
+    verify_s: float
+
+    @property
+    def committed(self) -> list[int]:
+        """The tokens that were appended to the output."""
+        return [*(self.tree.tokens[node] for node in self.path[1:]), self.bonus_token]
 
 
 @runtime_checkable
 class Drafter(Protocol):
     """Proposes tokens for the target to verify.
 
-    The decoder calls `start` once per generated sequence, then in each cycle `propose` on its drafters in order until
-    one has a proposal, and `observe` on that one once the target has verified it. A drafter belongs to one decoder at a
-    time.
+    The decoder calls `start` once per generated sequence, then in each cycle `propose` (unless only one token is left
+    to emit) and, once the target has verified, `observe`. A drafter belongs to one decoder at a time.
+
+    Attributes:
+        num_drafts: how many drafts its proposals come from (`TokenTree.drafts`), for the decoder's counts.
+        model_s: seconds that it has spent in forward passes of drafts so far.
     """
+
+    num_drafts: int
+
+    @property
+    def model_s(self) -> float: ...
 
     def start(self, tokens: Sequence[int]) -> None:
         """Forget the previous sequence; `tokens` is the prompt of the next one (not to be kept or changed)."""
         ...
 
     def propose(self, context: DraftContext) -> TokenTree | None:
-        """A tree rooted at `context.tokens[-1]`, or None (nothing to propose: the next drafter is asked).
+        """A tree rooted at `context.tokens[-1]`, or None: nothing to propose, the target decodes one token.
 
         The tree has at least one drafted node, at most `context.max_nodes`, none deeper than `context.max_depth`.
         Keys and values may be written to cache slots `>= context.cache.length` and nowhere else, and neither
@@ -54,6 +95,6 @@ class Drafter(Protocol):
         """
         ...
 
-    def observe(self, tree: TokenTree, path: Sequence[int]) -> None:
-        """The target accepted the nodes `path` (root included) of the `tree` that this drafter proposed last."""
+    def observe(self, outcome: Outcome) -> None:
+        """The target has verified what was proposed last, or a root alone."""
         ...

@@ -5,9 +5,11 @@ Knows nothing of how they came about. Times are wall-clock seconds; derived coun
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
+
+from autodraft.decoding.tree import TokenTree
 
 FinishReason = Literal["length", "eos", "stop"]
 
@@ -20,7 +22,7 @@ class DraftCounts:
     """What one draft of the cascade contributed.
 
     Attributes:
-        cycles: cycles in which its proposal was verified.
+        cycles: cycles in which tokens of it were verified.
         drafted_tokens: tokens that it proposed, all nodes of trees counted.
         accepted_tokens: proposed tokens that were committed.
     """
@@ -37,8 +39,10 @@ class DecodingStats:
     Attributes:
         prefill_s: the prompt without its last token, drafters' preparation included.
         decode_s: everything after it, until the last token.
-        draft_s: the part of `decode_s` in which drafts were proposed.
+        draft_s: the part of `decode_s` in which drafts ran forward passes.
+        scheduling_s: the part of `decode_s` in which drafts were scheduled, looked up and learnt from.
         verify_s: the part of `decode_s` in which the target ran and its tokens were chosen.
+        autoregressive_cycles: cycles in which nothing was drafted.
         tokens_per_cycle_histogram: number of cycles by the tokens that they committed, bonus token included.
         drafts: by draft, in the order of the cascade.
     """
@@ -46,7 +50,9 @@ class DecodingStats:
     prefill_s: float = 0.0
     decode_s: float = 0.0
     draft_s: float = 0.0
+    scheduling_s: float = 0.0
     verify_s: float = 0.0
+    autoregressive_cycles: int = 0
     tokens_per_cycle_histogram: dict[int, int] = field(default_factory=dict)
     drafts: list[DraftCounts] = field(default_factory=list)
 
@@ -69,13 +75,8 @@ class DecodingStats:
 
     @property
     def draft_cycles(self) -> list[int]:
-        """Cycles in which each draft's proposal was verified, in the order of the cascade."""
+        """Cycles in which tokens of each draft were verified, in the order of the cascade."""
         return [draft.cycles for draft in self.drafts]
-
-    @property
-    def autoregressive_cycles(self) -> int:
-        """Cycles in which no draft had a proposal, or no more than one token was left to emit."""
-        return self.cycles - sum(self.draft_cycles)
 
     @property
     def tokens_per_cycle(self) -> float:
@@ -92,12 +93,18 @@ class DecodingStats:
         histogram = self.tokens_per_cycle_histogram
         histogram[emitted_tokens] = histogram.get(emitted_tokens, 0) + 1
 
-    def count_draft(self, draft: int, drafted_tokens: int, accepted_tokens: int) -> None:
-        """Count the verification of a tree that draft number `draft` proposed."""
-        counts = self.drafts[draft]
-        counts.cycles += 1
-        counts.drafted_tokens += drafted_tokens
-        counts.accepted_tokens += accepted_tokens
+    def count_tree(self, tree: TokenTree, path: Sequence[int], emitted_tokens: int) -> None:
+        """Count the nodes of a verified tree for the drafts that they came from."""
+        sources = tree.drafts or (0,) * len(tree)
+        if not tree.num_drafted:
+            self.autoregressive_cycles += 1
+            return
+        for source in set(sources[1:]):
+            self.drafts[source].cycles += 1
+        for source in sources[1:]:
+            self.drafts[source].drafted_tokens += 1
+        for node in path[1 : emitted_tokens + 1]:
+            self.drafts[sources[node]].accepted_tokens += 1
 
 
 @dataclass

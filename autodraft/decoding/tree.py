@@ -7,7 +7,7 @@ target has not seen yet. A tree with only the root is an autoregressive step.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from autodraft.runtime.rows import Rows
 
@@ -25,10 +25,12 @@ class TokenTree:
     Attributes:
         tokens: token ids, the root's first. [n]
         parents: node number of each parent: -1 for the root, else `0 <= parents[i] < i`. [n]
+        drafts: number of the draft that each node came from (the root's counts for nothing); empty: draft 0. [n]
     """
 
     tokens: tuple[int, ...]
     parents: tuple[int, ...]
+    drafts: tuple[int, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         tokens, parents = self.tokens, self.parents
@@ -47,9 +49,9 @@ class TokenTree:
         return cls((token,), (-1,))
 
     @classmethod
-    def chain(cls, root: int, tokens: Sequence[int]) -> TokenTree:
+    def chain(cls, root: int, tokens: Sequence[int], drafts: Sequence[int] = ()) -> TokenTree:
         """Successive `tokens` after the root."""
-        return cls((root, *tokens), _chain_parents(len(tokens) + 1))
+        return cls((root, *tokens), _chain_parents(len(tokens) + 1), tuple(drafts))
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -1,0 +1,87 @@
+"""How likely drafted tokens are to be accepted, learnt from what was accepted.
+
+Knows nothing of trees or models. Two estimates for each draft: an exponential moving average over a window of recent
+outcomes, for tokens that are still to be drafted (CAS-Spec, arXiv 2510.26843), and a calibrated probability for each
+class of evidence (draft probability, length of a match, rank), for tokens that are drafted but not verified yet.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from autodraft.runtime.choosing import ACCEPTANCE_BINS, acceptance_bin
+
+_LEAST, _MOST = 0.002, 0.998
+
+
+class MovingAcceptance:
+    """alpha <- weight * alpha + (1 - weight) * mean of the last `window` outcomes, at each update.
+
+    Args:
+        alpha: what to expect before anything was seen.
+        weight: of the past (lambda).
+        window: number of recent outcomes (H).
+    """
+
+    def __init__(self, alpha: float, weight: float, window: int) -> None:
+        self.alpha = alpha
+        self._weight = weight
+        # The prior fills the window, so that the first outcomes do not count as if they were all there is.
+        self._recent: deque[float] = deque([alpha] * window, maxlen=window)
+        self._sum = alpha * window
+
+    def update(self, outcomes: Sequence[bool]) -> None:
+        """Outcomes of one cycle: whether each drafted token whose parent was accepted was accepted itself."""
+        for accepted in outcomes:
+            self._sum += accepted - self._recent[0]
+            self._recent.append(accepted)
+        if outcomes:
+            mean = self._sum / len(self._recent)
+            self.alpha = min(max(self._weight * self.alpha + (1 - self._weight) * mean, _LEAST), _MOST)
+
+
+class Calibration:
+    """Acceptance by class of evidence, with forgetting, so that it follows a text that changes.
+
+    Args:
+        priors: acceptance to expect of each class.
+        strength: number of outcomes that a prior counts for.
+        memory: number of outcomes after which old ones have faded.
+    """
+
+    def __init__(self, priors: Sequence[float], strength: float = 6.0, memory: float = 200.0) -> None:
+        self.means = [min(max(prior, _LEAST), _MOST) for prior in priors]
+        self.counts = [strength] * len(priors)
+        self._memory = memory
+
+    def update(self, evidence: int, accepted: bool) -> None:
+        """One outcome of a class."""
+        count = self.counts[evidence] = min(self.counts[evidence] + 1.0, self._memory)
+        mean = self.means[evidence] + (accepted - self.means[evidence]) / count
+        self.means[evidence] = min(max(mean, _LEAST), _MOST)
+
+
+class ModelEvidence:
+    """Classes of evidence of a self-draft's tokens: the first choice, other choices, and tokens it would not choose.
+
+    Class `acceptance_bin(prob)` for its first choice, `ACCEPTANCE_BINS` more for alternatives, one more for the rest.
+    """
+
+    NUM_CLASSES = 2 * ACCEPTANCE_BINS + 1
+    NOT_CHOSEN = 2 * ACCEPTANCE_BINS
+
+    @staticmethod
+    def first(prob: float) -> int:
+        return acceptance_bin(prob)
+
+    @staticmethod
+    def other(prob: float) -> int:
+        return ACCEPTANCE_BINS + acceptance_bin(prob)
+
+    @classmethod
+    def priors(cls, alpha: float) -> list[float]:
+        """First choices: as probable as the draft thinks, moved so that their middle is alpha; alternatives: less."""
+        centres = [((index + 0.5) / ACCEPTANCE_BINS) ** 0.5 for index in range(ACCEPTANCE_BINS)]
+        first = [centre * alpha + (1 - centre) * alpha * centre for centre in centres]
+        return [*first, *(0.7 * (1 - alpha) * centre + 0.3 * centre for centre in centres), 0.02]

@@ -1,0 +1,144 @@
+"""`ScheduledDrafter`: the drafts and the scheduler of a cascade, as one drafter.
+
+Knows nothing of how trees are verified. It makes the drafts from their descriptions, gives the scheduler a workbench in
+each cycle, and passes on what the target accepted, how long it took, and what else the target would have said.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from autodraft.cascade import Cascade, Draft, PromptLookup, SelfDraft, SuffixAutomaton, TokenRecycling
+from autodraft.decoding.cache_workbench import CacheWorkbench
+from autodraft.decoding.drafters import DraftContext, Outcome
+from autodraft.decoding.growth import ROOT
+from autodraft.decoding.schedulers import make_scheduler
+from autodraft.decoding.sources import PromptLookupSource, SuffixAutomatonSource, TokenRecyclingSource, TokenSource
+from autodraft.decoding.step_times import TARGET, CostPrior, StepTimes
+from autodraft.decoding.tree import TokenTree
+from autodraft.decoding.workbench import DraftLevel
+from autodraft.profile_parts import Priors
+from autodraft.runtime import DraftPlan, TransformerRuntime
+
+_UNKNOWN_VERIFY_COST = {1: 1.0, 8: 1.2, 16: 1.5, 32: 2.2}
+_UNKNOWN_ALPHA = 0.7
+
+
+def make_source(draft: Draft) -> TokenSource | None:
+    """The source behind a free draft; None for a self-draft."""
+    match draft:
+        case PromptLookup():
+            return PromptLookupSource(draft)
+        case SuffixAutomaton():
+            return SuffixAutomatonSource(draft)
+        case TokenRecycling():
+            return TokenRecyclingSource(draft)
+        case SelfDraft():
+            return None
+
+
+class ScheduledDrafter:
+    """A `Drafter`; keeps what it learns from one sequence to the next.
+
+    Args:
+        runtime: target and drafts.
+        cascade: what to draft with.
+        priors: acceptance and times to expect of the cascade's drafts, in its order.
+        guarded: whether schedulers with a fixed plan stop drafting while it does not pay.
+    """
+
+    def __init__(
+        self,
+        runtime: TransformerRuntime,
+        cascade: Cascade,
+        priors: Priors | None = None,
+        *,
+        guarded: bool = True,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        priors = priors or Priors()
+        self.cascade, self.num_drafts = cascade, len(cascade.drafts)
+        self._runtime, self._clock = runtime, clock
+        self._plans = [runtime.plan(draft.policy) if isinstance(draft, SelfDraft) else None for draft in cascade.drafts]
+        self._sources = [make_source(draft) for draft in cascade.drafts]
+        self.levels = [_level(draft, priors, number) for number, draft in enumerate(cascade.drafts)]
+        self.times = StepTimes(
+            CostPrior(1.0, dict(priors.verify_cost) or _UNKNOWN_VERIFY_COST),
+            [_cost_prior(plan, runtime, priors, number) for number, plan in enumerate(self._plans)],
+        )
+        self.scheduler = make_scheduler(cascade.scheduler, self.levels, guarded=guarded)
+        self._bench = CacheWorkbench(runtime, self.levels, self._plans, self._sources, self.times, clock)
+        self._order: list[int] | None = None
+        self._started = 0.0
+
+    @property
+    def model_s(self) -> float:
+        """Seconds that drafts have spent in forward passes, over all sequences."""
+        return self._bench.model_s
+
+    def start(self, tokens: Sequence[int]) -> None:
+        for source in self._sources:
+            if source is not None:
+                source.start(tokens)
+
+    def propose(self, context: DraftContext) -> TokenTree | None:
+        self._started = self._clock()
+        self._bench.begin(context)
+        self.scheduler.grow(self._bench)
+        growth = self._bench.growth
+        tree, self._order = growth.tree(growth.kept_nodes())
+        return tree if tree.num_drafted else None
+
+    def observe(self, outcome: Outcome) -> None:
+        self.times.record(TARGET, len(outcome.tree), outcome.verify_s)
+        self._teach(outcome)
+        if self._order is None:
+            return
+        steps = (self._clock() - self._started) / self.times.target_s
+        accepted = [self._order[node] for node in outcome.path]
+        self.scheduler.observe(self._bench, accepted or [ROOT], steps)
+        self._order = None
+
+    def _teach(self, outcome: Outcome) -> None:
+        """The free drafts learn from what the target would have said after every verified token."""
+        wanted = max((source.top_successors for source in self._sources if source is not None), default=0)
+        best = self._runtime.best_tokens(outcome.logits, wanted) if wanted else []
+        for source in self._sources:
+            if source is None:
+                continue
+            if source.top_successors:
+                source.learn(outcome.tree.tokens, [row.tokens[: source.top_successors] for row in best])
+            source.commit(outcome.committed)
+
+
+def _level(draft: Draft, priors: Priors, number: int) -> DraftLevel:
+    if isinstance(draft, SelfDraft):
+        alpha = priors.drafts[number].alpha if priors.drafts else _UNKNOWN_ALPHA
+        return DraftLevel(True, draft.num_draft_tokens, draft.stop_threshold, alpha)
+    source = make_source(draft)
+    assert source is not None
+    return DraftLevel(False, draft.num_draft_tokens, class_priors=_class_priors(draft, source.num_classes))
+
+
+def _class_priors(draft: Draft, num_classes: int) -> tuple[float, ...]:
+    """Rough first guesses: longer matches are better, and so are lower ranks."""
+    if isinstance(draft, TokenRecycling):
+        return tuple(0.4 * 0.45**rank for rank in range(num_classes))
+    recent = num_classes // 2 if isinstance(draft, SuffixAutomaton) else num_classes
+    rising = [0.4 + 0.5 * (number + 1) / recent for number in range(recent)]
+    return (*rising, *(0.15 for _ in range(num_classes - recent)))
+
+
+def _cost_prior(plan: DraftPlan | None, runtime: TransformerRuntime, priors: Priors, number: int) -> CostPrior | None:
+    """As measured, else by the bytes that a step reads."""
+    if plan is None:
+        return None
+    if priors.drafts:
+        prior = priors.drafts[number]
+        return CostPrior(prior.cost, dict(prior.cost_by_rows) or _grown(prior.cost))
+    return CostPrior(cost := plan.weight_bytes / runtime.target.weight_bytes, _grown(cost))
+
+
+def _grown(cost: float) -> dict[int, float]:
+    return {rows: cost * factor for rows, factor in _UNKNOWN_VERIFY_COST.items()}

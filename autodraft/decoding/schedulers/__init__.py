@@ -1,0 +1,36 @@
+"""Schedulers: which draft proposes what, and how a cycle's tree grows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autodraft.cascade import Chain, DyTC, Horizontal, Scheduler, StaticTree, Vertical, VerticalHorizontal
+from autodraft.decoding.schedulers.cs_drafting import CSDraftingScheduler
+from autodraft.decoding.schedulers.dytc import DyTCScheduler
+from autodraft.decoding.schedulers.guard import GuardedScheduler
+from autodraft.decoding.schedulers.protocol import TreeScheduler
+from autodraft.decoding.schedulers.static import ChainScheduler, StaticTreeScheduler
+from autodraft.decoding.workbench import DraftLevel
+
+__all__ = ["TreeScheduler", "make_scheduler"]
+
+
+def make_scheduler(settings: Scheduler, levels: Sequence[DraftLevel], *, guarded: bool = True) -> TreeScheduler:
+    """The scheduler that a cascade describes, for these drafts.
+
+    Schedulers with a fixed plan are guarded unless asked otherwise: while they do not pay, nothing is drafted.
+    """
+    match settings:
+        case DyTC():
+            return DyTCScheduler(settings, levels)
+        case Chain():
+            fixed: TreeScheduler = ChainScheduler()
+        case StaticTree():
+            fixed = StaticTreeScheduler(settings)
+        case Vertical():
+            fixed = CSDraftingScheduler(vertical=True, horizontal=False)
+        case Horizontal():
+            fixed = CSDraftingScheduler(vertical=False, horizontal=True)
+        case VerticalHorizontal():
+            fixed = CSDraftingScheduler(vertical=True, horizontal=True)
+    return GuardedScheduler(fixed) if guarded else fixed

@@ -1,0 +1,360 @@
+"""`dytc`: the dynamic tree cascade of CAS-Spec (arXiv 2510.26843), with free drafts inside the self-drafts.
+
+Knows nothing of models. A cycle's tree grows greedily. Every choice weighs the expected tokens that it adds against the
+time that it takes, at the long-run `rate` of tokens per target step: an action is worth its time if it gains more
+tokens than decoding on would commit in that time. Maximising gain - rate * time in each cycle, with the rate that results,
+maximises the ratio of expected tokens to expected time (Dinkelbach 1967), which a ratio of each cycle's own does not.
+
+1. Free drafts grow a tree from the root, likeliest node first.
+2. As long as it pays, the model and the leaf with the most to gain are taken: the model reviews what the free drafts
+   proposed there in one forward (inner verification), or drafts on by itself until its own estimate says stop.
+3. The models' second choices become siblings, free drafts continue the leaves, and of all nodes those are verified
+   that are worth their share of the target's forward.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from autodraft.cascade import DyTC
+from autodraft.decoding.acceptance import Calibration, ModelEvidence, MovingAcceptance
+from autodraft.decoding.growth import NO_DRAFT, ROOT, Growth
+from autodraft.decoding.step_times import TARGET
+from autodraft.decoding.workbench import DraftLevel, Workbench
+from autodraft.runtime.choosing import ACCEPTANCE_BINS, Candidates, ChainStop
+
+_RATE_MEMORY = 0.97
+_COST_MEMORY = 0.9
+_PROBE_SHARE = 0.01
+_MOST_CONTINUATIONS = 8
+_SLOPE = 4  # rows over which the target's marginal cost is averaged: kernels take rows in batches
+
+
+@dataclass
+class _Model:
+    """What is known of one self-draft."""
+
+    alpha: MovingAcceptance
+    calibration: Calibration
+    agreement: dict[int, Calibration]  # by free draft: how often the model would choose that draft's token
+    cost_per_token: float = 0.0  # target steps per token of its chains, inner verification included; 0: not known yet
+    idle: int = 0  # cycles since it drafted
+
+
+@dataclass
+class _Cycle:
+    """The state of one cycle."""
+
+    bench: Workbench
+    rate: float
+    alternatives: list[tuple[int, int, int, float]] = field(default_factory=list)  # (node, token, model, probability)
+    drafted: dict[int, tuple[float, int]] = field(default_factory=dict)  # model -> (target steps, tokens)
+    unexpanded: list[int] = field(default_factory=lambda: [ROOT])  # leaves that no model has gone on from
+    free_expanded: set[int] = field(default_factory=set)
+    last_model: int = NO_DRAFT
+
+    @property
+    def growth(self) -> Growth:
+        return self.bench.growth
+
+    def node_price(self) -> float:
+        """Tokens that verifying one more node must gain."""
+        rows = len(self.growth)
+        times = self.bench.times
+        return self.rate * max(times.cost(TARGET, rows + _SLOPE) - times.cost(TARGET, rows), 0.0) / _SLOPE
+
+
+class DyTCScheduler:
+    """See the module's text.
+
+    Args:
+        settings: of the cascade.
+        levels: its drafts.
+        rate: tokens per target step to expect before anything was measured.
+    """
+
+    def __init__(self, settings: DyTC, levels: Sequence[DraftLevel], rate: float = 1.2) -> None:
+        self._settings = settings
+        self._free = {
+            draft: Calibration(level.class_priors) for draft, level in enumerate(levels) if not level.is_model
+        }
+        self._models = {
+            draft: _Model(
+                MovingAcceptance(level.alpha, settings.ema_weight, settings.window),
+                Calibration(ModelEvidence.priors(level.alpha)),
+                {free: Calibration(levels[free].class_priors) for free in self._free},
+            )
+            for draft, level in enumerate(levels)
+            if level.is_model
+        }
+        self._tokens, self._steps = 10.0 * rate, 10.0
+        self._cycle: _Cycle | None = None
+
+    @property
+    def rate(self) -> float:
+        """Tokens per target step in the long run: what time is worth."""
+        return max(self._tokens / self._steps, 1.0)
+
+    def calibration(self, draft: int) -> Calibration:
+        """Estimated acceptance by class of evidence of a draft's tokens."""
+        return self._models[draft].calibration if draft in self._models else self._free[draft]
+
+    def grow(self, bench: Workbench) -> None:
+        cycle = self._cycle = _Cycle(bench, self.rate)
+        self._grow_free(cycle, [ROOT])
+        while (step := self._best_step(cycle)) is not None:
+            self._draft(cycle, *step)
+        self._add_siblings(cycle)
+        self._grow_free(cycle, range(len(cycle.growth)))
+        self._prune(cycle)
+
+    # ------------------------------------------------------------------ models
+
+    def _best_step(self, cycle: _Cycle) -> tuple[int, int, int] | None:
+        """(model, leaf, most tokens) of the action that gains most beyond the price of its time; None: verify now."""
+        best: tuple[float, tuple[int, int, int]] | None = None
+        leaf = self._best_leaf(cycle)
+        if leaf is None:
+            return None
+        growth, bench = cycle.growth, cycle.bench
+        room = min(self._settings.max_depth, bench.max_depth) - growth.depths[leaf]
+        room = min(room, min(self._settings.max_nodes, bench.max_nodes) - len(growth) + 1)
+        covered = self._covered(cycle, leaf)
+        for draft, model in self._models.items():
+            if room < 1:
+                break
+            alpha, reach = model.alpha.alpha, growth.reach[leaf]
+            price = cycle.rate * self._cost(cycle, draft) + cycle.node_price()
+            catch_up = 0.0 if cycle.last_model in (draft, NO_DRAFT) else self._catch_up(cycle, draft, leaf)
+            length = _best_length(reach, alpha, price, min(room, bench.levels[draft].num_draft_tokens))
+            if self._is_probed(cycle, draft, leaf):
+                return draft, leaf, max(length, 1)
+            gain = reach * alpha * (1 - alpha**length) / (1 - alpha) - covered
+            value = gain - length * price - cycle.rate * catch_up
+            if length and value > 0 and (best is None or value > best[0]):
+                best = value, (draft, leaf, length)
+        return best[1] if best is not None else None
+
+    def _best_leaf(self, cycle: _Cycle) -> int | None:
+        """The likeliest node from which no model has gone on; a second choice of a model becomes a node here."""
+        growth = cycle.growth
+        leaf = max(cycle.unexpanded, key=lambda node: growth.reach[node], default=None)
+        if not cycle.alternatives:
+            return leaf
+        reaches = [growth.reach[node] * self._alternative(model, prob) for node, _, model, prob in cycle.alternatives]
+        highest = max(range(len(reaches)), key=reaches.__getitem__)
+        if leaf is not None and reaches[highest] <= growth.reach[leaf]:
+            return leaf
+        node, token, model, prob = cycle.alternatives.pop(highest)
+        leaf = growth.add(node, token, model, self._alternative(model, prob), ModelEvidence.other(prob))
+        cycle.unexpanded.append(leaf)
+        return leaf
+
+    def _alternative(self, model: int, prob: float) -> float:
+        return self._models[model].calibration.means[ModelEvidence.other(prob)]
+
+    def _covered(self, cycle: _Cycle, leaf: int) -> float:
+        """Expected tokens beyond `leaf` that free drafts have in the tree already."""
+        if leaf != ROOT:
+            return 0.0
+        growth = cycle.growth
+        covered = sum(growth.reach[1:])
+        verify = cycle.bench.times.cost(TARGET, len(growth)) - cycle.bench.times.cost(TARGET, 1)
+        return max(covered - cycle.rate * verify, 0.0)
+
+    def _cost(self, cycle: _Cycle, draft: int) -> float:
+        """Target steps per token of a model's chain, with what inner verification has saved of late."""
+        return self._models[draft].cost_per_token or cycle.bench.times.cost(draft, 1)
+
+    def _catch_up(self, cycle: _Cycle, draft: int, leaf: int) -> float:
+        times, rows = cycle.bench.times, cycle.growth.depths[leaf] + 1
+        return times.cost(draft, rows) - times.cost(draft, 1)
+
+    def _is_probed(self, cycle: _Cycle, draft: int, leaf: int) -> bool:
+        """Whether a model that has not drafted for long is tried again, at `_PROBE_SHARE` of the time at most."""
+        if leaf != ROOT or cycle.drafted:
+            return False
+        cost = cycle.bench.times.cost(draft, 1) + cycle.node_price() / cycle.rate
+        return self._models[draft].idle * _PROBE_SHARE > cost
+
+    def _draft(self, cycle: _Cycle, draft: int, leaf: int, most: int) -> None:
+        """Let a model go on from `leaf`, by reviewing what is proposed there or by itself."""
+        bench, growth = cycle.bench, cycle.growth
+        cycle.last_model = draft
+        cycle.unexpanded.remove(leaf)
+        proposed = self._worth_reviewing(cycle, draft, leaf)
+        siblings = self._settings.siblings
+        if proposed:
+            found = bench.review(draft, [leaf, *proposed], siblings)
+            steps = bench.times.cost(draft, 1 + len(proposed))
+        else:
+            model = self._models[draft]
+            price = cycle.rate * self._cost(cycle, draft) + cycle.node_price()
+            stop = ChainStop(
+                bench.levels[draft].stop_threshold,
+                model.calibration.means[:ACCEPTANCE_BINS],
+                growth.reach[leaf],
+                price / model.alpha.alpha,
+            )
+            found = bench.chain(draft, leaf, self._uninterrupted(cycle, draft, most), siblings, stop)
+            steps = len(found) * bench.times.cost(draft, 1)
+        node, drafted = leaf, 0
+        for number, candidates in enumerate(found):
+            node = self._place(cycle, draft, node, candidates)
+            drafted += 1
+            if proposed and (number == len(proposed) or node != proposed[number]):
+                break
+        cycle.unexpanded.append(node)
+        before = cycle.drafted.get(draft, (0.0, 0))
+        cycle.drafted[draft] = before[0] + steps, before[1] + drafted
+
+    def _place(self, cycle: _Cycle, draft: int, parent: int, candidates: Candidates) -> int:
+        """Add a model's choice after `parent`, remember the others, and judge free drafts' tokens there anew."""
+        growth, means = cycle.growth, self._models[draft].calibration.means
+        token, prob = candidates.tokens[0], candidates.probs[0]
+        others = dict(zip(candidates.tokens[1:], candidates.probs[1:], strict=True))
+        for node in growth.children(parent):
+            if growth.drafts[node] in self._free:
+                self._models[draft].agreement[growth.drafts[node]].update(
+                    growth.evidence[node], growth.tokens[node] == token
+                )
+            if growth.tokens[node] != token:
+                other = others.pop(growth.tokens[node], None)
+                evidence = ModelEvidence.NOT_CHOSEN if other is None else ModelEvidence.other(other)
+                growth.estimate(node, draft, means[evidence], evidence)
+        evidence = ModelEvidence.first(prob)
+        chosen = growth.add(parent, token, draft)
+        growth.estimate(chosen, draft, means[evidence], evidence)
+        cycle.alternatives += [(parent, other, draft, prob) for other, prob in others.items()]
+        return chosen
+
+    def _worth_reviewing(self, cycle: _Cycle, draft: int, leaf: int) -> list[int]:
+        """The free drafts' chain after `leaf`, as far as a review is expected to save more steps than it costs."""
+        growth, times, model = cycle.growth, cycle.bench.times, self._models[draft]
+        if not self._free:
+            return []
+        chain = self._free_chain(cycle, leaf)
+        single, agreed, saved = times.cost(draft, 1), 1.0, 0.0
+        best, best_length = 0.0, 0
+        for length, node in enumerate(chain, start=1):
+            agreed *= model.agreement[growth.drafts[node]].means[growth.evidence[node]]
+            saved += agreed * single
+            value = saved - (times.cost(draft, length + 1) - single)
+            if value > best:
+                best, best_length = value, length
+        return chain[:best_length]
+
+    def _free_chain(self, cycle: _Cycle, leaf: int) -> list[int]:
+        """The likeliest child after the likeliest child from `leaf` on, grown by the free drafts where it ends."""
+        growth, chain, node = cycle.growth, [], leaf
+        longest = min(cycle.bench.max_depth, self._settings.max_depth) - growth.depths[leaf] - 1
+        while len(chain) < longest:
+            if node not in cycle.free_expanded:
+                self._expand_free(cycle, node, 0.0, most=1)
+            children = [child for child in growth.children(node) if growth.drafts[child] in self._free]
+            if not children:
+                break
+            node = max(children, key=lambda child: growth.probs[child])
+            chain.append(node)
+            if growth.reach[node] < 0.05 * growth.reach[leaf]:
+                break
+        return chain
+
+    def _uninterrupted(self, cycle: _Cycle, draft: int, most: int) -> int:
+        """Tokens to draft before the free drafts are asked again."""
+        if not self._free:
+            return most
+        return min(most, 4)
+
+    # ------------------------------------------------------------------ free drafts
+
+    def _grow_free(self, cycle: _Cycle, nodes: Iterable[int]) -> None:
+        """Let the free drafts continue `nodes` and what comes of them, likeliest first, while a node is worth it."""
+        growth = cycle.growth
+        most_nodes = min(self._settings.max_nodes, cycle.bench.max_nodes)
+        max_depth = min(self._settings.max_depth, cycle.bench.max_depth)
+        price = cycle.node_price()
+        heap = [(-growth.reach[node], node) for node in nodes if growth.reach[node] > price]
+        heapq.heapify(heap)
+        while heap and len(growth) <= 2 * most_nodes:
+            reach, node = heapq.heappop(heap)
+            if -reach <= price or not self._free:
+                break
+            if growth.depths[node] < max_depth and node not in cycle.free_expanded:
+                for child in self._expand_free(cycle, node, price):
+                    heapq.heappush(heap, (-growth.reach[child], child))
+
+    def _expand_free(self, cycle: _Cycle, node: int, price: float, most: int = _MOST_CONTINUATIONS) -> list[int]:
+        """Add the free drafts' continuations of `node` that are likely enough; the new nodes."""
+        growth, added = cycle.growth, []
+        if price:
+            cycle.free_expanded.add(node)
+        reach = growth.reach[node]
+        for draft, calibration in self._free.items():
+            means = calibration.means
+            for token, evidence in cycle.bench.continuations(draft, node, most):
+                prob = means[evidence]
+                if reach * prob <= price:
+                    continue
+                before = len(growth)
+                child = growth.add(node, token, draft, prob, evidence)
+                if child == before:
+                    added.append(child)
+        return added
+
+    # ------------------------------------------------------------------ the end of a cycle
+
+    def _add_siblings(self, cycle: _Cycle) -> None:
+        """The models' other choices, where they are worth verifying."""
+        growth, price = cycle.growth, cycle.node_price()
+        for node, token, model, prob in cycle.alternatives:
+            estimate = self._alternative(model, prob)
+            if growth.reach[node] * estimate > price:
+                growth.add(node, token, model, estimate, ModelEvidence.other(prob))
+
+    def _prune(self, cycle: _Cycle) -> None:
+        """Keep the likeliest nodes, as many as gain most beyond the price of verifying them."""
+        growth, times = cycle.growth, cycle.bench.times
+        growth.refresh()
+        most = min(self._settings.max_nodes, cycle.bench.max_nodes)
+        order = sorted(range(1, len(growth)), key=lambda node: -growth.reach[node])
+        gained, best, best_count = 0.0, -cycle.rate * times.cost(TARGET, 1), 0
+        for count, node in enumerate(order[:most], start=1):
+            gained += growth.reach[node]
+            value = gained - cycle.rate * times.cost(TARGET, count + 1)
+            if value > best:
+                best, best_count = value, count
+        growth.keep_only(order[:best_count])
+
+    def observe(self, bench: Workbench, accepted: Sequence[int], steps: float) -> None:
+        first_choices: dict[int, list[bool]] = {}
+        for node, was_accepted in bench.growth.outcomes(accepted):
+            draft, evidence = bench.growth.drafts[node], bench.growth.evidence[node]
+            self.calibration(draft).update(evidence, was_accepted)
+            if draft in self._models and evidence < ACCEPTANCE_BINS:
+                first_choices.setdefault(draft, []).append(was_accepted)
+        drafted = self._cycle.drafted if self._cycle is not None else {}
+        for draft, model in self._models.items():
+            model.alpha.update(first_choices.get(draft, []))
+            model.idle = 0 if draft in drafted else model.idle + 1
+            if draft in drafted:
+                spent, tokens = drafted[draft]
+                cost = spent / tokens
+                model.cost_per_token = (
+                    _COST_MEMORY * model.cost_per_token + (1 - _COST_MEMORY) * cost if model.cost_per_token else cost
+                )
+        self._tokens = _RATE_MEMORY * self._tokens + len(accepted)
+        self._steps = _RATE_MEMORY * self._steps + steps
+        self._cycle = None
+
+
+def _best_length(reach: float, alpha: float, price: float, most: int) -> int:
+    """The longest chain whose last token gains more than its price: reach * alpha^k > price."""
+    if most < 1 or reach * alpha <= price:
+        return 0
+    if price <= 0:
+        return most
+    return min(most, int(math.log(price / reach) / math.log(alpha)))

@@ -1,0 +1,28 @@
+"""The `TreeScheduler` protocol: what decides how a cycle's tree grows. Knows nothing of models or caches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from autodraft.decoding.workbench import Workbench
+
+
+class TreeScheduler(Protocol):
+    """Grows a tree with the drafts of a workbench.
+
+    In each cycle `grow` is called once (unless no more than one token is left to emit) and then `observe`. A scheduler
+    keeps what it has learnt from one sequence to the next and belongs to one drafter.
+    """
+
+    def grow(self, bench: Workbench) -> None:
+        """Add nodes to `bench.growth`; those that are `kept` in the end are verified.
+
+        At most `bench.max_nodes` of them, none deeper than `bench.max_depth`, each with a kept parent. None at all
+        means that the target decodes one token.
+        """
+        ...
+
+    def observe(self, bench: Workbench, accepted: Sequence[int], steps: float) -> None:
+        """The target accepted these nodes of the tree (root included); the cycle took `steps` target steps in all."""
+        ...

@@ -1,0 +1,122 @@
+"""`StepTimes`: how long steps of the target and of each draft take, as measured while decoding.
+
+Knows nothing of acceptance. Times are in target steps (the target's forward over one token), so that a profile's priors
+can stand in until a step has been measured. Kept per draft, per number of query tokens and per range of context
+lengths; an average that forgets follows the context as it grows and the machine as it gets busy.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+TARGET = -1
+"""The number of the target, where drafts have theirs."""
+
+_CONTEXT_RANGE = 512
+_WEIGHT = 0.9
+_LARGEST_JUMP = 2.0
+_RECORDS_PER_REFRESH = 64  # costs are looked up far more often than they change
+
+
+@dataclass(frozen=True)
+class CostPrior:
+    """What is known of one model's steps before any was measured.
+
+    Attributes:
+        cost: a step over one token, in target steps.
+        by_rows: query tokens -> a step over them, in target steps; interpolated, and the last one continued.
+    """
+
+    cost: float
+    by_rows: Mapping[int, float]
+
+    def at(self, rows: int) -> float:
+        points = sorted(self.by_rows.items())
+        if not points:
+            return self.cost
+        above = bisect_left([n for n, _ in points], rows)
+        if above == len(points):
+            return points[-1][1] * max(1.0, rows / points[-1][0])
+        if points[above][0] == rows or above == 0:
+            return points[above][1]
+        (n0, c0), (n1, c1) = points[above - 1], points[above]
+        return c0 + (c1 - c0) * (rows - n0) / (n1 - n0)
+
+
+class StepTimes:
+    """Averages of measured steps, in seconds inside and in target steps outside.
+
+    Args:
+        target: prior of the target.
+        drafts: prior of each draft of the cascade; free drafts take no steps and have None.
+    """
+
+    def __init__(self, target: CostPrior, drafts: Sequence[CostPrior | None]) -> None:
+        self._priors = {TARGET: target, **{n: prior for n, prior in enumerate(drafts) if prior is not None}}
+        # By model and range of context lengths: rows -> seconds.
+        self._measured: dict[tuple[int, int], dict[int, float]] = {}
+        self._pace: dict[int, float] = {}  # measured seconds per prior target step, by model
+        self._range = 0
+        self._costs: dict[tuple[int, int], float] = {}
+        self._records = 0
+
+    def set_context(self, length: int) -> None:
+        """The context has this many tokens now; a range that is entered first starts from what the last one showed."""
+        if length // _CONTEXT_RANGE == self._range:
+            return
+        before, self._range = self._range, length // _CONTEXT_RANGE
+        for model in self._priors:
+            known = self._measured.get((model, before))
+            if known is not None:
+                self._measured.setdefault((model, self._range), dict(known))
+        self._costs.clear()
+
+    def record(self, model: int, rows: int, seconds: float) -> None:
+        """A step of `model` over `rows` query tokens took so long. A hiccup counts as `_LARGEST_JUMP` times normal."""
+        times = self._measured.setdefault((model, self._range), {})
+        known = times.get(rows)
+        if known is None:
+            expected = self._pace.get(model, 0.0) * self._priors[model].at(rows)
+            times[rows] = min(seconds, _LARGEST_JUMP * expected) if expected else seconds
+            self._costs.clear()
+        else:
+            times[rows] = _WEIGHT * known + (1 - _WEIGHT) * min(seconds, _LARGEST_JUMP * known)
+        pace = seconds / self._priors[model].at(rows)
+        before = self._pace.get(model, pace)
+        self._pace[model] = _WEIGHT * before + (1 - _WEIGHT) * min(pace, _LARGEST_JUMP * before)
+        self._records += 1
+        if self._records % _RECORDS_PER_REFRESH == 0:
+            self._costs.clear()
+
+    @property
+    def target_s(self) -> float:
+        """Seconds of the target's step over one token; 0 until something of the target was measured."""
+        return self._seconds(TARGET, 1)
+
+    def cost(self, model: int, rows: int) -> float:
+        """A step of `model` over `rows` query tokens, in target steps."""
+        key = (model, rows)
+        cost = self._costs.get(key)
+        if cost is None:
+            target_s, seconds = self.target_s, self._seconds(model, rows)
+            measured = target_s and seconds
+            cost = self._costs[key] = seconds / target_s if measured else self._priors[model].at(rows)
+        return cost
+
+    def _seconds(self, model: int, rows: int) -> float:
+        """As measured, or between measured neighbours, or from one of them along the prior; 0 where nothing was."""
+        times = self._measured.get((model, self._range))
+        if not times:
+            return 0.0
+        if rows in times:
+            return times[rows]
+        below = max((n for n in times if n < rows), default=None)
+        above = min((n for n in times if n > rows), default=None)
+        if below is not None and above is not None:
+            return times[below] + (times[above] - times[below]) * (rows - below) / (above - below)
+        nearest = below if below is not None else above
+        assert nearest is not None
+        prior = self._priors[model]
+        return times[nearest] * prior.at(rows) / prior.at(nearest)
