@@ -130,6 +130,7 @@ class Priors(FrozenModel):
         default_factory=dict, description="number of query tokens -> target forward over them, over one target step"
     )
     tokens_per_cycle: float | None = Field(default=None, ge=1, description="of the whole cascade")
+    rate: Positive | None = Field(default=None, description="committed tokens per target step of the whole cascade")
 
 
 class Provenance(FrozenModel):

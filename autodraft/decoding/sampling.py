@@ -1,17 +1,18 @@
-"""How the next token is chosen from the target's logits: the settings, and the one function that makes probabilities.
+"""How the next token is chosen from the target's logits: the settings, and the one function that applies them.
 
-Knows nothing of drafts or trees beyond their parent links. Semantics and order are those of Hugging Face's logits
-processors: repetition penalty, temperature, top-k, top-p. Choosing is by inversion: one uniform number per output
-position, so the output is a function of the numbers and the target alone, whatever was drafted.
+Knows nothing of drafts or trees. Semantics and order are those of Hugging Face's logits processors: repetition
+penalty, temperature, top-k, top-p. Choosing is the Gumbel-max trick with one noise vector per output position, so the
+output is a function of the noise and the target alone, whatever was drafted.
 """
 
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -75,29 +76,40 @@ def penalise(logits: Tensor, penalty: float, seen: Tensor | None) -> Tensor:
     return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
-def probabilities(logits: Tensor, config: SamplingConfig, seen: Tensor | None = None) -> Tensor:
-    """The distributions that tokens are drawn from: the only place where logits become probabilities.
+def filtered_scores(logits: Tensor, config: SamplingConfig, seen: Tensor | None = None) -> Tensor:
+    """Logits as they are sampled from: the only place where the settings take effect.
 
     Args:
         logits: raw logits of the target, one row per node. [n, vocab]
-        config: the settings; greedy gives all probability to the largest logit.
+        config: the settings, not greedy.
         seen: tokens that occur in each node's context, for the repetition penalty. bool [n, vocab]
+
+    Returns:
+        Log-probabilities up to a constant per row, -inf for tokens that are never chosen; no row depends on the rows
+        beside it. float32 [n, vocab]
+    """
+    scores = penalise(logits, config.repetition_penalty, seen) / config.temperature
+    if 0 < config.top_k < scores.shape[-1]:
+        smallest_kept = torch.topk(scores, config.top_k).values[:, -1:]
+        scores = scores.masked_fill(scores < smallest_kept, -torch.inf)
+    if config.top_p < 1:
+        probs = torch.softmax(scores, -1, dtype=torch.float64)
+        scores = scores.masked_fill(scores < _top_p_cutoff(scores, probs, config.top_p), -torch.inf)
+    return scores
+
+
+def probabilities(logits: Tensor, config: SamplingConfig, seen: Tensor | None = None) -> Tensor:
+    """The distributions that tokens are drawn from; arguments as for `filtered_scores`.
+
+    Greedy gives all probability to the largest logit.
 
     Returns:
         float64 rows that add up to 1. [n, vocab]
     """
-    logits = penalise(logits, config.repetition_penalty, seen)
     if config.is_greedy:
-        return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).double()
-    logits = logits / config.temperature
-    if 0 < config.top_k < logits.shape[-1]:
-        smallest_kept = torch.topk(logits, config.top_k).values[:, -1:]
-        logits = logits.masked_fill(logits < smallest_kept, -torch.inf)
-    probs = torch.softmax(logits, -1, dtype=torch.float64)
-    if config.top_p < 1:
-        probs = probs.masked_fill(logits < _top_p_cutoff(logits, probs, config.top_p), 0.0)
-        probs = probs / probs.sum(-1, keepdim=True)
-    return probs
+        best = penalise(logits, config.repetition_penalty, seen).argmax(-1)
+        return torch.nn.functional.one_hot(best, logits.shape[-1]).double()
+    return torch.softmax(filtered_scores(logits, config, seen), -1, dtype=torch.float64)
 
 
 def _top_p_cutoff(logits: Tensor, probs: Tensor, top_p: float) -> Tensor:
@@ -116,35 +128,18 @@ def _top_p_cutoff(logits: Tensor, probs: Tensor, top_p: float) -> Tensor:
     return values.gather(1, num_kept - 1)
 
 
-def choose(target_probs: Tensor, uniforms: Sequence[float]) -> list[int]:
-    """One token per row by inversion of its distribution function at the row's number in [0, 1).
+def choose(scores: Tensor, noise: npt.NDArray[np.float32]) -> int:
+    """The token of the largest sum: with Gumbel noise, a sample of softmax(scores) (the Gumbel-max trick).
 
-    Tokens of probability 0 are never chosen. `target_probs`: float64 [n, vocab]; `uniforms`: [n].
+    Tokens whose score is -inf are never chosen. `scores`: float32 [vocab]; `noise`: finite, [vocab].
     """
-    cumulative = target_probs.cumsum(-1)
-    total = cumulative[:, -1:]
-    points = torch.tensor(uniforms, dtype=cumulative.dtype, device=cumulative.device).unsqueeze(1) * total
-    points = torch.minimum(points, torch.nextafter(total, torch.zeros_like(total)))
-    chosen: list[int] = torch.searchsorted(cumulative, points, right=True).squeeze(1).tolist()
-    return chosen
-
-
-class UniformStream:
-    """One uniform number in [0, 1) per output position, the same for the same seed in whatever order they are read."""
-
-    def __init__(self, seed: int | None) -> None:
-        self._random = random.Random(seed)
-        self._drawn: list[float] = []
-
-    def at(self, position: int) -> float:
-        """The number of output token `position` (the first new token is 0)."""
-        while len(self._drawn) <= position:
-            self._drawn.append(self._random.random())
-        return self._drawn[position]
+    if scores.device.type == "cpu":
+        return int((scores.numpy() + noise).argmax())
+    return int((scores + torch.from_numpy(noise).to(scores.device)).argmax())
 
 
 class SeenTokens:
-    """Which tokens occur in prompt and output, for the repetition penalty: exact for every node of a tree."""
+    """Which tokens occur in prompt and output, for the repetition penalty."""
 
     def __init__(self, tokens: Iterable[int], vocab_size: int, device: torch.device | str) -> None:
         self._seen = torch.zeros(vocab_size, dtype=torch.bool, device=device)
@@ -154,12 +149,8 @@ class SeenTokens:
         """Note committed tokens."""
         self._seen[list(tokens)] = True
 
-    def rows(self, tokens: Sequence[int], parents: Sequence[int]) -> Tensor:
-        """For each node of a tree, the tokens of the context and of its path. bool [n, vocab]"""
-        paths: list[list[int]] = []
-        for token, parent in zip(tokens, parents, strict=True):
-            paths.append([*(paths[parent] if parent >= 0 else ()), token])
-        nodes = [node for node, path in enumerate(paths) for _ in path]
-        rows = self._seen.repeat(len(tokens), 1)
-        rows[nodes, [token for path in paths for token in path]] = True
-        return rows
+    def on_path(self, tokens: Sequence[int]) -> Tensor:
+        """The tokens of the context and of a path on from it, for one row of logits. bool [1, vocab]"""
+        seen = self._seen.clone()
+        seen[list(tokens)] = True
+        return seen.unsqueeze(0)

@@ -67,7 +67,7 @@ class ScheduledDrafter:
             CostPrior(1.0, dict(priors.verify_cost) or _UNKNOWN_VERIFY_COST),
             [_cost_prior(plan, runtime, priors, number) for number, plan in enumerate(self._plans)],
         )
-        self.scheduler = make_scheduler(cascade.scheduler, self.levels, guarded=guarded)
+        self.scheduler = make_scheduler(cascade.scheduler, self.levels, guarded=guarded, rate=priors.rate)
         self._bench = CacheWorkbench(runtime, self.levels, self._plans, self._sources, self.times, clock)
         self._order: list[int] | None = None
         self._started = 0.0

@@ -15,7 +15,7 @@ TARGET = -1
 """The number of the target, where drafts have theirs."""
 
 _CONTEXT_RANGE = 512
-_WEIGHT = 0.9
+_RISE, _FALL = 0.07, 0.25
 _LARGEST_JUMP = 2.0
 _RECORDS_PER_REFRESH = 64  # costs are looked up far more often than they change
 
@@ -57,7 +57,7 @@ class StepTimes:
         self._priors = {TARGET: target, **{n: prior for n, prior in enumerate(drafts) if prior is not None}}
         # By model and range of context lengths: rows -> seconds.
         self._measured: dict[tuple[int, int], dict[int, float]] = {}
-        self._pace: dict[int, float] = {}  # measured seconds per prior target step, by model
+        self._pace: dict[int, float] = {}  # seconds per target step of the prior, by model
         self._range = 0
         self._costs: dict[tuple[int, int], float] = {}
         self._records = 0
@@ -74,18 +74,19 @@ class StepTimes:
         self._costs.clear()
 
     def record(self, model: int, rows: int, seconds: float) -> None:
-        """A step of `model` over `rows` query tokens took so long. A hiccup counts as `_LARGEST_JUMP` times normal."""
+        """A step of `model` over `rows` query tokens took so long.
+
+        Averages fall faster than they rise: what disturbs a measurement only ever makes it longer. A hiccup counts as
+        `_LARGEST_JUMP` times normal.
+        """
+        prior = self._priors[model].at(rows)
         times = self._measured.setdefault((model, self._range), {})
         known = times.get(rows)
         if known is None:
-            expected = self._pace.get(model, 0.0) * self._priors[model].at(rows)
-            times[rows] = min(seconds, _LARGEST_JUMP * expected) if expected else seconds
+            known = prior * self._pace.get(model, self._pace.get(TARGET, seconds / prior))
             self._costs.clear()
-        else:
-            times[rows] = _WEIGHT * known + (1 - _WEIGHT) * min(seconds, _LARGEST_JUMP * known)
-        pace = seconds / self._priors[model].at(rows)
-        before = self._pace.get(model, pace)
-        self._pace[model] = _WEIGHT * before + (1 - _WEIGHT) * min(pace, _LARGEST_JUMP * before)
+        times[rows] = _blend(known, seconds)
+        self._pace[model] = _blend(self._pace.get(model, seconds / prior), seconds / prior)
         self._records += 1
         if self._records % _RECORDS_PER_REFRESH == 0:
             self._costs.clear()
@@ -120,3 +121,7 @@ class StepTimes:
         assert nearest is not None
         prior = self._priors[model]
         return times[nearest] * prior.at(rows) / prior.at(nearest)
+
+
+def _blend(known: float, seen: float) -> float:
+    return known + (_FALL if seen < known else _RISE) * (min(seen, _LARGEST_JUMP * known) - known)

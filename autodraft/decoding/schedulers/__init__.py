@@ -15,14 +15,20 @@ from autodraft.decoding.workbench import DraftLevel
 __all__ = ["TreeScheduler", "make_scheduler"]
 
 
-def make_scheduler(settings: Scheduler, levels: Sequence[DraftLevel], *, guarded: bool = True) -> TreeScheduler:
+def make_scheduler(
+    settings: Scheduler, levels: Sequence[DraftLevel], *, guarded: bool = True, rate: float | None = None
+) -> TreeScheduler:
     """The scheduler that a cascade describes, for these drafts.
 
-    Schedulers with a fixed plan are guarded unless asked otherwise: while they do not pay, nothing is drafted.
+    Args:
+        settings: the description.
+        levels: the drafts.
+        guarded: whether a scheduler with a fixed plan drafts nothing while that plan does not pay.
+        rate: committed tokens per target step to expect before anything was measured.
     """
     match settings:
         case DyTC():
-            return DyTCScheduler(settings, levels)
+            return DyTCScheduler(settings, levels, rate or 1.2)
         case Chain():
             fixed: TreeScheduler = ChainScheduler()
         case StaticTree():

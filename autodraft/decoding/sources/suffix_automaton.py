@@ -97,7 +97,7 @@ class SuffixAutomatonSource:
         return sum(map(len, self._following))
 
     def _step_from_shorter(self, node: int, token: int) -> State:
-        """The state after `token` where the match of `node` was never followed by it: a shorter suffix may have been."""
+        """The state after `token`, which never followed the match of `node`: it may have followed a shorter suffix."""
         for _ in range(_MOST_LINKS):
             node = self._link[node]
             if node <= _START:
