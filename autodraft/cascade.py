@@ -162,7 +162,9 @@ Scheduler = Annotated[
 
 
 class Cascade(_Value):
-    """Drafts, the most accurate ones first, and the scheduler that decides which of them proposes what.
+    """Drafts, and the scheduler that decides which of them proposes what.
+
+    A `chain` or a `static-tree` asks them in their order; in every other cascade the most accurate ones come first.
 
     No drafts at all means autoregressive decoding.
     """

@@ -93,7 +93,9 @@ class SearchJob(_Settings):
     channels: bool = Field(default=False, description="share the channels of a sub-layer out over bit-widths")
     max_draft_tokens: int = Field(default=8, ge=1, le=64, description="longest draft that is considered")
     max_extra_bytes: int | None = Field(default=None, ge=0, description="memory that drafts may add; null is no limit")
-    prompt_lookup: bool = Field(default=True, description="whether the cascade may begin with prompt lookup")
+    free_drafts: bool = Field(
+        default=True, description="whether the cascade may use prompt lookup and other drafts without a model"
+    )
 
     prompts: Path | None = Field(
         default=None, description="JSON Lines in Spec-Bench's fields; null is the bundled prompts"

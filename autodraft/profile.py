@@ -5,7 +5,7 @@ which target a cascade belongs to, on which device it was measured, what was mea
 came from. Figures carry their fidelity: what is in `measurement` and `baselines` was measured, what is in
 `priors` was measured piece by piece, and what is in `predicted` comes from the analytic formula.
 
-docs/profile.md describes the format; autodraft/schemas/profile-v1.json is its JSON Schema.
+docs/profile.md describes the format; autodraft/schemas/profile-v2.json is its JSON Schema.
 """
 
 from __future__ import annotations
@@ -56,8 +56,9 @@ __all__ = [
     "profile_schema",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 KIND = "autodraft-profile"
+_KINDS = {"prompt-lookup", "suffix-automaton", "token-recycling", "self-draft"}
 SCHEMA_ID = f"urn:autodraft:schema:profile-v{SCHEMA_VERSION}"
 
 
@@ -65,7 +66,7 @@ class DraftProfile(FrozenModel):
     """A cascade for one target on one device, what was measured of it, and where it came from."""
 
     kind: Literal["autodraft-profile"] = "autodraft-profile"
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     conclusion: Literal["speculate", "autoregressive"] = Field(
         description='"autoregressive" where no cascade is faster than decoding token by token, with confidence'
     )
@@ -109,11 +110,14 @@ class DraftProfile(FrozenModel):
             problem = f"schema version {version}, this autodraft reads up to {SCHEMA_VERSION}; upgrade autodraft"
             raise ProfileError(f"{source}: the profile has {problem}")
         checksum = document.pop("checksum", None)
+        intact = checksum == _checksum(document)
+        if version == 1:
+            _from_version_1(document)
         try:
             profile = cls.model_validate_json(json.dumps(document), strict=True)
         except ValidationError as error:
             raise ProfileError(f"{source}: {first_problem(error)}") from error
-        if checksum != _checksum(document):
+        if not intact:
             raise ProfileError(f"{source}: the content does not match its checksum; it was changed after the export")
         return profile
 
@@ -171,7 +175,7 @@ def first_problem(error: ValidationError) -> str:
     for part in problem["loc"]:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part not in ("prompt-lookup", "self-draft", "[key]"):
+        elif part not in (*_KINDS, "[key]"):
             path += f".{part}" if path else part
     message = "unknown field" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
@@ -205,6 +209,19 @@ def _read_object(source: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ProfileError(f"{source}: a draft profile is a JSON object, not a {type(document).__name__}")
     return document
+
+
+def _from_version_1(document: dict[str, Any]) -> None:
+    """Version 1 had no scheduler; whether a self-draft made a chain or a tree was among its own settings."""
+    document["schema_version"] = 2
+    for cascade in (document.get("cascade"), document.get("rejected")):
+        drafts = cascade.get("drafts") if isinstance(cascade, dict) else None
+        for draft in drafts if isinstance(drafts, list) else []:
+            if isinstance(draft, dict) and draft.get("kind") == "self-draft":
+                branching, max_nodes = draft.pop("branching", 1), draft.pop("max_nodes", 16)
+                if branching != 1:
+                    tree = {"kind": "static-tree", "branching": branching, "max_nodes": max_nodes}
+                    cascade["scheduler"] = tree  # type: ignore[index]
 
 
 def _no_constant(name: str) -> float:

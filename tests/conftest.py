@@ -2,6 +2,7 @@
 
 import datetime
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -57,6 +58,17 @@ def save_tiny_model(folder: Path, seed: int = 0) -> Path:
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Threads only wait for each other on models this small; the setting is put back."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
 from autodraft import __version__
@@ -19,7 +18,6 @@ from autodraft.cli import app
 from autodraft.cli.progress import SearchDisplay
 from autodraft.errors import UnsupportedModelError
 from autodraft.profile import DraftProfile, Fingerprint, profile_schema
-from autodraft.report.bench_table import bench_markdown, bench_renderable
 from autodraft.search.loop import SearchProgress
 from tests.conftest import save_tiny_model
 
@@ -271,21 +269,41 @@ def test_profile_schema_prints_the_schema(run: Run) -> None:
 # --- bench ---------------------------------------------------------------------------------------------------------
 
 
-def test_bench_measures_a_profile_beside_its_baselines(run: Run, profile_path: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def prompt_file(tmp_path: Path) -> str:
     lines = [json.dumps({"question_id": n, "category": "edit", "turns": [f"def f{n}(x):"]}) for n in range(2)]
     (tmp_path / "prompts.jsonl").write_text("\n".join(lines))
-    options = ("--prompts", "prompts.jsonl", "--num-prompts", 2, "--new-tokens", 8, "--no-hf")
-    result = run("bench", "--profile", profile_path, *options, "--json")
+    return "prompts.jsonl"
+
+
+def test_bench_measures_a_profile_beside_its_baselines(
+    run: Run, profile_path: Path, prompt_file: str, tmp_path: Path
+) -> None:
+    options = ("--prompts", prompt_file, "--num-prompts", 2, "--new-tokens", 8, "--output", "reports/llama-3.2")
+    methods = ("--methods", "profile,prompt-lookup,chain,hf-generate", "--no-hf")
+    result = run("bench", "--profile", profile_path, *options, *methods, "--json")
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
     rows = {(row["method"], row["task"]): row for row in document["rows"]}
-    assert rows["profile", "overall"]["identical_to_greedy"]
+    assert rows["profile", "overall"]["num_identical"] == 2
     assert ("prompt-lookup", "edit") in rows
+    assert {method for method, _ in rows} == {"autoregressive", "profile", "prompt-lookup"}
+    assert document["unavailable"] == {"chain": "the profile's own scheduler"}
     assert "2 of 2 prompts" in result.stderr
-    console = Console(width=200, file=io.StringIO(), record=True)
-    console.print(bench_renderable(document))
-    assert "2/2" in console.export_text()
-    assert f"| profile | overall | {rows['profile', 'overall']['tokens_per_s']:.1f} |" in bench_markdown(document)
+    assert json.loads((tmp_path / "reports/llama-3.2.json").read_text()) == document
+    figures = f"| profile | {rows['profile', 'overall']['tokens_per_s']:.1f} |"
+    text = (tmp_path / "reports/llama-3.2.md").read_text()
+    assert figures in text and "(llama-3.2.png)" in text
+    assert (tmp_path / "reports/llama-3.2.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_bench_prints_tables_and_samples(run: Run, tiny_model_folder: Path, prompt_file: str) -> None:
+    options = ("--prompts", prompt_file, "--num-prompts", 2, "--new-tokens", 8, "--temperature", 0.7)
+    result = run("bench", "--model", tiny_model_folder, *options, "--methods", "token-recycling,profile")
+    assert result.exit_code == 0, result.output
+    assert "token-recycling" in result.stdout and "2/2" in result.stdout
+    assert "temperature 0.7" in result.stdout
+    assert "not run: profile (no profile was given)" in result.stdout
 
 
 def test_bench_refuses_bad_prompts(run: Run, profile_path: Path, tmp_path: Path) -> None:
@@ -294,6 +312,7 @@ def test_bench_refuses_bad_prompts(run: Run, profile_path: Path, tmp_path: Path)
     (tmp_path / "bad.jsonl").write_text('{"question_id": 1}')
     assert_refused(run(*bench, "--prompts", "bad.jsonl"), "bad.jsonl, line 1: the field 'category' is missing")
     assert_refused(run(*bench, "--task", "poetry"), "no prompts of the category poetry")
+    assert_refused(run(*bench, "--methods", "profile,magic"), "no method magic; there are autoregressive, profile")
     assert_refused(run("bench"), "give --model, --profile or both")
 
 

@@ -59,8 +59,8 @@ def test_reformatting_is_no_tampering(profile: DraftProfile, saved: Path) -> Non
 
 
 def test_the_published_schema_is_the_generated_one() -> None:
-    committed = json.loads((files("autodraft") / "schemas" / "profile-v1.json").read_text())
-    assert committed == profile_schema(), "run: autodraft profile schema > autodraft/schemas/profile-v1.json"
+    committed = json.loads((files("autodraft") / "schemas" / "profile-v2.json").read_text())
+    assert committed == profile_schema(), "run: autodraft profile schema > autodraft/schemas/profile-v2.json"
 
 
 def test_a_saved_profile_is_valid_under_the_schema(saved: Path) -> None:
@@ -83,7 +83,7 @@ def block(document: dict[str, Any]) -> dict[str, Any]:
     [
         (lambda d: d.update(kind="something-else"), "no draft profile"),
         (lambda d: d.pop("kind"), "no draft profile"),
-        (lambda d: d.update(schema_version=2), "schema version 2, this autodraft reads up to 1; upgrade"),
+        (lambda d: d.update(schema_version=3), "schema version 3, this autodraft reads up to 2; upgrade"),
         (lambda d: d.update(schema_version="1"), "schema_version: "),
         (lambda d: d.update(colour="blue"), "colour: unknown field"),
         (lambda d: d["target"].update(colour="blue"), "target.colour: unknown field"),

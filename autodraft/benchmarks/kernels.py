@@ -7,20 +7,18 @@ the same machine's memory with the same threads.
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from autodraft.benchmarks.writing import device_line, write_report
+from autodraft.benchmarks.writing import command_line, device_line, report_parser, write_report
 from autodraft.measure.device import device_stamp
 from autodraft.policy import DraftPolicy
 from autodraft.runtime import Rows, TransformerRuntime, load_model
@@ -171,13 +169,11 @@ def markdown(document: Mapping[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and write JSON and Markdown."""
-    summary = str(__doc__).splitlines()[0]
-    parser = argparse.ArgumentParser(prog="python -m autodraft.benchmarks.kernels", description=summary)
+    parser = report_parser("kernels", __doc__, "reports/kernels")
     parser.add_argument("--model", default="llama")
     parser.add_argument("--widen", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--context", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--output", type=Path, default=Path("reports/kernels"), help="path without ending")
     options = parser.parse_args(arguments)
     models = []
     for factor in options.widen:
@@ -193,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "model": options.model,
         "context": options.context,
         "device": stamp.model_dump(mode="json"),
-        "command": " ".join(["python -m autodraft.benchmarks.kernels", *(arguments or sys.argv[1:])]),
+        "command": command_line("kernels", arguments),
         "read_bytes_per_s": bandwidth,
         "models": models,
         "products": products,

@@ -7,7 +7,6 @@ Hugging Face's `generate`, and where they differ the gap between the two tokens'
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,8 +15,8 @@ from typing import Any
 
 import torch
 
-from autodraft.benchmarks.writing import device_line, write_report
-from autodraft.cascade import AUTOREGRESSIVE, Cascade, PromptLookup, SelfDraft
+from autodraft.benchmarks.writing import command_line, device_line, report_parser, write_report
+from autodraft.cascade import AUTOREGRESSIVE, Cascade, PromptLookup, SelfDraft, StaticTree
 from autodraft.decoding import CascadeDecoder
 from autodraft.measure.device import device_stamp
 from autodraft.measure.prompts import bundled_prompts, choose_prompts
@@ -69,7 +68,7 @@ def standard_cascades(num_blocks: int) -> dict[str, Cascade]:
             drafts=(SelfDraft(policy=sparse, num_draft_tokens=5, stop_threshold=0.3),)
         ),
         "tree, 4 bits, half of the middle skipped": Cascade(
-            drafts=(SelfDraft(policy=sparse, num_draft_tokens=4, branching=3, max_nodes=12),)
+            drafts=(SelfDraft(policy=sparse, num_draft_tokens=4),), scheduler=StaticTree(branching=3, max_nodes=12)
         ),
         "chain, all but one sub-layer skipped": Cascade(drafts=(SelfDraft(policy=useless, num_draft_tokens=4),)),
     }
@@ -160,13 +159,11 @@ def markdown(document: Mapping[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure in float32 and bfloat16, and write JSON and Markdown."""
-    summary = str(__doc__).splitlines()[0]
-    parser = argparse.ArgumentParser(prog="python -m autodraft.benchmarks.losslessness", description=summary)
+    parser = report_parser("losslessness", __doc__, "reports/losslessness")
     parser.add_argument("--model", default="llama")
     parser.add_argument("--profile", type=Path, help="also check this profile's cascade")
     parser.add_argument("--num-prompts", type=int, default=200)
     parser.add_argument("--new-tokens", type=int, default=128)
-    parser.add_argument("--output", type=Path, default=Path("reports/losslessness"), help="path without ending")
     options = parser.parse_args(arguments)
     results: list[dict[str, Any]] = []
     stamp = None
@@ -184,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "num_prompts": options.num_prompts,
         "new_tokens": options.new_tokens,
         "device": stamp.model_dump(mode="json"),
-        "command": " ".join(["python -m autodraft.benchmarks.losslessness", *(arguments or sys.argv[1:])]),
+        "command": command_line("losslessness", arguments),
         "results": results,
     }
     write_report(options.output, document, markdown)

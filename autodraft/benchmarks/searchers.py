@@ -7,15 +7,13 @@ policy differs.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import optuna
 
-from autodraft.benchmarks.writing import device_line, write_report
+from autodraft.benchmarks.writing import command_line, device_line, report_parser, write_report
 from autodraft.measure.prompts import calibration_prompts, choose_prompts, encode_prompts, evaluation_prompts
 from autodraft.runtime import load_model
 from autodraft.search.compare import compare_searchers
@@ -51,8 +49,7 @@ def markdown(document: Mapping[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compare, and write JSON and Markdown."""
-    summary = str(__doc__).splitlines()[0]
-    parser = argparse.ArgumentParser(prog="python -m autodraft.benchmarks.searchers", description=summary)
+    parser = report_parser("searchers", __doc__, "reports/searchers")
     parser.add_argument("--model", default="llama")
     parser.add_argument("--widen", type=int, default=1)
     parser.add_argument("--trials", type=int, default=60)
@@ -61,7 +58,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--calibration-tokens", type=int, default=512)
     parser.add_argument("--measure-seconds", type=float, default=120.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=Path("reports/searchers"), help="path without ending")
     options = parser.parse_args(arguments)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     loaded = load_model(options.model, widen=options.widen)
@@ -92,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "new_tokens": options.new_tokens,
         "seed": options.seed,
         "device": evaluator.stamp.model_dump(mode="json"),
-        "command": " ".join(["python -m autodraft.benchmarks.searchers", *(arguments or sys.argv[1:])]),
+        "command": command_line("searchers", arguments),
         "results": [{**result.to_json(), "policy": str(result.policy)} for result in results],
     }
     write_report(options.output, document, markdown)

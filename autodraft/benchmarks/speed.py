@@ -6,16 +6,18 @@ that no search has seen, with the profile's cascade and its search's own finding
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from autodraft.benchmarks.writing import device_line, write_report
-from autodraft.measure.bench import run_bench
+from autodraft.benchmarks.writing import command_line, device_line, report_parser, write_report
+from autodraft.measure.bench import chosen_methods, run_bench
 from autodraft.profile import DraftProfile
+from autodraft.report.bench_plot import plot_speedups
 from autodraft.report.bench_table import bench_markdown
+from autodraft.report.files import report_file
 from autodraft.runtime import load_model
 
 
@@ -26,20 +28,23 @@ def cascade_lines(profile: Mapping[str, Any], policies: Sequence[str]) -> list[s
         settings = ", ".join(f"{name} {value}" for name, value in draft.items() if name not in ("kind", "policy"))
         policy = f": `{next(names)}`" if draft["kind"] == "self-draft" else ""
         lines.append(f"- {draft['kind']}{policy} ({settings})")
-    return lines or ["- none: autoregressive decoding"]
+    if not lines:
+        return ["- none: autoregressive decoding"]
+    scheduler = profile["cascade"]["scheduler"]
+    settings = ", ".join(f"{name} {value}" for name, value in scheduler.items() if name != "kind")
+    return [*lines, f"- scheduler: {scheduler['kind']}{f' ({settings})' if settings else ''}"]
 
 
-def markdown(document: Mapping[str, Any]) -> str:
-    """The report as a person reads it."""
+def markdown(document: Mapping[str, Any], image: str | None = None) -> str:
+    """The report as a person reads it; `image` is the picture beside it."""
     bench = document["bench"]
     overall = {row["method"]: row for row in bench["rows"] if row["task"] == "overall"}
     measured = overall["profile"]["speedup"] if "profile" in overall else None
     lines = [
         f"# Decoding speed: {bench['model']}",
         "",
-        f"{overall['autoregressive']['num_prompts']} held-out prompts that the search did not see,"
-        f" {bench['new_tokens_per_prompt']} new tokens each, greedy, {document['repeats']} rounds,"
-        " all methods interleaved in one process; decoding only, prefill apart.",
+        "Held-out prompts that the search did not see, all methods interleaved in one process; decoding only,"
+        " prefill apart.",
         device_line(bench["device"]),
         f"Command: `{document['command']}`",
         "",
@@ -53,21 +58,20 @@ def markdown(document: Mapping[str, Any]) -> str:
             f" tokens per cycle, draft cost and verify cost ({measured / bench['predicted_speedup'] - 1:+.0%}).",
             "",
         ]
-    return "\n".join(lines) + bench_markdown(bench)
+    return "\n".join(lines) + bench_markdown(bench, image)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, and write JSON and Markdown."""
-    summary = str(__doc__).splitlines()[0]
-    parser = argparse.ArgumentParser(prog="python -m autodraft.benchmarks.speed", description=summary)
+    """Measure, and write JSON, Markdown and bars."""
+    parser = report_parser("speed", __doc__)
     parser.add_argument("--model", required=True, help="the unwidened name; widening and dtype are the profile's")
     parser.add_argument("--profile", type=Path, required=True)
     parser.add_argument("--num-prompts", type=int, default=40)
     parser.add_argument("--new-tokens", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-hf", action="store_true", help="leave transformers out: more prompts in less time")
-    parser.add_argument("--output", type=Path, required=True, help="path without ending")
     options = parser.parse_args(arguments)
     profile = DraftProfile.load(options.profile)
     loaded = load_model(options.model, widen=profile.target.widen, dtype=profile.target.dtype)
@@ -77,18 +81,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         num_prompts=options.num_prompts,
         new_tokens_per_prompt=options.new_tokens,
         repeats=options.repeats,
+        methods=chosen_methods(hf=not options.no_hf),
+        temperature=options.temperature,
         seed=options.seed,
-        hf_baseline=not options.no_hf,
         on_progress=lambda line: print(line, file=sys.stderr),
     )
     document = {
-        "command": " ".join(["python -m autodraft.benchmarks.speed", *(arguments or sys.argv[1:])]),
-        "repeats": options.repeats,
+        "command": command_line("speed", arguments),
         "policies": [str(policy) for policy in profile.cascade.policies],
         "bench": report.to_json(),
         "profile": profile.model_dump(mode="json", include={"cascade", "priors", "measurement", "baselines"}),
     }
-    write_report(options.output, document, markdown)
+    image = report_file(options.output, ".png")
+    write_report(options.output, document, partial(markdown, image=image.name))
+    plot_speedups(report.to_json(), image)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from autodraft.cli.generate import generate
 from autodraft.cli.information import device, models
 from autodraft.cli.profile import profile_app
 from autodraft.cli.search import search
+from autodraft.cli.simulate import simulate
 
 app = typer.Typer(
     name="autodraft",
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.command()(search)
 app.command()(generate)
 app.command()(bench)
+app.command()(simulate)
 app.add_typer(profile_app, name="profile")
 app.command()(models)
 app.command()(device)

@@ -25,7 +25,7 @@ class MovingAcceptance:
     """
 
     def __init__(self, alpha: float, weight: float, window: int) -> None:
-        self.alpha = alpha
+        self.alpha = alpha = min(max(alpha, _LEAST), _MOST)
         self._weight = weight
         # The prior fills the window, so that the first outcomes do not count as if they were all there is.
         self._recent: deque[float] = deque([alpha] * window, maxlen=window)

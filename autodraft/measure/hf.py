@@ -1,4 +1,4 @@
-"""Hugging Face `generate` as contestants: greedy, and with its own prompt lookup, in its best settings.
+"""Hugging Face `generate` as contestants: plain and with each of its assistants, in the best settings of a trial.
 
 Knows nothing of our runtime beyond loading the same checkpoint. Decode time is the total of a generation minus the
 time of a generation of one token on the same prompt.
@@ -7,49 +7,84 @@ time of a generation of one token on the same prompt.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from autodraft.measure.speedup import Contestant, Run
+from autodraft.decoding import GREEDY, SamplingConfig
+from autodraft.errors import AutodraftError
+from autodraft.measure.hf_pruned import depth_pruned, spread_blocks
+from autodraft.measure.speedup import Contestant, Run, prompt_seed
 from autodraft.runtime import LoadedModel, load_hf_model
 
 ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager")
 PROMPT_LOOKUP_TOKENS = 8
+HF_METHODS = ("hf-generate", "hf-prompt-lookup", "hf-early-exit", "hf-assistant")
+_EXIT_DEPTHS = (0.25, 0.5)
+_KEPT_SHARES = (0.25, 0.5, 0.75)
 _TRIAL_TOKENS = 8
+_MODE_TRIAL_TOKENS = 24
 _MOST_PREFILL = 0.95
+
+
+class HFModeUnavailableError(AutodraftError):
+    """Transformers cannot generate in this mode with this model; the message says why."""
+
+
+@dataclass(frozen=True)
+class HFMode:
+    """One way to call `generate`.
+
+    Attributes:
+        options: keyword arguments of the call.
+        settings: what they mean, for the record.
+    """
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 class HFBaseline:
     """The target as a plain Hugging Face model, in the fastest settings that a short trial finds.
 
     The trial tries every attention implementation, and on a CPU the process's threads and a single one: a small
-    model, or one whose cores are shared, is often faster with one.
+    model, or one whose cores are shared, is often faster with one. Sampled output is that of transformers' own
+    generator, seeded for each prompt.
     """
 
-    def __init__(self, loaded: LoadedModel, trial_prompt: Sequence[int]) -> None:
+    def __init__(
+        self, loaded: LoadedModel, trial_prompt: Sequence[int], sampling: SamplingConfig = GREEDY, seed: int = 0
+    ) -> None:
         self._model = load_hf_model(loaded)
+        self._num_blocks: int = self._model.config.num_hidden_layers
         self._eos = sorted(loaded.generation_eos)
+        self._trial_prompt = tuple(trial_prompt)
+        self._sampling, self._seed = _sampling_options(sampling), seed
         self._threads = torch.get_num_threads()
         on_cpu = loaded.runtime.device.type == "cpu"
-        self.trial_s = self._try_settings(trial_prompt, sorted({self._threads, 1}) if on_cpu else [self._threads])
+        self.trial_s = self._try_settings(sorted({self._threads, 1}) if on_cpu else [self._threads])
         self.attention, self._threads = min(self.trial_s, key=lambda setting: self.trial_s[setting])
         self._model.set_attn_implementation(self.attention)
 
-    def _try_settings(self, prompt: Sequence[int], threads: Sequence[int]) -> dict[tuple[str, int], float]:
+    def _try_settings(self, threads: Sequence[int]) -> dict[tuple[str, int], float]:
         """(attention implementation, threads) -> seconds of a short generation, prefill included, best of two."""
         seconds: dict[tuple[str, int], float] = {}
         for name in ATTENTION_IMPLEMENTATIONS:
             try:
                 self._model.set_attn_implementation(name)
                 for self._threads in threads:
-                    self.run(prompt, 2)
-                    runs = [self.run(prompt, _TRIAL_TOKENS) for _ in range(2)]
-                    seconds[name, self._threads] = min(run.prefill_s + run.decode_s for run in runs)
+                    self.run(self._trial_prompt, 2)
+                    seconds[name, self._threads] = self._trial(_TRIAL_TOKENS)
             except (ValueError, ImportError, NotImplementedError):
                 continue
         return seconds
+
+    def _trial(self, num_tokens: int, **options: Any) -> float:
+        """Seconds of a short generation, prefill included, best of two."""
+        runs = [self.run(self._trial_prompt, num_tokens, **options) for _ in range(2)]
+        return min(run.prefill_s + run.decode_s for run in runs)
 
     @property
     def token_s(self) -> float:
@@ -57,21 +92,61 @@ class HFBaseline:
         return self.trial_s[self.attention, self._threads] / _TRIAL_TOKENS
 
     def contestants(self) -> dict[str, Contestant]:
-        """Greedy generation, and greedy generation with prompt lookup."""
-        return {
-            "hf-generate": self.run,
-            "hf-prompt-lookup": lambda prompt, n: self.run(prompt, n, prompt_lookup_num_tokens=PROMPT_LOOKUP_TOKENS),
-        }
+        """Plain generation, and generation with prompt lookup."""
+        return {name: self.contestant(self.modes(name)[0]) for name in HF_METHODS[:2]}
 
-    def settings(self, name: str) -> dict[str, str]:
-        """What a contestant ran with, for the record."""
-        settings = {"attn_implementation": self.attention, "threads": str(self._threads)}
+    def contestant(self, mode: HFMode) -> Contestant:
+        """Generation in a mode."""
+        return lambda prompt, max_new_tokens: self.run(prompt, max_new_tokens, **mode.options)
+
+    def settings(self, name: str, mode: HFMode | None = None) -> dict[str, str]:
+        """What a contestant ran with, for the record; `mode` where there are several of that name."""
+        mode = mode or self.modes(name)[0]
+        return {"attn_implementation": self.attention, "threads": str(self._threads), **mode.settings}
+
+    def modes(self, name: str) -> list[HFMode]:
+        """Every way of running one of `HF_METHODS` that is worth a trial."""
+        if name == "hf-generate":
+            return [HFMode()]
         if name == "hf-prompt-lookup":
-            settings["prompt_lookup_num_tokens"] = str(PROMPT_LOOKUP_TOKENS)
-        return settings
+            options = {"prompt_lookup_num_tokens": PROMPT_LOOKUP_TOKENS}
+            return [HFMode(options, {name: str(value) for name, value in options.items()})]
+        if name == "hf-early-exit":
+            exits = sorted({max(round(share * self._num_blocks), 1) for share in _EXIT_DEPTHS})
+            return [HFMode({"assistant_early_exit": depth}, {"assistant_early_exit": str(depth)}) for depth in exits]
+        if name == "hf-assistant":
+            counts = sorted({max(round(share * self._num_blocks), 1) for share in _KEPT_SHARES})
+            return [self._assisted(spread_blocks(self._num_blocks, count)) for count in counts]
+        raise ValueError(f"{name!r} is none of {HF_METHODS}")
+
+    def _assisted(self, kept: Sequence[int]) -> HFMode:
+        blocks = " ".join(map(str, kept))
+        return HFMode({"assistant_model": depth_pruned(self._model, kept)}, {"blocks of the assistant": blocks})
+
+    def fastest_mode(self, name: str) -> HFMode:
+        """The mode of a name that a short trial finds fastest.
+
+        Raises:
+            HFModeUnavailableError: with what transformers said of the last one, where none of them runs.
+        """
+        seconds: list[tuple[float, HFMode]] = []
+        problem = "nothing to try"
+        try:
+            modes = self.modes(name)
+        except AutodraftError as error:
+            raise HFModeUnavailableError(str(error)) from error
+        for mode in modes:
+            try:
+                seconds.append((self._trial(_MODE_TRIAL_TOKENS, **mode.options), mode))
+            except Exception as error:  # transformers has no one type for "this model cannot do that"
+                problem = f"transformers: {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+                self._model.config.num_hidden_layers = self._num_blocks  # a failed early exit leaves its own
+        if not seconds:
+            raise HFModeUnavailableError(problem)
+        return min(seconds, key=lambda pair: pair[0])[1]
 
     def run(self, prompt: Sequence[int], max_new_tokens: int, **options: Any) -> Run:
-        """One greedy generation, with its own number of threads."""
+        """One generation, with its own number of threads."""
         threads = torch.get_num_threads()
         torch.set_num_threads(self._threads)
         try:
@@ -85,20 +160,37 @@ class HFBaseline:
 
     @torch.inference_mode()
     def _generate(self, prompt: Sequence[int], max_new_tokens: int, options: dict[str, Any]) -> tuple[float, list[int]]:
-        ids = torch.tensor([list(prompt)], device=self._model.device)
-        _synchronise(ids)
-        started = time.perf_counter()
-        output = self._model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            eos_token_id=self._eos or None,
-            pad_token_id=self._eos[0] if self._eos else 0,
-            **options,
-        )
-        _synchronise(output)
-        return time.perf_counter() - started, output[0, len(prompt) :].tolist()
+        device = self._model.device
+        ids = torch.tensor([list(prompt)], device=device)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(prompt_seed(prompt, self._seed))
+            _synchronise(ids)
+            started = time.perf_counter()
+            output = self._model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=max_new_tokens,
+                eos_token_id=self._eos or None,
+                pad_token_id=self._eos[0] if self._eos else 0,
+                **self._sampling,
+                **options,
+            )
+            _synchronise(output)
+            seconds = time.perf_counter() - started
+        return seconds, output[0, len(prompt) :].tolist()
+
+
+def _sampling_options(sampling: SamplingConfig) -> dict[str, Any]:
+    """The same distribution for `generate`, whose own defaults would cut it off at 50 tokens."""
+    if sampling.is_greedy:
+        return {"do_sample": False}
+    return {
+        "do_sample": True,
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "repetition_penalty": sampling.repetition_penalty,
+    }
 
 
 def _synchronise(tensor: torch.Tensor) -> None:

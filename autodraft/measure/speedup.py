@@ -2,57 +2,76 @@
 
 Knows nothing of search. Contestants are functions from a prompt to a `Run`; for every prompt all of them run in
 random rotation, warm-up is thrown away, prefill is kept apart, each prompt's median over repeats counts, and the
-ratio of total times carries a bootstrap interval over prompts. Greedy output of every contestant is compared with
-that of the baseline.
+ratio of total times carries a bootstrap interval over prompts. The output of every contestant is compared with that of
+the baseline.
 """
 
 from __future__ import annotations
 
 import random
-from collections import Counter, defaultdict
+import zlib
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from autodraft.cascade import AUTOREGRESSIVE, Cascade
-from autodraft.decoding import CascadeDecoder
+from autodraft.decoding import GREEDY, CascadeDecoder, Drafter, SamplingConfig
+from autodraft.measure.cycles import CycleFigures, Run, TimeShares
 from autodraft.measure.prompts import TokenPrompt
 from autodraft.measure.statistics import Interval, medians, paired_ratio
+from autodraft.profile_parts import Priors
 from autodraft.runtime import TransformerRuntime
+
+__all__ = [
+    "BASELINE",
+    "Comparison",
+    "Contestant",
+    "CycleFigures",
+    "PromptRuns",
+    "Run",
+    "Session",
+    "TimeShares",
+    "decoder_contestant",
+    "measure_speedup",
+    "prompt_seed",
+    "speedup_of_cascades",
+]
 
 BASELINE = "autoregressive"
 WARM_UP_TOKENS = 8
 
 
-@dataclass(frozen=True)
-class Run:
-    """One generation of one contestant: what came out, and how long it took."""
-
-    tokens: tuple[int, ...]
-    prefill_s: float
-    decode_s: float
-    cycles: int = 0
-    drafted_tokens: int = 0
-    accepted_tokens: int = 0
-    draft_s: float = 0.0
-    verify_s: float = 0.0
-    histogram: Mapping[int, int] = field(default_factory=dict)
-    drafts: tuple[tuple[int, int], ...] = ()  # (drafted, accepted) tokens of each draft of the cascade
-
-
 Contestant = Callable[[Sequence[int], int], Run]
-"""Given prompt tokens and the number of new tokens, generates greedily."""
+"""Given prompt tokens and the number of new tokens, generates."""
 
 
-def decoder_contestant(runtime: TransformerRuntime, cascade: Cascade, eos: Collection[int] = ()) -> Contestant:
-    """A `CascadeDecoder` as a contestant."""
-    decoder = CascadeDecoder(runtime, cascade)
+def prompt_seed(prompt: Sequence[int], seed: int) -> int:
+    """The seed of a prompt's sampling: the same for every contestant and every repetition."""
+    return zlib.crc32(repr((seed, tuple(prompt))).encode())
+
+
+def decoder_contestant(
+    runtime: TransformerRuntime,
+    cascade: Cascade,
+    eos: Collection[int] = (),
+    *,
+    priors: Priors | None = None,
+    drafter: Drafter | None = None,
+    sampling: SamplingConfig = GREEDY,
+    seed: int = 0,
+) -> Contestant:
+    """A `CascadeDecoder` as a contestant; `priors` and `drafter` are the decoder's, `seed` that of `prompt_seed`."""
+    decoder = CascadeDecoder(runtime, cascade, priors=priors, drafter=drafter)
 
     def run(prompt: Sequence[int], max_new_tokens: int) -> Run:
-        generation = decoder.generate(prompt, max_new_tokens=max_new_tokens, eos=eos)
+        generation = decoder.generate(
+            prompt, max_new_tokens=max_new_tokens, eos=eos, sampling=sampling, seed=prompt_seed(prompt, seed)
+        )
         stats = generation.stats
         return Run(
             tuple(generation.tokens), stats.prefill_s, stats.decode_s, stats.cycles, stats.drafted_tokens,
-            stats.accepted_tokens, stats.draft_s, stats.verify_s, dict(stats.tokens_per_cycle_histogram),
+            stats.accepted_tokens, stats.draft_s, stats.verify_s, stats.scheduling_s,
+            dict(stats.tokens_per_cycle_histogram),
             tuple((draft.drafted_tokens, draft.accepted_tokens) for draft in stats.drafts),
         )  # fmt: skip
 
@@ -75,10 +94,15 @@ class PromptRuns:
         """Median over the repetitions."""
         return medians([[run.decode_s for run in self.runs]])[0]
 
+    @property
+    def tokens_per_s(self) -> float:
+        """Tokens per second of prefill and decoding together, medians over the repetitions: what Spec-Bench counts."""
+        return len(self.tokens) / medians([[run.prefill_s + run.decode_s for run in self.runs]])[0]
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """One contestant against the baseline over some prompts."""
+    """One contestant against another, usually the baseline, over some prompts."""
 
     speedup: Interval
     tokens_per_s: float
@@ -88,7 +112,7 @@ class Comparison:
 
     @property
     def identical(self) -> bool:
-        """Whether every greedy output was the baseline's."""
+        """Whether every output was the baseline's."""
         return self.num_identical == self.num_prompts
 
 
@@ -114,12 +138,12 @@ class Session:
         return [(len(other.tokens) / other.decode_s) / (len(base.tokens) / base.decode_s) for base, other in pairs]
 
     def compare(self, name: str, category: str | None = None) -> Comparison:
-        """Ratio of total times with its interval, over all prompts or those of a category."""
-        pairs = [
-            (base, other)
-            for base, other in zip(self.runs[BASELINE], self.runs[name], strict=True)
-            if category is None or base.prompt.category == category
-        ]
+        """Ratio of total times to the baseline's with its interval, over all prompts or those of a category."""
+        return self.compare_pair(name, BASELINE, category)
+
+    def compare_pair(self, name: str, other: str, category: str | None = None) -> Comparison:
+        """One contestant against any other, `other` in the place of the baseline."""
+        pairs = self._pairs(name, other, category)
         times = [[pair[side].decode_s for pair in pairs] for side in (0, 1)]
         tokens = [[len(pair[side].tokens) for pair in pairs] for side in (0, 1)]
         speedup = paired_ratio(
@@ -131,78 +155,30 @@ class Session:
             sum(tokens[1]) / sum(times[1]),
             sum(tokens[0]) / sum(times[0]),
             len(pairs),
-            sum(base.tokens == other.tokens for base, other in pairs),
+            sum(base.tokens == candidate.tokens for base, candidate in pairs),
         )
+
+    def ratio_of_means(self, name: str, category: str | None = None) -> float:
+        """Spec-Bench's speedup (arXiv 2401.07851): mean tokens/s of the prompts over the baseline's, prefill included.
+
+        For comparing with what others publish: prompts that generate fast weigh more in it than in total time.
+        """
+        pairs = self._pairs(name, BASELINE, category)
+        return sum(pair[1].tokens_per_s for pair in pairs) / sum(pair[0].tokens_per_s for pair in pairs)
+
+    def _pairs(self, name: str, other: str, category: str | None) -> list[tuple[PromptRuns, PromptRuns]]:
+        """(of `other`, of `name`) for each prompt of the category."""
+        return [
+            pair
+            for pair in zip(self.runs[other], self.runs[name], strict=True)
+            if category in (None, pair[0].prompt.category)
+        ]
 
     def figures(self, name: str, category: str | None = None) -> CycleFigures:
         """tau, c, v and alpha of a contestant, from its own times and the baseline's step."""
-        runs, base = (
-            [run for entry in self.runs[side] if category in (None, entry.prompt.category) for run in entry.runs]
-            for side in (name, BASELINE)
-        )
+        pairs = self._pairs(name, BASELINE, category)
+        base, runs = ([run for pair in pairs for run in pair[side].runs] for side in (0, 1))
         return CycleFigures.of(runs, base)
-
-
-@dataclass(frozen=True)
-class CycleFigures:
-    """What a contestant's cycles were made of; times are in target steps.
-
-    Attributes:
-        tokens_per_cycle: committed tokens per target forward (tau).
-        histogram: number of cycles by tokens committed.
-        num_draft_tokens: mean drafted tokens per cycle.
-        cost: time spent drafting per drafted token (c).
-        verify_cost: time of a verify pass (v).
-        overhead: what drafting and verifying do not account for, per cycle.
-        alpha: accepted over drafted tokens.
-        alpha_per_draft: the same for each draft of the cascade.
-        prefill_s: median seconds of prefill.
-    """
-
-    tokens_per_cycle: float
-    histogram: dict[int, int]
-    num_draft_tokens: float
-    cost: float
-    verify_cost: float
-    overhead: float
-    alpha: float
-    alpha_per_draft: tuple[float, ...]
-    prefill_s: float
-
-    @property
-    def predicted_speedup(self) -> float:
-        """tau / (n * c + v): to be compared with the measured speedup; the difference is overhead."""
-        return self.tokens_per_cycle / (self.num_draft_tokens * self.cost + self.verify_cost)
-
-    @classmethod
-    def of(cls, runs: Sequence[Run], baseline: Sequence[Run]) -> CycleFigures:
-        step_s = sum(run.decode_s for run in baseline) / max(sum(len(run.tokens) for run in baseline), 1)
-        cycles, drafted = sum(run.cycles for run in runs), sum(run.drafted_tokens for run in runs)
-        tokens = sum(len(run.tokens) for run in runs)
-        draft_s, verify_s = sum(run.draft_s for run in runs), sum(run.verify_s for run in runs)
-        histogram: Counter[int] = Counter()
-        for run in runs:
-            histogram.update(run.histogram)
-        spent = sum(run.decode_s for run in runs) - draft_s - verify_s
-        return cls(
-            tokens_per_cycle=tokens / cycles if cycles else 1.0,
-            histogram=dict(sorted(histogram.items())),
-            num_draft_tokens=drafted / cycles if cycles else 0.0,
-            cost=draft_s / drafted / step_s if drafted else 0.0,
-            verify_cost=verify_s / cycles / step_s if cycles else 1.0,
-            overhead=spent / cycles / step_s if cycles else 0.0,
-            alpha=sum(run.accepted_tokens for run in runs) / drafted if drafted else 0.0,
-            alpha_per_draft=_alpha_per_draft(runs),
-            prefill_s=medians([[run.prefill_s for run in runs]])[0],
-        )
-
-
-def _alpha_per_draft(runs: Sequence[Run]) -> tuple[float, ...]:
-    totals = [
-        [sum(counts) for counts in zip(*draft, strict=True)]
-        for draft in zip(*(run.drafts for run in runs), strict=True)
-    ]
-    return tuple(accepted / drafted if drafted else 0.0 for drafted, accepted in totals)
 
 
 def measure_speedup(
@@ -246,6 +222,7 @@ def speedup_of_cascades(
     cascades: Mapping[str, Cascade],
     prompts: Iterable[TokenPrompt],
     *,
+    priors: Callable[[Cascade], Priors | None] = lambda cascade: None,
     max_new_tokens: int,
     repeats: int = 1,
     seed: int = 0,
@@ -255,7 +232,7 @@ def speedup_of_cascades(
 ) -> Session:
     """Several cascades against one autoregressive baseline."""
     contestants = {
-        name: decoder_contestant(runtime, cascade, eos)
+        name: decoder_contestant(runtime, cascade, eos, priors=priors(cascade))
         for name, cascade in {**cascades, BASELINE: AUTOREGRESSIVE}.items()
     }
     return measure_speedup(

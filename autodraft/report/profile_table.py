@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from autodraft.cascade import PromptLookup, SelfDraft
+from autodraft.cascade import Draft, PromptLookup, Scheduler, SelfDraft, SuffixAutomaton, TokenRecycling
 from autodraft.profile import DraftProfile, Figures, Interval
 from autodraft.report.layout import plain_table
 
@@ -68,7 +68,8 @@ def _facts(profile: DraftProfile) -> Table:
 
 def _cascade(profile: DraftProfile) -> Table:
     cascade = profile.rejected or profile.cascade
-    title = "rejected cascade" if profile.rejected else "cascade"
+    name = "rejected cascade" if profile.rejected else "cascade"
+    title = f"{name}, scheduled by {scheduler_text(cascade.scheduler)}" if cascade.drafts else name
     table = plain_table("draft", "settings", "alpha", "cost", title=title, wrapping="settings")
     priors = profile.priors.drafts or (None,) * len(cascade.drafts)
     for draft, prior in zip(cascade.drafts, priors, strict=True):
@@ -77,15 +78,26 @@ def _cascade(profile: DraftProfile) -> Table:
     return table
 
 
-def _settings(draft: PromptLookup | SelfDraft) -> Iterator[str]:
-    if isinstance(draft, PromptLookup):
-        yield f"{draft.num_draft_tokens} tokens after a match of {draft.min_ngram} to {draft.max_ngram}"
-        return
-    policy = draft.policy
-    yield f"{policy.num_skipped} of {2 * len(policy.blocks)} sub-layers skipped, {policy.mean_bits:.1f} bits on average"
-    shape = "chain" if draft.branching == 1 else f"tree of {draft.max_nodes} nodes, {draft.branching} children each"
-    yield f"{shape}, {draft.num_draft_tokens} deep, stops below probability {draft.stop_threshold:g}"
-    yield str(policy)
+def _settings(draft: Draft) -> Iterator[str]:
+    match draft:
+        case PromptLookup():
+            yield f"{draft.num_draft_tokens} tokens after a match of {draft.min_ngram} to {draft.max_ngram}"
+        case SuffixAutomaton():
+            yield f"{draft.num_draft_tokens} tokens after the longest match, {draft.min_match} at least"
+        case TokenRecycling():
+            yield f"{draft.num_successors} successors of each token, {draft.num_draft_tokens} deep"
+        case SelfDraft():
+            policy = draft.policy
+            skipped = f"{policy.num_skipped} of {2 * len(policy.blocks)} sub-layers skipped"
+            yield f"{skipped}, {policy.mean_bits:.1f} bits on average"
+            yield f"{draft.num_draft_tokens} deep, stops below probability {draft.stop_threshold:g}"
+            yield str(policy)
+
+
+def scheduler_text(scheduler: Scheduler) -> str:
+    """A scheduler and its settings: `dytc (ema_weight 0.7, window 20, ...)`."""
+    settings = ", ".join(f"{name} {value:g}" for name, value in scheduler.model_dump(exclude={"kind"}).items())
+    return f"{scheduler.kind} ({settings})" if settings else scheduler.kind
 
 
 def _measurement(profile: DraftProfile) -> Table:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-from autodraft.cascade import Cascade, PromptLookup
+from autodraft.cascade import Cascade, Draft, PromptLookup, SelfDraft, SuffixAutomaton, TokenRecycling
 from autodraft.errors import PolicyError
 from autodraft.policy import ChannelShares, DraftPolicy
 
@@ -54,12 +54,22 @@ def cascade_digest(cascade: Cascade) -> str:
 
 def describe(cascade: Cascade) -> str:
     """A cascade in one line."""
-    parts = []
-    for draft in cascade.drafts:
-        if isinstance(draft, PromptLookup):
-            parts.append(f"lookup(n={draft.num_draft_tokens}, ngram {draft.max_ngram}..{draft.min_ngram})")
-        else:
-            tree = f", tree {draft.branching}x{draft.max_nodes}" if draft.branching > 1 else ""
+    if cascade.is_autoregressive:
+        return "autoregressive"
+    settings = cascade.scheduler.model_dump(exclude={"kind"}, exclude_defaults=True)
+    details = "".join(f" {name}={value:g}" for name, value in settings.items())
+    return f"{cascade.scheduler.kind}{details}: " + " -> ".join(describe_draft(draft) for draft in cascade.drafts)
+
+
+def describe_draft(draft: Draft) -> str:
+    """A draft in a few words."""
+    match draft:
+        case PromptLookup():
+            return f"prompt-lookup(n={draft.num_draft_tokens}, ngram {draft.max_ngram}..{draft.min_ngram})"
+        case SuffixAutomaton():
+            return f"suffix-automaton(n={draft.num_draft_tokens}, match>={draft.min_match})"
+        case TokenRecycling():
+            return f"token-recycling(n={draft.num_draft_tokens}, {draft.num_successors} successors)"
+        case SelfDraft():
             stop = f", stop<{draft.stop_threshold:g}" if draft.stop_threshold else ""
-            parts.append(f"draft(n={draft.num_draft_tokens}{stop}{tree}: {encode_policy(draft.policy)})")
-    return " -> ".join(parts) or "autoregressive"
+            return f"self-draft(n={draft.num_draft_tokens}{stop}: {encode_policy(draft.policy)})"

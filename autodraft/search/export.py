@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from autodraft.cascade import AUTOREGRESSIVE, Cascade, PromptLookup
+from autodraft.cascade import AUTOREGRESSIVE, Cascade, SelfDraft
 from autodraft.measure.speedup import Comparison, Session
 from autodraft.policy import DraftPolicy
 from autodraft.profile import (
@@ -82,6 +82,7 @@ class ProfileMaker:
                 drafts=tuple(self._prior(best, index) for index in range(len(best.cascade.drafts))),
                 verify_cost=dict(self.verify_cost),
                 tokens_per_cycle=max(evaluation.tokens_per_cycle, 1.0),
+                rate=evaluation.speedup if evaluation.fidelity == "measured" else None,
             ),
             measurement=measurement,
             predicted=Prediction(
@@ -96,7 +97,7 @@ class ProfileMaker:
         draft, evaluation = best.cascade.drafts[index], best.evaluation
         alphas = evaluation.alpha_per_draft
         alpha = alphas[index] if index < len(alphas) else evaluation.alpha or evaluation.top1_agreement or 0.0
-        if isinstance(draft, PromptLookup):
+        if not isinstance(draft, SelfDraft):
             return DraftPrior(alpha=alpha, cost=0.0)
         return DraftPrior(alpha=alpha, cost=self.cost_of(draft.policy), extra_bytes=self.bytes_of(draft.policy))
 

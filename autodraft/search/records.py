@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from autodraft.cascade import Cascade, PromptLookup, SelfDraft
+from autodraft.cascade import Cascade, SelfDraft
 from autodraft.policy import DraftPolicy
 from autodraft.search.codec import describe, encode_policy
 from autodraft.search.evaluator import Evaluation
@@ -41,19 +41,18 @@ def policy_attributes(policy: DraftPolicy) -> dict[str, Any]:
 def cascade_attributes(cascade: Cascade) -> dict[str, Any]:
     """What a trial says of its cascade."""
     attributes: dict[str, Any] = {"cascade": describe(cascade), "cascade_json": cascade.model_dump_json()}
-    return {**policy_attributes(cascade.policies[-1]), **attributes} if cascade.policies else attributes
+    return {**policy_attributes(cascade.policies[0]), **attributes} if cascade.policies else attributes
 
 
 def cascade_params(cascade: Cascade) -> dict[str, int]:
     """The settings of a cascade as integers, for the study's plots."""
-    params: dict[str, int] = {}
+    params: dict[str, int] = {"num_drafts": len(cascade.drafts)}
     for draft in cascade.drafts:
-        if isinstance(draft, PromptLookup):
-            params["lookup_tokens"] = draft.num_draft_tokens
-        else:
+        if not isinstance(draft, SelfDraft):
+            params["free_tokens"] = draft.num_draft_tokens
+        elif "num_draft_tokens" not in params:
             params |= {
                 "num_draft_tokens": draft.num_draft_tokens,
                 "stop_percent": round(100 * draft.stop_threshold),
-                "branching": draft.branching,
             }
     return params

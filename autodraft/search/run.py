@@ -158,7 +158,7 @@ class RunningSearch:
             seed=job.seed,
             objectives=self.objectives,
             space=SpaceOptions(channels=job.channels),
-            compose=ComposeOptions(job.num_finalists, job.max_draft_tokens, job.prompt_lookup),
+            compose=ComposeOptions(job.num_finalists, job.max_draft_tokens, job.free_drafts),
         )
 
     def _maker(self) -> ProfileMaker:

@@ -14,17 +14,18 @@ from typing import Any
 
 import torch
 
-from autodraft.cascade import Cascade
+from autodraft.cascade import Cascade, SelfDraft
 from autodraft.errors import PolicyError
 from autodraft.measure.agreement import Agreement, AgreementMeter
 from autodraft.measure.device import device_stamp
 from autodraft.measure.formulas import best_num_draft_tokens, speedup
 from autodraft.measure.importance import block_influence, sensitivity
-from autodraft.measure.latency import LatencyTable, measure_latency
+from autodraft.measure.latency import QUERY_TOKENS, LatencyTable, measure_latency
 from autodraft.measure.prompts import TokenPrompt
 from autodraft.measure.speedup import Session, speedup_of_cascades
 from autodraft.policies.features import PolicyFeatures
 from autodraft.policy import FULL_BITS, SUB_LAYER_KINDS, DraftPolicy, SubLayerKind
+from autodraft.profile_parts import DraftPrior, Priors
 from autodraft.runtime import LoadedModel, TransformerRuntime
 from autodraft.search.evaluator import Evaluation, StopRule, TrialFailed
 
@@ -32,6 +33,7 @@ _THRESHOLDS = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8)
 _CALIBRATION_PROMPT_TOKENS = 96
 _CONTINUATION_TOKENS = 32
 _MOST_REPEATS = 5
+_UNKNOWN_ALPHA = 0.7
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class RuntimeEvaluator:
         self._on_step = on_step
         self._features: PolicyFeatures | None = None
         self._meter: AgreementMeter | None = None
+        self._agreements: dict[str, float] = {}
         self.latency: LatencyTable | None = None
         self.last_session: Session | None = None
 
@@ -130,6 +133,7 @@ class RuntimeEvaluator:
     def predict(self, policy: DraftPolicy) -> Evaluation:
         started = time.perf_counter()
         agreement = _guarded(lambda: self.meter.measure(policy))
+        self._agreements[policy.digest] = agreement.top1_agreement
         cost = self.features.cost(policy)
         assert self.latency is not None
         length, _ = best_num_draft_tokens(
@@ -199,9 +203,23 @@ class RuntimeEvaluator:
     ) -> Session:
         options = self.options
         return speedup_of_cascades(
-            self.runtime, cascades, prompts, max_new_tokens=options.new_tokens_per_prompt, repeats=repeats,
-            seed=options.seed, eos=self.loaded.generation_eos, confidence=options.confidence, on_prompt=on_prompt,
+            self.runtime, cascades, prompts, priors=self._priors, max_new_tokens=options.new_tokens_per_prompt,
+            repeats=repeats, seed=options.seed, eos=self.loaded.generation_eos, confidence=options.confidence,
+            on_prompt=on_prompt,
         )  # fmt: skip
+
+    def _priors(self, cascade: Cascade) -> Priors:
+        """What is known of a cascade's drafts before it decodes: predicted agreement, and times of the table."""
+        assert self.latency is not None
+        drafts = [
+            DraftPrior(
+                alpha=self._agreements.get(draft.policy.digest, _UNKNOWN_ALPHA), cost=self.features.cost(draft.policy)
+            )
+            if isinstance(draft, SelfDraft)
+            else DraftPrior(alpha=0.0, cost=0.0)
+            for draft in cascade.drafts
+        ]
+        return Priors(drafts=tuple(drafts), verify_cost={n: self.latency.verify_cost(n) for n in QUERY_TOKENS})
 
     def _evaluation(
         self, session: Session, name: str, cascade: Cascade, wall_s: float, stopped_early: bool

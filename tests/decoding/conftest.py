@@ -1,20 +1,15 @@
 """Tiny random targets on the real runtime."""
 
 import pytest
-import torch
 
 from autodraft.errors import InputError
 from autodraft.runtime import TransformerRuntime, build_runtime
 from tests.runtime.tiny import tiny_model
 
 
-@pytest.fixture(scope="package", autouse=True)
-def one_thread():
-    """Threads only wait for each other on models this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+@pytest.fixture(scope="module", autouse=True)
+def tiny_models(one_thread):
+    """All tests here run on one thread."""
 
 
 @pytest.fixture(scope="session")

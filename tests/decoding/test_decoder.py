@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from autodraft.cascade import Cascade, SelfDraft
+from autodraft.cascade import Cascade
 from autodraft.decoding import CascadeDecoder, SamplingConfig
 from autodraft.errors import ContextLengthError, InputError
-from tests.decoding.drafts import CASCADES, FULL, LOOKUP, HostileDrafter, OracleDrafter
+from tests.decoding.drafts import CASCADES, LOOKUP, HostileDrafter, OracleDrafter
+from tests.decoding.paced import eager_decoder
 
 PROMPTS = [[5], [1, 2, 3, 4, 1, 2, 3, 4, 1, 2], [90, 17, 33, 17, 33, 60, 2, 71]]
 SAMPLINGS = {
@@ -32,17 +33,19 @@ def _check_stats(generation):
     stats = generation.stats
     assert stats.new_tokens == len(generation.tokens)
     assert stats.accepted_tokens <= stats.drafted_tokens
-    assert stats.cycles == sum(stats.draft_cycles) + stats.autoregressive_cycles
+    assert stats.drafts or stats.autoregressive_cycles == stats.cycles
+    # Several drafts may share a cycle, and one draft has none that is counted twice.
+    drafting = stats.cycles - stats.autoregressive_cycles
+    assert max(stats.draft_cycles, default=0) <= drafting <= sum(stats.draft_cycles)
     # Every cycle emits its accepted tokens and a bonus token, unless the output ends within the path.
     assert stats.cycles - 1 <= stats.new_tokens - stats.accepted_tokens <= stats.cycles
-    assert 0 <= stats.draft_s + stats.verify_s <= stats.decode_s and stats.prefill_s >= 0
-    assert stats.tokens_per_s > 0 and stats.tokens_per_cycle == stats.new_tokens / stats.cycles
+    assert stats.tokens_per_cycle == stats.new_tokens / stats.cycles
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 @pytest.mark.parametrize("cascade", CASCADES)
 def test_output_is_the_autoregressive_one(runtime, reference, cascade, sampling):
-    decoder = CascadeDecoder(runtime, CASCADES[cascade])
+    decoder = eager_decoder(runtime, CASCADES[cascade])
     for prompt in PROMPTS:
         generation = decoder.generate(prompt, max_new_tokens=25, sampling=SAMPLINGS[sampling], seed=7)
         assert generation.tokens == reference[tuple(prompt), sampling]
@@ -50,28 +53,41 @@ def test_output_is_the_autoregressive_one(runtime, reference, cascade, sampling)
         _check_stats(generation)
 
 
+@pytest.mark.parametrize("cascade", ["lookup", "tree", "vertical, lookup", "dytc, everything"])
+def test_the_products_own_clock_and_guard_change_nothing(runtime, reference, cascade):
+    decoder = CascadeDecoder(runtime, CASCADES[cascade])
+    for prompt in PROMPTS:
+        generation = decoder.generate(prompt, max_new_tokens=25)
+        assert generation.tokens == reference[tuple(prompt), "greedy"]
+        _check_stats(generation)
+        stats = generation.stats
+        assert min(stats.draft_s, stats.scheduling_s, stats.verify_s, stats.prefill_s) >= 0
+        assert stats.draft_s + stats.scheduling_s + stats.verify_s <= stats.decode_s and stats.tokens_per_s > 0
+
+
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_hostile_drafts_change_nothing(runtime, reference, sampling):
     for seed, prompt in enumerate(PROMPTS):
         drafter = HostileDrafter(97, seed)
-        decoder = CascadeDecoder(runtime, drafters=[drafter])
+        decoder = CascadeDecoder(runtime, drafter=drafter)
         generation = decoder.generate(prompt, max_new_tokens=25, sampling=SAMPLINGS[sampling], seed=7)
         assert generation.tokens == reference[tuple(prompt), sampling]
-        assert len(drafter.observed) == generation.stats.draft_cycles[0]
+        assert len(drafter.observed) == generation.stats.cycles
+        assert sum(outcome.tree.num_drafted > 0 for outcome in drafter.observed) == generation.stats.draft_cycles[0]
         _check_stats(generation)
 
 
 def test_a_right_path_behind_wrong_siblings_is_accepted_and_committed(runtime, reference):
     for prompt in PROMPTS:
         answer = reference[tuple(prompt), "greedy"]
-        generation = CascadeDecoder(runtime, drafters=[OracleDrafter(answer)]).generate(prompt, max_new_tokens=25)
+        generation = CascadeDecoder(runtime, drafter=OracleDrafter(answer)).generate(prompt, max_new_tokens=25)
         assert generation.tokens == answer
         assert generation.stats.tokens_per_cycle_histogram == {4: 6, 1: 1}
         assert generation.stats.accepted_tokens == 18
 
 
 def test_the_target_as_its_own_draft_is_always_accepted(runtime):
-    decoder = CascadeDecoder(runtime, Cascade(drafts=(SelfDraft(policy=FULL, num_draft_tokens=4),)))
+    decoder = eager_decoder(runtime, CASCADES["chain, target itself"])
     stats = decoder.generate(PROMPTS[1], max_new_tokens=43).stats
     # The last cycle drafts no more than can be emitted.
     assert stats.tokens_per_cycle_histogram == {5: 8, 3: 1}
@@ -86,7 +102,7 @@ def test_output_equals_the_hugging_face_model(hf_model, reference):
 
 @pytest.mark.parametrize("cascade", [Cascade(), *CASCADES.values()])
 def test_max_new_tokens_is_exact(runtime, reference, cascade):
-    decoder = CascadeDecoder(runtime, cascade)
+    decoder = eager_decoder(runtime, cascade)
     for count in (1, 2, 3, 7):
         generation = decoder.generate(PROMPTS[1], max_new_tokens=count)
         assert generation.tokens == reference[tuple(PROMPTS[1]), "greedy"][:count]
@@ -98,8 +114,8 @@ def test_eos_ends_the_output_anywhere_in_a_path(runtime, reference, position):
     answer = reference[tuple(PROMPTS[2]), "sampled"]
     eos = answer[position]
     first = answer.index(eos)
-    for cascade in (Cascade(), CASCADES["chain, target itself"], CASCADES["tree"]):
-        generation = CascadeDecoder(runtime, cascade).generate(
+    for cascade in (Cascade(), CASCADES["chain, target itself"], CASCADES["dytc, one model"], CASCADES["tree"]):
+        generation = eager_decoder(runtime, cascade).generate(
             PROMPTS[2], max_new_tokens=25, sampling=SAMPLINGS["sampled"], seed=7, eos={eos, 96}
         )
         assert (generation.tokens, generation.finish_reason) == (answer[: first + 1], "eos")
@@ -109,7 +125,7 @@ def test_eos_ends_the_output_anywhere_in_a_path(runtime, reference, position):
 def test_what_comes_after_the_end_in_an_accepted_path_is_neither_streamed_nor_counted(runtime):
     answer = CascadeDecoder(runtime).generate(PROMPTS[2], max_new_tokens=9).tokens
     pieces = []
-    generation = CascadeDecoder(runtime, drafters=[OracleDrafter(answer)]).generate(
+    generation = CascadeDecoder(runtime, drafter=OracleDrafter(answer)).generate(
         PROMPTS[2], max_new_tokens=9, stop=lambda tokens: len(tokens) == 5, on_tokens=pieces.append
     )
     assert pieces == [answer[:4], answer[4:5]] and generation.tokens == answer[:5]
@@ -134,7 +150,7 @@ def test_a_stop_condition_ends_within_a_path_and_sees_every_token_once(runtime, 
         calls.append(list(tokens))
         return len(tokens) == 8
 
-    decoder = CascadeDecoder(runtime, CASCADES["chain, target itself"])
+    decoder = eager_decoder(runtime, CASCADES["chain, target itself"])
     generation = decoder.generate(PROMPTS[1], max_new_tokens=25, stop=stop)
     assert (generation.tokens, generation.finish_reason) == (answer[:8], "stop")
     assert calls == [answer[:count] for count in range(1, 9)]
@@ -143,13 +159,13 @@ def test_a_stop_condition_ends_within_a_path_and_sees_every_token_once(runtime, 
 @pytest.mark.parametrize("cascade", CASCADES.values())
 def test_tokens_are_streamed_as_they_are_committed(runtime, cascade):
     pieces = []
-    generation = CascadeDecoder(runtime, cascade).generate(PROMPTS[1], max_new_tokens=30, on_tokens=pieces.append)
+    generation = eager_decoder(runtime, cascade).generate(PROMPTS[1], max_new_tokens=30, on_tokens=pieces.append)
     assert [token for piece in pieces for token in piece] == generation.tokens
     assert len(pieces) == generation.stats.cycles and all(pieces)
 
 
 def test_seeds_reproduce_and_differ(runtime):
-    decoder = CascadeDecoder(runtime, CASCADES["cascade"])
+    decoder = eager_decoder(runtime, CASCADES["cascade"])
     sampling = SamplingConfig(temperature=1.5)
 
     def tokens(seed):
@@ -163,7 +179,7 @@ def test_the_context_can_be_filled_to_the_last_token(runtime):
     prompt = [1 + index % 90 for index in range(240)]
     answer = CascadeDecoder(runtime).generate(prompt, max_new_tokens=16).tokens
     for cascade in CASCADES.values():
-        assert CascadeDecoder(runtime, cascade).generate(prompt, max_new_tokens=16).tokens == answer
+        assert eager_decoder(runtime, cascade).generate(prompt, max_new_tokens=16).tokens == answer
 
 
 @pytest.mark.parametrize(("num_prompt", "max_new_tokens"), [(256, 1), (300, 1), (200, 57)])

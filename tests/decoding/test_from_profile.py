@@ -26,7 +26,7 @@ def _profile_for(loaded, profile, **changes):
 def test_a_profile_of_this_model_decodes_as_its_cascade(loaded, profile):
     made_for_it = _profile_for(loaded, profile)
     decoder = CascadeDecoder.from_profile(loaded, made_for_it)
-    assert decoder.cascade == made_for_it.cascade and len(decoder.drafters) == 2
+    assert decoder.cascade == made_for_it.cascade and decoder.drafter.num_drafts == 2
     expected = CascadeDecoder(loaded.runtime).generate([1, 2, 3, 1, 2], max_new_tokens=12)
     assert decoder.generate([1, 2, 3, 1, 2], max_new_tokens=12).tokens == expected.tokens
 

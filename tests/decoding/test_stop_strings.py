@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from autodraft.decoding import CascadeDecoder, IncrementalText, StopStrings
 from autodraft.errors import InputError
 from tests.decoding.drafts import CASCADES
+from tests.decoding.paced import eager_decoder
 
 
 def _byte_tokenizer():
@@ -94,7 +95,7 @@ def test_a_stop_string_ends_decoding_across_a_path(runtime):
     cut = text.index(string)
     for cascade in CASCADES.values():
         stop = StopStrings(TOKENIZER, [string])
-        generation = CascadeDecoder(runtime, cascade).generate(prompt, max_new_tokens=30, stop=stop)
+        generation = eager_decoder(runtime, cascade).generate(prompt, max_new_tokens=30, stop=stop)
         assert generation.finish_reason == "stop" and stop.matched == string
         assert stop.text == text[:cut]
         assert generation.tokens == whole[: cut + 3]

@@ -92,7 +92,7 @@ def test_nothing_faster_concludes_autoregressive(tmp_path: Path) -> None:
     world = PlantedEvaluator(3, best_possible=0.1, timing_noise=0.02)
     loop = make_loop(tmp_path, world)
     options = PipelineOptions(num_trials=25)
-    object.__setattr__(options.compose, "prompt_lookup", False)
+    object.__setattr__(options.compose, "free_drafts", False)
     conclusion = search_cascade(loop, options)
     assert conclusion.cascade.is_autoregressive
     assert conclusion.best is not None and conclusion.best.evaluation.speedup < 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 from autodraft.training.config import ModelShape, Phase, TrainConfig
 from autodraft.training.corpus import Corpus, SourceFile, split
@@ -22,13 +21,9 @@ TINY_SHAPE = ModelShape(
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny matrices only lose time to more threads; the setting is put back."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+@pytest.fixture(scope="module", autouse=True)
+def tiny_models(one_thread):
+    """All tests here run on one thread."""
 
 
 @pytest.fixture(scope="session")

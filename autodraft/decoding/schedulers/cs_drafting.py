@@ -61,7 +61,8 @@ class CSDraftingScheduler:
             for node, found in zip([leaf, *proposed], bench.review(draft, [leaf, *proposed], 1), strict=True):
                 if node != leaf:  # the draft's last choice was another one than the token proposed below it
                     break
-                leaf = growth.add(leaf, found.tokens[0], draft, found.probs[0], kept=kept)
+                leaf = growth.add(leaf, found.tokens[0], draft, kept=kept)
+                growth.estimate(leaf, draft, found.probs[0], 0)  # the token is this draft's, whoever proposed it
                 nodes.append(leaf)
                 sure = found.probs[0] >= level.stop_threshold
                 if not sure:

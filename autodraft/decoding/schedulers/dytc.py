@@ -2,8 +2,9 @@
 
 Knows nothing of models. A cycle's tree grows greedily. Every choice weighs the expected tokens that it adds against the
 time that it takes, at the long-run `rate` of tokens per target step: an action is worth its time if it gains more
-tokens than decoding on would commit in that time. Maximising gain - rate * time in each cycle, with the rate that results,
-maximises the ratio of expected tokens to expected time (Dinkelbach 1967), which a ratio of each cycle's own does not.
+tokens than decoding on would commit in that time. Maximising gain - rate * time in each cycle, with the rate that
+results, maximises the ratio of expected tokens to expected time (Dinkelbach 1967); the best ratio of each cycle by
+itself does not.
 
 1. Free drafts grow a tree from the root, likeliest node first.
 2. As long as it pays, the model and the leaf with the most to gain are taken: the model reviews what the free drafts

@@ -36,6 +36,8 @@ class GuardedScheduler:
             self._paused -= 1
             return
         self._scheduler.observe(bench, accepted, steps)
+        if len(bench.growth) == 1:  # nothing was drafted: that free drafts had no match says nothing of their worth
+            return
         self._tokens = _WEIGHT * self._tokens + len(accepted)
         self._steps = _WEIGHT * self._steps + steps
         self._cycles += 1

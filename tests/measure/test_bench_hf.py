@@ -1,0 +1,102 @@
+"""Transformers' modes: the depth-pruned assistant against a model built that way, and what cannot run says why."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from autodraft.cascade import AUTOREGRESSIVE
+from autodraft.decoding import SamplingConfig
+from autodraft.measure.hf import HF_METHODS, HFBaseline, HFModeUnavailableError
+from autodraft.measure.hf_pruned import depth_pruned, spread_blocks
+from autodraft.measure.methods import METHODS, BenchContext, Ready, Unavailable
+from autodraft.runtime import LoadedModel, build_runtime, load_model
+from tests.runtime.tiny import tiny_model
+
+PROMPT = (5, 9, 7, 30, 41, 5, 9)
+
+
+def loaded_from(folder: Path, family: str) -> LoadedModel:
+    """A tiny model of a family; `generate` never asks for a tokenizer."""
+    model = tiny_model(family)
+    model.save_pretrained(folder)
+    runtime = build_runtime(model, backend="torch")
+    return LoadedModel(runtime, None, family, str(folder), 1, None, {}, frozenset())
+
+
+def logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        found: torch.Tensor = model(ids).logits
+    return found
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "opt"])
+def test_a_pruned_copy_is_the_model_with_those_blocks_and_shares_its_weights(family: str) -> None:
+    model, kept = tiny_model(family), (0, 2)
+    ids = torch.tensor([list(PROMPT)])
+    before = logits(model, ids)
+    pruned = depth_pruned(model, kept)
+
+    built = tiny_model(family, num_hidden_layers=len(kept))
+    renumbered = {}
+    for name, tensor in model.state_dict().items():
+        match = re.search(r"layers\.(\d+)\.", name)
+        if match is None or int(match[1]) in kept:
+            number = match and f"layers.{kept.index(int(match[1]))}."
+            renumbered[re.sub(r"layers\.\d+\.", number, name) if number else name] = tensor
+    built.load_state_dict(renumbered)
+    torch.testing.assert_close(logits(pruned, ids), logits(built, ids))
+
+    shared = {tensor.data_ptr() for tensor in model.parameters()}
+    assert all(tensor.data_ptr() in shared for tensor in pruned.parameters())
+    torch.testing.assert_close(logits(model, ids), before, rtol=0, atol=0)
+    assert model.config.num_hidden_layers == 3
+
+
+@pytest.mark.parametrize(
+    ("num_blocks", "num_kept", "expected"),
+    [(16, 4, [0, 5, 10, 15]), (8, 1, [0]), (5, 3, [0, 2, 4]), (4, 4, [0, 1, 2, 3])],
+)
+def test_kept_blocks_are_spread_over_the_depth(num_blocks: int, num_kept: int, expected: list[int]) -> None:
+    assert spread_blocks(num_blocks, num_kept) == expected
+
+
+def test_every_mode_gives_the_greedy_output(tmp_path: Path) -> None:
+    context = BenchContext(loaded_from(tmp_path, "llama"), None, PROMPT)
+    outputs, settings = {}, {}
+    for name in HF_METHODS:
+        method = METHODS[name](context)
+        assert isinstance(method, Ready), method
+        outputs[name] = method.contestant(PROMPT, 20).tokens
+        settings[name] = method.settings
+    greedy = context.decoder(AUTOREGRESSIVE)(PROMPT, 20).tokens
+    assert outputs == dict.fromkeys(HF_METHODS, greedy)
+    assert settings["hf-early-exit"]["assistant_early_exit"] in ("1", "2")
+    assert settings["hf-assistant"]["blocks of the assistant"] in ("0", "0 2")
+    assert all("attn_implementation" in chosen for chosen in settings.values())
+
+
+def test_what_transformers_cannot_do_is_said_and_harms_nothing(tmp_path: Path) -> None:
+    context = BenchContext(loaded_from(tmp_path, "opt"), None, PROMPT)
+    plain = METHODS["hf-generate"](context)
+    assert isinstance(plain, Ready)
+    before = plain.contestant(PROMPT, 12).tokens
+    exiting = METHODS["hf-early-exit"](context)
+    assert isinstance(exiting, Unavailable) and "transformers: IndexError" in exiting.reason
+    assert plain.contestant(PROMPT, 12).tokens == before
+    with pytest.raises(HFModeUnavailableError):
+        context.hf.fastest_mode("hf-early-exit")
+
+
+def test_sampling_is_seeded_by_prompt_and_leaves_the_global_generator_alone(tiny_model_folder: Path) -> None:
+    loaded = load_model(str(tiny_model_folder), backend="torch")
+    sampling = SamplingConfig(temperature=1.0)
+    first, again, other = (HFBaseline(loaded, PROMPT, sampling, seed) for seed in (1, 1, 2))
+    state = torch.get_rng_state()
+    tokens = first.run(PROMPT, 24).tokens
+    assert torch.equal(torch.get_rng_state(), state)
+    assert tokens == again.run(PROMPT, 24).tokens != other.run(PROMPT, 24).tokens
