@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +17,15 @@ from autodraft.errors import InputError
 
 if TYPE_CHECKING:
     from autodraft.decoding import CascadeDecoder, Generation, SamplingConfig
+    from autodraft.profile import DraftProfile
     from autodraft.runtime import LoadedModel
+
+
+class OnTheFlyMode(StrEnum):
+    """How --on-the-fly looks for drafts."""
+
+    swift = "swift"
+    knapsack = "knapsack"
 
 
 @reported_failures()
@@ -35,34 +44,81 @@ def generate(
     compare: Annotated[
         bool, typer.Option("--compare", help="Decode again, also autoregressively, and print the measured speedup.")
     ] = False,
+    on_the_fly: Annotated[
+        bool,
+        typer.Option("--on-the-fly", help="Look for a draft while decoding, starting from the profile's if given."),
+    ] = False,
+    on_the_fly_mode: Annotated[
+        OnTheFlyMode, typer.Option(help="How: random and Bayesian proposals, or a knapsack over hidden states.")
+    ] = OnTheFlyMode.swift,
+    save_profile: Annotated[
+        Path | None, typer.Option(help="Save the draft that --on-the-fly has found as a profile.")
+    ] = None,
     widen: options.Widen = None,
     dtype: options.Dtype = None,
     device: options.Device = None,
     backend: options.Backend = None,
     revision: options.Revision = None,
 ) -> None:
-    """Continue a prompt with a profile's cascade; without a profile, autoregressively."""
-    if compare and profile is None:
-        raise InputError("--compare needs a --profile to compare with autoregressive decoding")
+    """Continue a prompt with a profile's cascade or a draft found on the fly; without either, autoregressively."""
+    if compare and profile is None and not on_the_fly:
+        raise InputError("--compare needs a --profile or --on-the-fly to compare with autoregressive decoding")
+    if save_profile is not None and not on_the_fly:
+        raise InputError("--save-profile needs --on-the-fly: there is nothing else to save")
     text = _read_prompt(prompt, prompt_file)
     draft_profile = load_profile(profile)
     loaded = load_target(
         model, draft_profile, widen=widen, dtype=dtype, device=device, backend=backend, revision=revision
     )
-    from autodraft.decoding import CascadeDecoder, SamplingConfig
+    from autodraft.decoding import SamplingConfig
 
-    if draft_profile is None:
-        decoder = CascadeDecoder(loaded.runtime)
-    else:
-        decoder = CascadeDecoder.from_profile(loaded, draft_profile)
-        warn_of_other_device(loaded, draft_profile)
+    decoder = _decoder(loaded, draft_profile, on_the_fly_mode if on_the_fly else None)
     tokens = _encode(loaded, text, chat)
     sampling = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
     generation = _stream(loaded, decoder, tokens, max_new_tokens, sampling, seed, stop or [])
     _print_stats(generation)
+    if on_the_fly:
+        _report_found(loaded, decoder, on_the_fly_mode, save_profile)
     if compare:
         comparison = compare_with_autoregressive(decoder, tokens, len(generation.tokens), sampling, seed)
         typer.echo(comparison, err=True)
+
+
+def _decoder(loaded: LoadedModel, profile: DraftProfile | None, on_the_fly: OnTheFlyMode | None) -> CascadeDecoder:
+    """What the options ask for."""
+    from autodraft.decoding import CascadeDecoder
+
+    if profile is not None:
+        decoder = CascadeDecoder.from_profile(loaded, profile)
+        warn_of_other_device(loaded, profile)
+        if on_the_fly is None:
+            return decoder
+    if on_the_fly is None:
+        return CascadeDecoder(loaded.runtime)
+    from autodraft.decoding.on_the_fly import OnTheFlyDrafter, OnTheFlySettings
+
+    start = profile.cascade.policies[0] if profile is not None and profile.cascade.policies else None
+    drafter = OnTheFlyDrafter(loaded.runtime, OnTheFlySettings(mode=on_the_fly.value), start_policy=start)
+    return CascadeDecoder(loaded.runtime, drafter=drafter)
+
+
+def _report_found(loaded: LoadedModel, decoder: CascadeDecoder, mode: OnTheFlyMode, save_to: Path | None) -> None:
+    """What was found on the fly, on stderr, and into a profile if asked for."""
+    from autodraft.decoding.on_the_fly import OnTheFlyDrafter
+    from autodraft.search.found_profile import profile_of_found
+
+    drafter = decoder.drafter
+    assert isinstance(drafter, OnTheFlyDrafter)
+    found = drafter.found()
+    promise = "not judged yet" if found.score is None else f"predicted {found.score.speedup:.2f}x"
+    typer.echo(
+        f"draft {found.cascade.policies[0]} ({promise}) after {found.steps} candidates in "
+        f"{found.time_share:.0%} of the time",
+        err=True,
+    )
+    if save_to is not None:
+        profile_of_found(loaded, found, mode.value, drafter.settings.seed).save(save_to)
+        typer.echo(f"saved as {save_to}", err=True)
 
 
 def _read_prompt(prompt: str | None, prompt_file: Path | None) -> str:

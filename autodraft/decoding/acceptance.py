@@ -13,10 +13,15 @@ from collections.abc import Sequence
 from autodraft.runtime.choosing import ACCEPTANCE_BINS, acceptance_bin
 
 _LEAST, _MOST = 0.002, 0.998
+_RETURN = 0.08
+_LONG_RUN = 400
 
 
 class MovingAcceptance:
     """alpha <- weight * alpha + (1 - weight) * mean of the last `window` outcomes, at each update.
+
+    A draft whose recent outcomes were poor by chance is not used, and what is not used is never seen to be better: in
+    cycles without an outcome alpha returns to the mean of the long run, step by step.
 
     Args:
         alpha: what to expect before anything was seen.
@@ -30,13 +35,18 @@ class MovingAcceptance:
         # The prior fills the window, so that the first outcomes do not count as if they were all there is.
         self._recent: deque[float] = deque([alpha] * window, maxlen=window)
         self._sum = alpha * window
+        self._long_run, self._count = alpha, float(window)
 
     def update(self, outcomes: Sequence[bool]) -> None:
         """Outcomes of one cycle: whether each drafted token whose parent was accepted was accepted itself."""
         for accepted in outcomes:
             self._sum += accepted - self._recent[0]
             self._recent.append(accepted)
-        if outcomes:
+            self._count = min(self._count + 1, _LONG_RUN)
+            self._long_run += (accepted - self._long_run) / self._count
+        if not outcomes:
+            self.alpha += _RETURN * (self._long_run - self.alpha)
+        else:
             mean = self._sum / len(self._recent)
             self.alpha = min(max(self._weight * self.alpha + (1 - self._weight) * mean, _LEAST), _MOST)
 
