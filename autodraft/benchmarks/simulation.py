@@ -71,7 +71,9 @@ FAMILIES: Mapping[str, Callable[[float, float], World]] = {
 
 
 @dataclass(frozen=True)
-class _Point:
+class Point:
+    """One comparison: a kind of world, its parameters, and the texts."""
+
     family: str
     alpha: float
     cost: float
@@ -80,7 +82,17 @@ class _Point:
     seed: int
 
 
-def compare(point: _Point) -> dict[str, Any]:
+def points(families: Iterable[str], *, num_tokens: int, trial_tokens: int, seed: int) -> list[Point]:
+    """All pairs of alpha and cost in worlds of these kinds."""
+    return [
+        Point(family, alpha, cost, num_tokens, trial_tokens, seed)
+        for family in families
+        for alpha in ALPHAS
+        for cost in COSTS
+    ]
+
+
+def compare(point: Point) -> dict[str, Any]:
     """One point of the grid: the best static schedule, and `dytc` on the same text."""
     world = FAMILIES[point.family](point.alpha, point.cost)
     best = best_static(world, num_tokens=point.num_tokens, trial_tokens=point.trial_tokens, seed=point.seed)
@@ -118,8 +130,8 @@ def to_markdown(document: Mapping[str, Any]) -> str:
         f"`{document['command']}`",
         "",
         "All figures are predicted by simulation: the product's schedulers over synthetic drafts. Ratio: `dytc` over",
-        f"the best of all static schedules that were tried, on the same {document['num_tokens']} tokens. Required:"
-        f" {REQUIRED} everywhere, and more than 1 where acceptance drifts.",
+        f"the best of all static schedules that were tried, on the same {document['num_tokens']} tokens.",
+        f"Required: {REQUIRED} everywhere, and more than 1 where acceptance drifts.",
         "",
         "## Closed forms",
         "",
@@ -211,15 +223,11 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the grid and write the report."""
     arguments = _arguments()
-    points = [
-        _Point(family, alpha, cost, arguments.tokens, arguments.trial_tokens, arguments.seed)
-        for family in arguments.families.split(",")
-        for alpha in ALPHAS
-        for cost in COSTS
-    ]
+    families = arguments.families.split(",")
+    grid = points(families, num_tokens=arguments.tokens, trial_tokens=arguments.trial_tokens, seed=arguments.seed)
     rows = []
     with ProcessPoolExecutor(arguments.processes) as pool:
-        for row in pool.map(compare, points):
+        for row in pool.map(compare, grid):
             print(f"{row['family']} {row['alpha']} {row['cost']}: {row['ratio']:.3f}", file=sys.stderr, flush=True)
             rows.append(row)
     document = {

@@ -7,48 +7,59 @@ class of evidence (draft probability, length of a match, rank), for tokens that 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 
 from autodraft.runtime.choosing import ACCEPTANCE_BINS, acceptance_bin
 
 _LEAST, _MOST = 0.002, 0.998
-_RETURN = 0.08
 _LONG_RUN = 400
+_CHANCE = 1.5  # standard errors
 
 
 class MovingAcceptance:
-    """alpha <- weight * alpha + (1 - weight) * mean of the last `window` outcomes, at each update.
+    """How often the next drafted token will be accepted: the long run, unless the recent past says otherwise.
 
-    A draft whose recent outcomes were poor by chance is not used, and what is not used is never seen to be better: in
-    cycles without an outcome alpha returns to the mean of the long run, step by step.
+    The recent past is CAS-Spec's average: ema <- weight * ema + (1 - weight) * mean of the last `window` outcomes. Its
+    own noise would switch a draft that barely pays off and on; therefore it counts only where the window differs from
+    the long run by more than chance would have it. And as a draft that is not used is never seen to be better, in
+    cycles without an outcome the window fills with the long run again.
 
     Args:
         alpha: what to expect before anything was seen.
         weight: of the past (lambda).
         window: number of recent outcomes (H).
+
+    Attributes:
+        alpha: the estimate.
     """
 
     def __init__(self, alpha: float, weight: float, window: int) -> None:
-        self.alpha = alpha = min(max(alpha, _LEAST), _MOST)
+        self.alpha = self._ema = self._long_run = min(max(alpha, _LEAST), _MOST)
         self._weight = weight
-        # The prior fills the window, so that the first outcomes do not count as if they were all there is.
-        self._recent: deque[float] = deque([alpha] * window, maxlen=window)
-        self._sum = alpha * window
-        self._long_run, self._count = alpha, float(window)
+        self._recent: deque[float] = deque([self.alpha] * window, maxlen=window)
+        self._sum = self.alpha * window
+        self._count = float(window)
 
     def update(self, outcomes: Sequence[bool]) -> None:
         """Outcomes of one cycle: whether each drafted token whose parent was accepted was accepted itself."""
         for accepted in outcomes:
-            self._sum += accepted - self._recent[0]
-            self._recent.append(accepted)
+            self._push(accepted)
             self._count = min(self._count + 1, _LONG_RUN)
             self._long_run += (accepted - self._long_run) / self._count
         if not outcomes:
-            self.alpha += _RETURN * (self._long_run - self.alpha)
-        else:
-            mean = self._sum / len(self._recent)
-            self.alpha = min(max(self._weight * self.alpha + (1 - self._weight) * mean, _LEAST), _MOST)
+            self._push(self._long_run)
+        window = len(self._recent)
+        mean = self._sum / window
+        self._ema = self._weight * self._ema + (1 - self._weight) * mean
+        chance = _CHANCE * math.sqrt(self._long_run * (1 - self._long_run) / window)
+        alpha = self._long_run if abs(mean - self._long_run) <= chance else self._ema
+        self.alpha = min(max(alpha, _LEAST), _MOST)
+
+    def _push(self, outcome: float) -> None:
+        self._sum += outcome - self._recent[0]
+        self._recent.append(outcome)
 
 
 class Calibration:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from autodraft.decoding import CascadeDecoder, ScheduledDrafter
+from autodraft.profile import DraftPrior, Priors
 
 
 class PacedRuntime:
@@ -35,7 +36,8 @@ class PacedDrafter(ScheduledDrafter):
 
     def __init__(self, runtime, cascade, draft_s=0.05, *, guarded=False):
         self.paced = PacedRuntime(runtime, draft_s)
-        super().__init__(self.paced, cascade, guarded=guarded, clock=lambda: self.paced.now)
+        priors = Priors(drafts=tuple(DraftPrior(alpha=0.7, cost=draft_s) for _ in cascade.drafts))
+        super().__init__(self.paced, cascade, priors, guarded=guarded, clock=lambda: self.paced.now)
         self.outcomes = []
 
     def start(self, tokens):

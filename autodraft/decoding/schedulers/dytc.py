@@ -16,7 +16,6 @@ itself does not.
 from __future__ import annotations
 
 import heapq
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -130,7 +129,7 @@ class DyTCScheduler:
             alpha, reach = model.alpha.alpha, growth.reach[leaf]
             price = cycle.rate * self._cost(cycle, draft) + cycle.node_price()
             catch_up = 0.0 if cycle.last_model in (draft, NO_DRAFT) else self._catch_up(cycle, draft, leaf)
-            length = _best_length(reach, alpha, price, min(room, bench.levels[draft].num_draft_tokens))
+            length = self._best_length(cycle, draft, reach, min(room, bench.levels[draft].num_draft_tokens))
             if self._is_probed(cycle, draft, leaf):
                 return draft, leaf, max(length, 1)
             gain = reach * alpha * (1 - alpha**length) / (1 - alpha) - covered
@@ -138,6 +137,20 @@ class DyTCScheduler:
             if length and value > 0 and (best is None or value > best[0]):
                 best = value, (draft, leaf, length)
         return best[1] if best is not None else None
+
+    def _best_length(self, cycle: _Cycle, draft: int, reach: float, most: int) -> int:
+        """The longest chain whose last token gains more than the time that it takes."""
+        times, rows = cycle.bench.times, len(cycle.growth)
+        alpha, cost = self._models[draft].alpha.alpha, self._cost(cycle, draft)
+        length = 0
+        while length < most:
+            reach *= alpha
+            at = rows + length
+            verify = (times.cost(TARGET, at + _SLOPE) - times.cost(TARGET, at)) / _SLOPE
+            if reach <= cycle.rate * (cost + max(verify, 0.0)):
+                break
+            length += 1
+        return length
 
     def _best_leaf(self, cycle: _Cycle) -> int | None:
         """The likeliest node from which no model has gone on; a second choice of a model becomes a node here."""
@@ -250,7 +263,8 @@ class DyTCScheduler:
 
     def _free_chain(self, cycle: _Cycle, leaf: int) -> list[int]:
         """The likeliest child after the likeliest child from `leaf` on, grown by the free drafts where it ends."""
-        growth, chain, node = cycle.growth, [], leaf
+        growth, node = cycle.growth, leaf
+        chain: list[int] = []
         longest = min(cycle.bench.max_depth, self._settings.max_depth) - growth.depths[leaf] - 1
         while len(chain) < longest:
             if node not in cycle.free_expanded:
@@ -350,12 +364,3 @@ class DyTCScheduler:
         self._tokens = _RATE_MEMORY * self._tokens + len(accepted)
         self._steps = _RATE_MEMORY * self._steps + steps
         self._cycle = None
-
-
-def _best_length(reach: float, alpha: float, price: float, most: int) -> int:
-    """The longest chain whose last token gains more than its price: reach * alpha^k > price."""
-    if most < 1 or reach * alpha <= price:
-        return 0
-    if price <= 0:
-        return most
-    return min(most, int(math.log(price / reach) / math.log(alpha)))
