@@ -15,6 +15,7 @@ from autodraft.runtime.choosing import ACCEPTANCE_BINS, acceptance_bin
 
 _LEAST, _MOST = 0.002, 0.998
 _LONG_RUN = 400
+_PRIOR_COUNT = 8
 _CHANCE = 1.5  # standard errors
 
 
@@ -40,7 +41,7 @@ class MovingAcceptance:
         self._weight = weight
         self._recent: deque[float] = deque([self.alpha] * window, maxlen=window)
         self._sum = self.alpha * window
-        self._count = float(window)
+        self._count = float(min(window, _PRIOR_COUNT))
 
     def update(self, outcomes: Sequence[bool]) -> None:
         """Outcomes of one cycle: whether each drafted token whose parent was accepted was accepted itself."""

@@ -61,11 +61,18 @@ class CacheWorkbench:
         plans: the plan of each draft; None for free ones.
         sources: the source of each draft; None for models.
         times: where measured steps are recorded.
+
+    Attributes:
+        model_s: seconds of drafts' forward passes so far.
+        cycle_model_s: those of this cycle.
+        cycle_steps: the same as they take on average, in target steps.
     """
 
     growth: Growth
     max_depth: int
     max_nodes: int
+    cycle_model_s: float
+    cycle_steps: float
 
     def __init__(
         self,
@@ -85,6 +92,7 @@ class CacheWorkbench:
         self.growth = Growth(context.tokens[-1])
         self.max_depth, self.max_nodes = context.max_depth, context.max_nodes
         self.times.set_context(len(context.tokens))
+        self.cycle_model_s = self.cycle_steps = 0.0
         self._context = context
         self._owner = -1
         self._placed = _Placed()
@@ -113,7 +121,7 @@ class CacheWorkbench:
         plan = self._plan(draft)
         found = self._runtime.review(plan, self._context.cache, rows, top, self._noise(0, max(depths) + 1), depths)
         seconds = self._clock() - started
-        self.model_s += seconds
+        self._spent(seconds, self.times.cost(draft, len(rows)))
         self.times.record(draft, len(rows), seconds)
         first = rows.slots[0] - self._context.cache.length
         return [found[row_of[node] - first] for node in nodes]
@@ -132,12 +140,17 @@ class CacheWorkbench:
         for token in (*fed, *(candidates.tokens[0] for candidates in found[:-1])):
             placed.add(len(placed) - 1, token)
         seconds = self._clock() - started
-        self.model_s += seconds
+        self._spent(seconds, self.times.cost(draft, len(fed)) + (len(found) - 1) * self.times.cost(draft, 1))
         if len(fed) == 1:
             self.times.record(draft, 1, seconds / len(found))
         elif len(found) == 1:
             self.times.record(draft, len(fed), seconds)
         return found
+
+    def _spent(self, seconds: float, steps: float) -> None:
+        self.model_s += seconds
+        self.cycle_model_s += seconds
+        self.cycle_steps += steps
 
     def _rows_for(self, draft: int, nodes: Sequence[int]) -> tuple[Rows, dict[int, int]]:
         """Rows of `nodes` and of the ancestors that are missing, and the row number of each node asked for."""

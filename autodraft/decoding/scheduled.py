@@ -22,7 +22,7 @@ from autodraft.profile_parts import Priors
 from autodraft.runtime import DraftPlan, TransformerRuntime
 
 _UNKNOWN_VERIFY_COST = {1: 1.0, 8: 1.2, 16: 1.5, 32: 2.2}
-_UNKNOWN_ALPHA = 0.7
+_UNKNOWN_ALPHA = 0.8
 
 
 def make_source(draft: Draft) -> TokenSource | None:
@@ -95,10 +95,16 @@ class ScheduledDrafter:
         self._teach(outcome)
         if self._order is None:
             return
-        steps = (self._clock() - self._started) / self.times.target_s
+        steps = self._cycle_steps(outcome)
         accepted = [self._order[node] for node in outcome.path]
         self.scheduler.observe(self._bench, accepted or [ROOT], steps)
         self._order = None
+
+    def _cycle_steps(self, outcome: Outcome) -> float:
+        """What the cycle took, with forward passes as they take on average: hiccups say nothing of the cascade."""
+        bench, times = self._bench, self.times
+        overhead_s = self._clock() - self._started - bench.cycle_model_s - outcome.verify_s
+        return times.cost(TARGET, len(outcome.tree)) + bench.cycle_steps + max(overhead_s, 0.0) / times.target_s
 
     def _teach(self, outcome: Outcome) -> None:
         """The free drafts learn from what the target would have said after every verified token."""

@@ -17,6 +17,7 @@ TARGET = -1
 _CONTEXT_RANGE = 512
 _RISE, _FALL = 0.07, 0.25
 _LARGEST_JUMP = 2.0
+_PRIOR_COUNT = 6
 _RECORDS_PER_REFRESH = 64  # costs are looked up far more often than they change
 
 
@@ -55,8 +56,8 @@ class StepTimes:
 
     def __init__(self, target: CostPrior, drafts: Sequence[CostPrior | None]) -> None:
         self._priors = {TARGET: target, **{n: prior for n, prior in enumerate(drafts) if prior is not None}}
-        # By model and range of context lengths: rows -> seconds.
-        self._measured: dict[tuple[int, int], dict[int, float]] = {}
+        # By model and range of context lengths: rows -> (seconds, how often measured).
+        self._measured: dict[tuple[int, int], dict[int, tuple[float, int]]] = {}
         self._pace: dict[int, float] = {}  # seconds per target step of the prior, by model
         self._range = 0
         self._costs: dict[tuple[int, int], float] = {}
@@ -81,14 +82,11 @@ class StepTimes:
         """
         prior = self._priors[model].at(rows)
         times = self._measured.setdefault((model, self._range), {})
-        known = times.get(rows)
-        if known is None:
-            known = prior * self._pace.get(model, self._pace.get(TARGET, seconds / prior))
-            self._costs.clear()
-        times[rows] = _blend(known, seconds)
+        known, count = times.get(rows) or (prior * self._pace.get(model, self._pace.get(TARGET, seconds / prior)), 0)
+        times[rows] = _blend(known, seconds), count + 1
         self._pace[model] = _blend(self._pace.get(model, seconds / prior), seconds / prior)
         self._records += 1
-        if self._records % _RECORDS_PER_REFRESH == 0:
+        if not count or self._records % _RECORDS_PER_REFRESH == 0:
             self._costs.clear()
 
     @property
@@ -107,20 +105,13 @@ class StepTimes:
         return cost
 
     def _seconds(self, model: int, rows: int) -> float:
-        """As measured, or between measured neighbours, or from one of them along the prior; 0 where nothing was."""
-        times = self._measured.get((model, self._range))
-        if not times:
+        """Between what was measured and the prior at the model's own pace, by how often it was; 0 if never at all."""
+        pace = self._pace.get(model)
+        if pace is None:
             return 0.0
-        if rows in times:
-            return times[rows]
-        below = max((n for n in times if n < rows), default=None)
-        above = min((n for n in times if n > rows), default=None)
-        if below is not None and above is not None:
-            return times[below] + (times[above] - times[below]) * (rows - below) / (above - below)
-        nearest = below if below is not None else above
-        assert nearest is not None
-        prior = self._priors[model]
-        return times[nearest] * prior.at(rows) / prior.at(nearest)
+        expected = pace * self._priors[model].at(rows)
+        seconds, count = self._measured.get((model, self._range), {}).get(rows, (0.0, 0))
+        return (count * seconds + _PRIOR_COUNT * expected) / (count + _PRIOR_COUNT)
 
 
 def _blend(known: float, seen: float) -> float:

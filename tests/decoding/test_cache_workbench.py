@@ -179,6 +179,21 @@ def test_nobody_sees_the_keys_of_another_draft_or_of_a_forgotten_token(runtime, 
         assert _same(runtime, following, fresh.logits(runtime.target, tokens[-1:]))
 
 
+def test_a_cycle_starts_from_nothing_though_root_and_draft_are_those_of_the_last_one(runtime):
+    """The text goes 4, 4: what the draft ran after the first 4 is not what it would run after the second."""
+    cache = runtime.new_cache()
+    runtime.prefill(cache, [1, 2, 3])
+    plan = runtime.plan(POLICIES[0])
+    bench = CacheWorkbench(runtime, LEVELS[:1], [plan], [None], StepTimes(PRIOR, [PRIOR]))
+    for tokens in ([1, 2, 3, 4], [1, 2, 3, 4, 4]):
+        bench.begin(DraftContext(tokens, cache, 20, 100))
+        node = bench.growth.add(0, 5, 0)
+        (found,) = bench.review(0, [node], 3)
+        _Scratch(runtime, tokens).check(plan, [4, 5], found, 3)
+        runtime.forward(runtime.target, cache, Rows.chain([4], cache.length))
+        cache.commit([cache.length])
+
+
 def test_a_draft_that_goes_on_runs_nothing_twice(runtime):
     """Rows are counted by the recorded times; a chain that is continued feeds only its last token."""
     cache = runtime.new_cache()

@@ -59,7 +59,9 @@ def test_an_end_within_an_accepted_path(runtime, scheduler, end):
         pieces = []
         generation = decoder.generate(PROMPT, max_new_tokens=20, on_tokens=pieces.append, **ending)
         assert (generation.tokens, generation.finish_reason) == (answer[:length], end)
-        assert sum(pieces, []) == answer[:length] and generation.stats.new_tokens == length
+        assert [token for piece in pieces for token in piece] == answer[
+            :length
+        ] and generation.stats.new_tokens == length
         committed = sum(len(outcome.committed) for outcome in decoder.drafter.outcomes)
         assert generation.stats.accepted_tokens <= length
         went_on += committed > length

@@ -1,0 +1,102 @@
+"""The guard of fixed plans, on a scripted plan whose gain and cost are given per cycle."""
+
+import itertools
+
+import pytest
+
+from autodraft.decoding import Growth
+from autodraft.decoding.schedulers.guard import GuardedScheduler
+
+
+class ScriptedBench:
+    """A tree, and nothing that could make it grow."""
+
+    def __init__(self):
+        self.growth = Growth(1)
+
+
+class ScriptedPlan:
+    """Drafts `length` tokens in every cycle that it is asked."""
+
+    def __init__(self, length=3):
+        self.length = length
+        self.observed = 0
+
+    def grow(self, bench):
+        node = 0
+        for token in range(self.length):
+            node = bench.growth.add(node, token, 0)
+
+    def observe(self, bench, accepted, steps):
+        self.observed += 1
+
+
+def _run(guard, cycles, num_accepted, steps):
+    """Whether each cycle drafted; a drafting cycle commits `num_accepted` + 1 tokens and takes `steps`."""
+    drafted = []
+    for _ in range(cycles):
+        bench = ScriptedBench()
+        guard.grow(bench)
+        drafted.append(len(bench.growth) > 1)
+        if drafted[-1]:
+            guard.observe(bench, list(range(num_accepted + 1)), steps)
+        else:
+            guard.observe(bench, [0], 1.0)
+    return drafted
+
+
+def _runs(drafted):
+    """Lengths of the stretches with and without drafting, in turn."""
+    return [(key, len(list(cycles))) for key, cycles in itertools.groupby(drafted)]
+
+
+def test_a_plan_that_pays_is_never_suspended():
+    plan = ScriptedPlan()
+    assert all(_run(GuardedScheduler(plan), 300, num_accepted=2, steps=2.0)) and plan.observed == 300
+
+
+def test_a_useless_plan_is_tried_ever_more_rarely():
+    plan = ScriptedPlan()
+    runs = _runs(_run(GuardedScheduler(plan), 2000, num_accepted=0, steps=1.5))
+    trials, pauses = runs[0::2], [length for _, length in runs[1::2]]
+    assert all(drafts and length == trials[0][1] for drafts, length in trials) and trials[0][1] <= 10
+    assert all(later == 2 * earlier for earlier, later in itertools.pairwise(pauses[:5]))
+    assert plan.observed == sum(length for _, length in trials)
+    assert plan.observed < 0.05 * 2000
+
+
+def test_pauses_have_a_longest():
+    runs = _runs(_run(GuardedScheduler(ScriptedPlan()), 6000, num_accepted=0, steps=3.0))
+    pauses = [length for drafts, length in runs[:-1] if not drafts]
+    assert len(pauses) > 8 and pauses[-1] == pauses[-2] == max(pauses)
+
+
+def test_a_plan_that_pays_again_is_resumed_and_trusted_as_before():
+    guard = GuardedScheduler(ScriptedPlan())
+    first_pause = _runs(_run(guard, 7 + 16, num_accepted=0, steps=1.5))[1][1]
+    _run(guard, 300, num_accepted=0, steps=1.5)
+    drafted = _run(guard, 600, num_accepted=3, steps=2.0)
+    resumed = drafted.index(True)
+    assert all(drafted[resumed:])
+    # What was learnt of its bad times is forgotten: the next pause is a short one again.
+    after = _runs(_run(guard, 100, num_accepted=0, steps=1.5))
+    assert after[0][0] and after[1] == (False, first_pause)
+
+
+def test_one_bad_cycle_suspends_nothing():
+    guard = GuardedScheduler(ScriptedPlan())
+    _run(guard, 50, num_accepted=3, steps=2.0)
+    assert all(_run(guard, 1, num_accepted=0, steps=2.0) + _run(guard, 50, num_accepted=3, steps=2.0))
+
+
+@pytest.mark.parametrize("steps", [1.0, 1.2])
+def test_cycles_without_a_proposal_are_no_evidence_against_a_plan(steps):
+    """A look-up that found nothing has cost nothing; it must be there when the text begins to repeat itself."""
+    plan = ScriptedPlan(length=0)
+    guard = GuardedScheduler(plan)
+    for _ in range(100):
+        bench = ScriptedBench()
+        guard.grow(bench)
+        guard.observe(bench, [0], steps)
+    plan.length = 3
+    assert all(_run(guard, 20, num_accepted=3, steps=1.5))
