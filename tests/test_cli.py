@@ -65,7 +65,7 @@ def assert_refused(result: Any, message: str) -> None:
 def test_help_names_every_command(run: Run) -> None:
     result = run("--help")
     assert result.exit_code == 0
-    for command in ("search", "generate", "bench", "profile", "models", "device"):
+    for command in ("search", "generate", "bench", "simulate", "profile", "models", "device"):
         assert command in result.stdout
         assert run(command, "--help").exit_code == 0
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autodraft.cascade import Cascade, SelfDraft
+from autodraft.cascade import Cascade, Chain, SelfDraft, StaticTree
 from autodraft.errors import ProfileError
 from autodraft.policy import ChannelShares, DraftPolicy
-from autodraft.profile import DraftProfile, Interval, profile_schema
+from autodraft.profile import DraftProfile, Interval, _checksum, profile_schema
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -61,6 +61,21 @@ def test_reformatting_is_no_tampering(profile: DraftProfile, saved: Path) -> Non
 def test_the_published_schema_is_the_generated_one() -> None:
     committed = json.loads((files("autodraft") / "schemas" / "profile-v2.json").read_text())
     assert committed == profile_schema(), "run: autodraft profile schema > autodraft/schemas/profile-v2.json"
+
+
+def test_version_1_is_read_and_its_trees_become_a_scheduler(saved: Path) -> None:
+    current = DraftProfile.load(saved)
+    for branching, expected in ((1, Chain()), (3, StaticTree(branching=3, max_nodes=12))):
+        document = json.loads(saved.read_text())
+        document["schema_version"] = 1
+        for draft in document["cascade"]["drafts"]:
+            if draft["kind"] == "self-draft":
+                draft.update(branching=branching, max_nodes=12)
+        del document["cascade"]["scheduler"], document["checksum"]
+        path = saved.with_name("old.json")
+        path.write_text(json.dumps({**document, "checksum": _checksum(document)}))
+        old = DraftProfile.load(path)
+        assert old.cascade == current.cascade.model_copy(update={"scheduler": expected})
 
 
 def test_a_saved_profile_is_valid_under_the_schema(saved: Path) -> None:

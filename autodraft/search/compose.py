@@ -194,7 +194,8 @@ def neighbours(cascade: Cascade, options: ComposeOptions) -> Iterator[Cascade]:
     if options.free_drafts and isinstance(cascade.scheduler, Chain):
         for lookup in (*LOOKUPS, AUTOMATON):
             yield Cascade(drafts=(lookup, draft))
-        yield Cascade(drafts=(draft,))
+        if len(cascade.drafts) > 1:
+            yield Cascade(drafts=(draft,))
     length = draft.num_draft_tokens
     for other in (length + 1, length - 1, length + 2, length - 2):
         if 1 <= other <= options.max_draft_tokens:

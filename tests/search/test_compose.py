@@ -1,0 +1,82 @@
+"""Composition of cascades on planted worlds: what is tried, and that the best measured one wins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from optuna.storages import InMemoryStorage
+
+from autodraft.cascade import Cascade, Chain, DyTC, SelfDraft, StaticTree
+from autodraft.policy import ChannelShares, DraftPolicy
+from autodraft.search.codec import cascade_digest, describe
+from autodraft.search.compose import ComposeOptions, arrangements, cheaper_draft, compose, finalists, neighbours
+from autodraft.search.loop import Clock, SearchLoop
+from autodraft.search.objectives import Objectives
+from autodraft.search.records import chain_of
+from autodraft.search.study import SearchStudy
+from autodraft.search.testing import PlantedEvaluator
+
+FOUR_BITS = DraftPolicy.uniform(4, 4)
+CHEAPER = FOUR_BITS.replace({index: ChannelShares() for index in range(2, 6)})
+CHAIN = Cascade(drafts=(SelfDraft(policy=FOUR_BITS, num_draft_tokens=4),))
+
+
+class DynamicWorld(PlantedEvaluator):
+    """A planted world in which one kind of scheduler is faster than every other."""
+
+    def true_speedup(self, cascade: Cascade) -> float:
+        is_best = isinstance(cascade.scheduler, DyTC) and len(cascade.drafts) == 2
+        return 5.0 if is_best else super().true_speedup(cascade)
+
+
+@pytest.fixture
+def loop() -> Iterator[SearchLoop]:
+    world = DynamicWorld(4)
+    loop = SearchLoop(SearchStudy(InMemoryStorage(), "test", Objectives()), world, Clock(None))
+    for policy in (FOUR_BITS, CHEAPER, DraftPolicy.uniform(4, 8)):
+        loop.predicted[policy.digest] = (policy, world.predict(policy))
+    loop.measure("measure", chain_of(FOUR_BITS, world.predict(FOUR_BITS)), None, done=0, total=1)
+    yield loop
+
+
+def test_every_kind_of_scheduler_is_tried_once_with_valid_settings() -> None:
+    found = list(arrangements(CHAIN, CHEAPER, ComposeOptions()))
+    assert len({cascade_digest(cascade) for cascade in found}) == len(found)
+    kinds = {cascade.scheduler.kind for cascade in found}
+    assert kinds == {"chain", "static-tree", "vertical", "horizontal", "vertical+horizontal", "dytc"}
+    assert any(len(cascade.policies) == 2 for cascade in found)
+    for cascade in found:
+        assert Cascade.model_validate_json(cascade.model_dump_json()) == cascade
+        assert cascade.scheduler.kind in describe(cascade)
+
+
+def test_without_free_drafts_only_models_are_arranged() -> None:
+    found = list(arrangements(CHAIN, None, ComposeOptions(free_drafts=False)))
+    assert {draft.kind for cascade in found for draft in cascade.drafts} == {"self-draft"}
+    assert {type(cascade.scheduler) for cascade in found} == {DyTC, StaticTree}
+
+
+@pytest.mark.parametrize("scheduler", [Chain(), DyTC(), StaticTree()])
+def test_neighbours_differ_from_their_cascade(scheduler: Chain | DyTC | StaticTree) -> None:
+    cascade = CHAIN.model_copy(update={"scheduler": scheduler})
+    found = list(neighbours(cascade, ComposeOptions()))
+    assert len(found) >= 2 and cascade not in found
+
+
+def test_the_second_draft_costs_clearly_less(loop: SearchLoop) -> None:
+    second = cheaper_draft(loop, CHAIN)
+    assert second == CHEAPER
+    costs = {policy.digest: evaluation.cost for policy, evaluation in loop.predicted.values()}
+    assert costs[second.digest] < 0.75 * costs[FOUR_BITS.digest]
+
+
+def test_the_fastest_arrangement_is_found_and_meets_the_simpler_kinds(loop: SearchLoop) -> None:
+    compose(loop, ComposeOptions())
+    assert loop.best is not None
+    best = loop.best.cascade
+    assert isinstance(best.scheduler, DyTC) and len(best.drafts) == 2
+    chosen = finalists(loop, ComposeOptions())
+    assert chosen["joint"] == best
+    assert isinstance(chosen["chain"].scheduler, Chain) and chosen["chain"].policies
+    assert [draft.kind for draft in chosen["prompt-lookup"].drafts] == ["prompt-lookup"]
