@@ -108,9 +108,7 @@ class SelfDraft(_Value):
     )
 
 
-Draft = Annotated[
-    PromptLookup | SuffixAutomaton | TokenRecycling | SelfDraft, Field(discriminator="kind")
-]
+Draft = Annotated[PromptLookup | SuffixAutomaton | TokenRecycling | SelfDraft, Field(discriminator="kind")]
 
 
 class Chain(_Value):

@@ -102,7 +102,7 @@ class SearchJob(_Settings):
     )
     tasks: tuple[str, ...] = Field(default=(), description="prompt categories that count; empty is all")
     calibration_tokens: int = Field(default=512, ge=16, description="tokens for importance, sensitivity and acceptance")
-    num_prompts: int = Field(default=24, ge=2, description="prompts that F2 measures each survivor on")
+    num_prompts: int = Field(default=12, ge=2, description="prompts that F2 measures each survivor on")
     new_tokens_per_prompt: int = Field(default=64, ge=8, description="tokens that F2 generates per prompt")
     num_finalists: int = Field(default=4, ge=1, description="cascades that F2 measures")
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="level of the speedup's bootstrap interval")

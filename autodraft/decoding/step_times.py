@@ -82,9 +82,11 @@ class StepTimes:
         """
         prior = self._priors[model].at(rows)
         times = self._measured.setdefault((model, self._range), {})
-        known, count = times.get(rows) or (prior * self._pace.get(model, self._pace.get(TARGET, seconds / prior)), 0)
+        # A model's first step is no more to be trusted than later ones: the prior at the target's pace tempers it.
+        pace = self._pace.get(model, self._pace.get(TARGET, seconds / prior))
+        known, count = times.get(rows) or (prior * pace, 0)
         times[rows] = _blend(known, seconds), count + 1
-        self._pace[model] = _blend(self._pace.get(model, seconds / prior), seconds / prior)
+        self._pace[model] = _blend(pace, seconds / prior)
         self._records += 1
         if not count or self._records % _RECORDS_PER_REFRESH == 0:
             self._costs.clear()

@@ -228,7 +228,8 @@ def conclude(loop: SearchLoop, options: ComposeOptions, seconds: float) -> Concl
 def finalists(loop: SearchLoop, options: ComposeOptions) -> dict[str, Cascade]:
     """The best cascade, and the best of each simpler kind, where the best one is not of that kind itself.
 
-    skip-only and bits-only policies in its place, its chain alone, prompt lookup, and the best without any model.
+    Skip-only and bits-only policies in its place, the best chain and the best dytc, prompt lookup, and the best
+    without any model.
     """
     chosen: dict[str, Cascade] = {}
     best = best_measured(loop, with_draft=True)
@@ -241,9 +242,10 @@ def finalists(loop: SearchLoop, options: ComposeOptions) -> dict[str, Cascade]:
             simpler = _best_of_kind(loop, rule)
             if simpler is not None and not rule(best.cascade.policies[0]):
                 chosen[name] = chain_of(*simpler, longest=options.max_draft_tokens)
-        chain = _best_among(loop, lambda cascade: bool(cascade.policies) and isinstance(cascade.scheduler, Chain))
-        if chain is not None:
-            chosen["chain"] = chain
+        for kind in ("chain", "dytc"):
+            other = _best_among(loop, _models_under(kind))
+            if other is not None:
+                chosen[kind] = other
     if options.free_drafts:
         chosen["prompt-lookup"] = _best_among(loop, _is_prompt_lookup) or Cascade(drafts=LOOKUPS[:1])
         free = _best_among(loop, lambda cascade: not cascade.policies)
@@ -251,6 +253,10 @@ def finalists(loop: SearchLoop, options: ComposeOptions) -> dict[str, Cascade]:
             chosen["free"] = free
     unique = {cascade_digest(cascade): name for name, cascade in reversed(chosen.items())}
     return {name: cascade for name, cascade in chosen.items() if unique[cascade_digest(cascade)] == name}
+
+
+def _models_under(kind: str) -> Callable[[Cascade], bool]:
+    return lambda cascade: bool(cascade.policies) and cascade.scheduler.kind == kind
 
 
 def _is_prompt_lookup(cascade: Cascade) -> bool:

@@ -51,7 +51,7 @@ from autodraft.search.study import SQLITE_NAME, SearchStudy, open_storage, redac
 
 ProgressListener = Callable[[SearchProgress], None]
 _LONGEST_PROMPT = 384
-_FINAL_PROMPTS = 4
+_FINAL_PROMPTS = 8
 """The last comparison takes up to this many times the prompts of the others, as far as time allows."""
 _HF_SHARE = 0.10
 _HF_LEAST_PROMPTS = 2

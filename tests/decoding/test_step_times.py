@@ -10,6 +10,7 @@ VERIFY = CostPrior(1.0, {1: 1.0, 8: 1.7, 16: 3.0})
 DRAFT = CostPrior(0.25, {1: 0.25, 4: 0.4})
 # Costs that are looked up often are renewed after this many records at the latest.
 REFRESH = 64
+SETTLED = 0.02  # what is left of the prior after `_settle`
 
 
 def _times():
@@ -17,8 +18,8 @@ def _times():
 
 
 def _settle(times, model, rows, seconds):
-    """Record a step often enough for its average to be there and for costs to be renewed."""
-    for _ in range(3 * REFRESH):
+    """Record a step often enough for its average to be there, the prior to fade, and costs to be renewed."""
+    for _ in range(20 * REFRESH):
         times.record(model, rows, seconds)
 
 
@@ -41,24 +42,38 @@ def test_priors_stand_in_until_target_and_draft_have_been_measured():
     # A measured draft starts from where it was measured; another one would start from its prior and the target's pace.
     assert times.cost(1, 1) == pytest.approx(0.25)
     _settle(times, 1, 1, 0.9)
-    assert times.cost(1, 1) == pytest.approx(0.3)
+    assert times.cost(1, 1) == pytest.approx(0.3, SETTLED)
     # Of other numbers of rows the prior knows the shape and the measurement the scale.
-    assert times.cost(1, 4) == pytest.approx(0.3 * 0.4 / 0.25)
+    assert times.cost(1, 4) == pytest.approx(0.3 * 0.4 / 0.25, SETTLED)
     assert times.cost(TARGET, 16) == pytest.approx(3.0)
 
 
-def test_between_measured_numbers_of_rows_the_cost_is_a_straight_line():
+def test_measured_numbers_of_rows_cost_what_was_measured_and_others_what_the_prior_says():
     times = _times()
-    for rows, seconds in ((1, 2.0), (5, 3.0), (9, 2.0)):
+    for rows, seconds in ((16, 4.0), (1, 2.0)):
         _settle(times, TARGET, rows, seconds)
-    assert [times.cost(TARGET, rows) for rows in (1, 3, 5, 7, 9)] == pytest.approx([1.0, 1.25, 1.5, 1.25, 1.0], 1e-3)
+    assert [times.cost(TARGET, rows) for rows in (1, 16, 8)] == pytest.approx([1.0, 2.0, VERIFY.at(8)], SETTLED)
 
 
-def test_a_first_measurement_is_tempered_by_the_prior_and_the_pace_so_far():
+@given(st.integers(1, 40))
+def test_a_first_measurement_is_tempered_by_the_prior_and_the_pace_so_far(count):
+    """It moves the cost towards what was measured, by more the more often it was."""
+    costs = []
+    for repeats in (0, count, count + 1):
+        times = _times()
+        times.record(TARGET, 1, 2.0)
+        times.record(TARGET, 8, 2.0 * VERIFY.at(8))
+        for _ in range(repeats):
+            times.record(1, 1, 0.75)  # 0.5 was expected
+        costs.append(times.cost(1, 1))
+    assert costs[0] == 0.25 < costs[1] < costs[2] < 0.375
+
+
+def test_a_hiccup_in_a_drafts_very_first_step_does_not_condemn_it():
     times = _times()
-    times.record(TARGET, 1, 2.0)
-    times.record(1, 1, 100.0)  # 0.5 was expected
-    assert 0.5 < times.cost(1, 1) * 2.0 < 1.0
+    times.record(TARGET, 1, 1.0)
+    times.record(1, 1, 100.0)  # 0.25 was expected
+    assert times.cost(1, 1) <= 0.5
 
 
 @pytest.mark.parametrize("seconds", [1.5, 0.5])
@@ -66,7 +81,7 @@ def test_averages_forget(seconds):
     times = _times()
     times.record(TARGET, 1, 1.0)
     _settle(times, TARGET, 1, seconds)
-    assert times.target_s == pytest.approx(seconds, rel=1e-4)
+    assert times.target_s == pytest.approx(seconds, SETTLED)
 
 
 def test_averages_fall_faster_than_they_rise():
@@ -104,13 +119,13 @@ def test_ranges_of_context_lengths_are_kept_apart_and_start_from_the_one_before(
     _settle(times, TARGET, 1, 1.0)
     _settle(times, 1, 1, 0.5)
     times.set_context(400)
-    assert times.cost(1, 1) == pytest.approx(0.5, 1e-3)  # the same range
+    assert times.cost(1, 1) == pytest.approx(0.5, SETTLED)  # the same range
     times.set_context(600)
-    assert times.target_s == pytest.approx(1.0) and times.cost(1, 1) == pytest.approx(0.5, 1e-3)
+    assert times.target_s == pytest.approx(1.0, SETTLED) and times.cost(1, 1) == pytest.approx(0.5, SETTLED)
     _settle(times, TARGET, 1, 2.0)
-    assert times.target_s == pytest.approx(2.0, 1e-3) and times.cost(1, 1) == pytest.approx(0.25, 1e-3)
+    assert times.target_s == pytest.approx(2.0, SETTLED) and times.cost(1, 1) == pytest.approx(0.25, SETTLED)
     times.set_context(200)
-    assert times.target_s == pytest.approx(1.0) and times.cost(1, 1) == pytest.approx(0.5, 1e-3)
+    assert times.target_s == pytest.approx(1.0, SETTLED) and times.cost(1, 1) == pytest.approx(0.5, SETTLED)
 
 
 def test_drafts_are_kept_apart():
@@ -118,4 +133,4 @@ def test_drafts_are_kept_apart():
     times.record(TARGET, 1, 1.0)
     _settle(times, 0, 1, 0.5)
     _settle(times, 1, 1, 0.125)
-    assert (times.cost(0, 1), times.cost(1, 1)) == pytest.approx((0.5, 0.125), 1e-3)
+    assert (times.cost(0, 1), times.cost(1, 1)) == pytest.approx((0.5, 0.125), SETTLED)

@@ -310,6 +310,8 @@ class DyTCScheduler:
         reach = growth.reach[node]
         for draft, calibration in self._free.items():
             means = calibration.means
+            if _run_length(growth, node, draft) >= cycle.bench.levels[draft].num_draft_tokens:
+                continue
             for token, evidence in cycle.bench.continuations(draft, node, most):
                 prob = means[evidence]
                 if reach * prob <= price:
@@ -364,3 +366,12 @@ class DyTCScheduler:
         self._tokens = _RATE_MEMORY * self._tokens + len(accepted)
         self._steps = _RATE_MEMORY * self._steps + steps
         self._cycle = None
+
+
+def _run_length(growth: Growth, node: int, draft: int) -> int:
+    """How many nodes that end with `node` come from this draft, one after the other."""
+    length = 0
+    while growth.drafts[node] == draft:
+        length += 1
+        node = growth.parents[node]
+    return length
