@@ -122,4 +122,6 @@ def test_real_decoders_give_the_same_tokens(runtime: TransformerRuntime) -> None
     session = speedup_of_cascades(runtime, cascades, PROMPTS[:3], max_new_tokens=12)
     for name in cascades:
         assert session.compare(name).identical
-    assert session.figures("draft").tokens_per_cycle > 2.5
+    # The target is its own draft: slow enough for the guard to stop it, but not before some cycles were seen.
+    assert session.figures("draft").tokens_per_cycle > 1.0
+    assert max(session.figures("draft").histogram) == 4

@@ -89,7 +89,7 @@ def test_other_strings_are_refused(text: str) -> None:
 
 
 def test_cascades_are_told_apart_and_described() -> None:
-    draft = SelfDraft(policy=DraftPolicy.uniform(2, 8), num_draft_tokens=5, stop_threshold=0.5, branching=2)
+    draft = SelfDraft(policy=DraftPolicy.uniform(2, 8), num_draft_tokens=5, stop_threshold=0.5)
     cascades = [Cascade(), Cascade(drafts=(PromptLookup(),)), Cascade(drafts=(PromptLookup(), draft))]
     assert len({cascade_digest(cascade) for cascade in cascades}) == 3
     assert describe(cascades[0]) == "autoregressive"
