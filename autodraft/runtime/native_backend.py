@@ -122,7 +122,7 @@ class NativeBackend:
             owned.extend(array for _, array in arrays)
             blocks[index] = binding.CBlockPlan(arrays[0][0], arrays[1][0], arrays[0][1], arrays[1][1])
         widths = [segment.width for group in grouped.values() for segment in group]
-        width = -(-max([self._spec.hidden_size, *widths]) // 32) * 32
+        width = -(-max([self._spec.hidden_size, *widths]) // 64) * 64
         payload = _Payload(binding.CPlan(blocks, head.struct), (blocks, *owned), width)
         return DraftPlan(policy, self._spec, self._dtype.itemsize, payload)
 

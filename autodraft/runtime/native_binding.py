@@ -22,7 +22,7 @@ from autodraft.runtime.rows import Rows
 
 LANES = 16
 KIND_F32, KIND_BF16, KIND_INT8, KIND_INT4 = range(4)
-_INPUT_MULTIPLE = {KIND_F32: 1, KIND_BF16: 2, KIND_INT8: 4, KIND_INT4: INT4_GROUP_SIZE}
+_INPUT_MULTIPLE = {KIND_F32: 1, KIND_BF16: 32, KIND_INT8: 64, KIND_INT4: INT4_GROUP_SIZE}  # whole tiles: 64 bytes
 
 
 class CLinear(ctypes.Structure):

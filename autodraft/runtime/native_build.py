@@ -15,6 +15,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 _SOURCES = Path(__file__).parent / "native"
@@ -41,7 +42,7 @@ def load_library() -> ctypes.CDLL:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / name).exists():
-                _compile(compiler, folder / name)
+                compile_library(compiler, folder / name)
             return ctypes.CDLL(str(folder / name))
         except OSError as error:
             reason = str(error)
@@ -71,13 +72,13 @@ def _processor() -> bytes:
         return platform.processor().encode()
 
 
-def _compile(compiler: str, target: Path) -> None:
+def compile_library(compiler: str, target: Path, extra_flags: Sequence[str] = ()) -> None:
     """Compile next to the target and rename, so that a killed or concurrent build leaves no torn file."""
     sources = [str(path) for path in sorted(_SOURCES.glob("*.c"))]
     handle, temporary = tempfile.mkstemp(suffix=".so", dir=target.parent)
     os.close(handle)
     try:
-        command = [compiler, *_FLAGS, "-o", temporary, *sources, "-lm"]
+        command = [compiler, *_FLAGS, *extra_flags, "-o", temporary, *sources, "-lm"]
         result = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_TIMEOUT_S, check=False)
         if result.returncode == 0:
             os.replace(temporary, target)

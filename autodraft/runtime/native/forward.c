@@ -9,6 +9,7 @@
 #include "choose.h"
 #include "linear.h"
 #include "pool.h"
+#include "tiles.h"
 
 typedef struct {
     float *normed;
@@ -301,9 +302,11 @@ static void run(const Call *c, int thread) {
     }
     tap(c, c->last, thread);
     if (c->stream) transfer(c, thread, c->stream, c->ws->x);
-    if (!c->logits) return;
-    norm_rows(c, m->final_norm, m->final_norm_bias, &mine);
-    product(c, &c->plan->head, mine.normed, m->hidden, c->logits, (m->vocab + LANES - 1) / LANES * LANES, 0, thread, &mine);
+    if (c->logits) {
+        norm_rows(c, m->final_norm, m->final_norm_bias, &mine);
+        product(c, &c->plan->head, mine.normed, m->hidden, c->logits, (m->vocab + LANES - 1) / LANES * LANES, 0, thread, &mine);
+    }
+    tiles_release();
 }
 
 static void run_on(void *call, int thread) { run((const Call *)call, thread); }

@@ -5,6 +5,8 @@
  * others. This is what makes verification reproduce autoregressive decoding exactly. */
 #include "linear.h"
 
+#include "tiles.h"
+
 #define MAX_ROWS 8
 #define UNROLL _Pragma("GCC unroll 8")
 
@@ -57,14 +59,6 @@ void prepare(const Linear *w, const float *x, int rows, int stride, Activations 
 }
 
 /* ---------------------------------------------------------------- kernels: ROWS rows, PANELS panels of 16 outputs */
-
-INLINE void finish(const Linear *w, int panel, f32x16 v, float *y, int add) {
-    int first = panel * LANES;
-    if (w->bias) v += load(w->bias + first);
-    float *dst = y + first;
-    if (add) v += load(dst);
-    store(dst, v);
-}
 
 INLINE void kernel_f32(const Linear *w, int panel, const Activations *a, int row, float *y, int stride, int add,
                        const int ROWS, const int PANELS) {
@@ -131,8 +125,6 @@ INLINE i32x16 dot4(i32x16 acc, i32x16 unsigned4, i32x16 signed4) {
     return acc;
 #endif
 }
-INLINE i32x16 splat_i32(int32_t x) { return (i32x16){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
-INLINE i32x16 load_i32(const void *p) { i32x16 v; memcpy(&v, p, sizeof v); return v; }
 
 INLINE void kernel_int8(const Linear *w, int panel, const Activations *a, int row, float *y, int stride, int add,
                         const int ROWS, const int PANELS) {
@@ -214,6 +206,10 @@ ALL_ROWS(kernel_int8)
 ALL_ROWS(kernel_int4)
 
 void multiply(const Linear *w, int first, int last, const Activations *a, int rows, float *y, int stride, int add) {
+    if (tiles_serve(w->kind, rows)) {
+        multiply_tiles(w, first, last, a, rows, y, stride, add);
+        return;
+    }
     for (int row = 0; row < rows; row += MAX_ROWS) {
         int count = rows - row < MAX_ROWS ? rows - row : MAX_ROWS;
         switch (w->kind) {

@@ -1,0 +1,210 @@
+/* Matrix products on tile registers (Intel AMX): up to 32 rows for about the time that reading the weights takes.
+ * Knows nothing of transformers, and does nothing on other processors.
+ *
+ * The packed layouts are those of linear.c: 16 x 64 bytes of a panel are one tile. A tile product adds up each row by
+ * itself, over the inputs in ascending order, so a row's result is bitwise independent of the others here too. */
+#include "tiles.h"
+
+#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AMX_INT8__) && defined(__AVX512F__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define REQUEST_PERMISSION 0x1023 /* arch_prctl: ARCH_REQ_XCOMP_PERM */
+#define TILE_DATA 18              /* XFEATURE_XTILEDATA */
+#define TILE_ROWS 16
+#define TILE_BYTES 1024
+#define LEAST_ROWS_INT8 4 /* below, the vector kernels read the weights just as fast */
+#define LEAST_ROWS_INT4 5
+#define AHEAD 4096 /* bytes between what is multiplied and what is prefetched */
+#define UNROLL _Pragma("GCC unroll 16")
+
+static int permitted;
+
+__attribute__((constructor)) static void request_permission(void) {
+    permitted = syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+}
+
+int tiles_serve(int kind, int rows) {
+    if (!permitted || kind == KIND_F32) return 0;
+    return rows >= (kind == KIND_BF16 ? 1 : kind == KIND_INT8 ? LEAST_ROWS_INT8 : LEAST_ROWS_INT4);
+}
+
+/* Tiles 0..3 hold sums, 4 and 5 activations, 6 and 7 weights. With up to 16 rows four panels are multiplied at once,
+ * with up to 32 two panels by two groups of rows. */
+typedef struct __attribute__((aligned(64))) {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+} Shapes;
+
+static _Thread_local int configured; /* rows, and 1 << 8 for a tile of half the inputs; 0: nothing */
+
+static void configure(int rows, int half) {
+    int wanted = rows | half << 8;
+    if (configured == wanted) return;
+    int upper = rows < TILE_ROWS ? rows : TILE_ROWS, lower = rows - upper, bytes = half ? 32 : 64;
+    Shapes shapes;
+    memset(&shapes, 0, sizeof shapes);
+    shapes.palette = 1;
+    for (int tile = 0; tile < 8; tile++) {
+        int sums = tile < 4, weights = tile >= 6, second = tile == 2 || tile == 3 || tile == 5;
+        shapes.row_bytes[tile] = sums || weights ? 64 : bytes;
+        shapes.rows[tile] = weights ? bytes / 4 : lower && second ? lower : upper;
+    }
+    _tile_loadconfig(&shapes);
+    configured = wanted;
+}
+
+void tiles_release(void) {
+    if (configured) _tile_release();
+    configured = 0;
+}
+
+INLINE void prefetch_tile(const char *p) {
+    UNROLL for (int line = 0; line < TILE_BYTES; line += 64) _mm_prefetch(p + AHEAD + line, _MM_HINT_T0);
+}
+
+/* The intrinsics do not tell the compiler which memory they touch. */
+#define FENCE __asm__ volatile("" ::: "memory")
+#define ZERO_SUMS { _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3); }
+#define LOAD_WEIGHTS(TILE, FROM) { _tile_loadd(TILE, FROM, 64); prefetch_tile(FROM); }
+
+/* Sums of up to 16 rows by 1..4 panels into tile `panel`, or of up to 32 rows by 1 or 2 panels into tile 2 * half + panel. */
+#define SUM_TILES(NAME, PRODUCT)                                                                                       \
+    INLINE void NAME##_16(const char *x, size_t x_stride, const char *w, size_t panel_bytes, int count, int panels) { \
+        ZERO_SUMS                                                                                                      \
+        for (int i = 0; i < count; i++, x += 64, w += TILE_BYTES) {                                                    \
+            _tile_loadd(4, x, x_stride);                                                                               \
+            LOAD_WEIGHTS(6, w) PRODUCT(0, 4, 6);                                                                       \
+            if (panels > 1) { LOAD_WEIGHTS(7, w + panel_bytes) PRODUCT(1, 4, 7); }                                     \
+            if (panels > 2) { LOAD_WEIGHTS(6, w + 2 * panel_bytes) PRODUCT(2, 4, 6); }                                 \
+            if (panels > 3) { LOAD_WEIGHTS(7, w + 3 * panel_bytes) PRODUCT(3, 4, 7); }                                 \
+        }                                                                                                              \
+    }                                                                                                                  \
+    INLINE void NAME##_32(const char *x, size_t x_stride, const char *w, size_t panel_bytes, int count, int panels) { \
+        const char *lower = x + TILE_ROWS * x_stride;                                                                  \
+        ZERO_SUMS                                                                                                      \
+        for (int i = 0; i < count; i++, x += 64, lower += 64, w += TILE_BYTES) {                                       \
+            _tile_loadd(4, x, x_stride);                                                                               \
+            _tile_loadd(5, lower, x_stride);                                                                           \
+            LOAD_WEIGHTS(6, w) PRODUCT(0, 4, 6); PRODUCT(2, 5, 6);                                                     \
+            if (panels > 1) { LOAD_WEIGHTS(7, w + panel_bytes) PRODUCT(1, 4, 7); PRODUCT(3, 5, 7); }                   \
+        }                                                                                                              \
+    }
+SUM_TILES(sum_bf16, _tile_dpbf16ps)
+SUM_TILES(sum_int8, _tile_dpbusd)
+
+typedef int32_t Sums[4][TILE_ROWS][LANES] __attribute__((aligned(64))); /* floats where the kind is 16 bits */
+
+static void store_sums(Sums sums) {
+    FENCE;
+    _tile_stored(0, sums[0], 64);
+    _tile_stored(1, sums[1], 64);
+    _tile_stored(2, sums[2], 64);
+    _tile_stored(3, sums[3], 64);
+    FENCE;
+}
+
+/* 16 and 8 bits: `rows` of at most 32. */
+static void multiply_wide(const Linear *w, int first, int last, const Activations *a, int row, int rows, float *y, int stride, int add) {
+    Sums sums;
+    int half = w->kind == KIND_BF16, size = half ? 2 : 1, count = w->k_padded * size / 64, most = rows > TILE_ROWS ? 2 : 4;
+    size_t panel_bytes = (size_t)w->k_padded * LANES * size, x_stride = (size_t)a->stride * size;
+    const char *x = (const char *)a->data + row * x_stride;
+    for (int panel = first; panel < last; panel += most) {
+        const char *weight = (const char *)w->weight + panel * panel_bytes;
+        int panels = last - panel < most ? last - panel : most;
+        if (most == 4 && half) sum_bf16_16(x, x_stride, weight, panel_bytes, count, panels);
+        else if (most == 4) sum_int8_16(x, x_stride, weight, panel_bytes, count, panels);
+        else if (half) sum_bf16_32(x, x_stride, weight, panel_bytes, count, panels);
+        else sum_int8_32(x, x_stride, weight, panel_bytes, count, panels);
+        store_sums(sums);
+        for (int r = 0; r < rows; r++)
+            for (int p = 0; p < panels; p++) {
+                const int32_t *sum = sums[r / TILE_ROWS * 2 + p][r % TILE_ROWS];
+                float *out = y + (size_t)(row + r) * stride;
+                if (half) {
+                    finish(w, panel + p, load((const float *)sum), out, add);
+                    continue;
+                }
+                i32x16 exact = load_i32(sum) - load_i32(w->sum + (panel + p) * LANES);
+                f32x16 v = __builtin_convertvector(exact, f32x16) * load(w->scale + (panel + p) * LANES);
+                finish(w, panel + p, v * splat(a->scales[row + r]), out, add);
+            }
+    }
+}
+
+/* One group of 32 inputs of a panel at 4 bits as signed bytes: four inputs of 16 outputs in each line. */
+INLINE void unpack_group(const uint8_t *packed, __m512i bytes[8]) {
+    const __m512i nibble = _mm512_set1_epi8(0x0f), middle = _mm512_set1_epi8(8);
+    UNROLL for (int i = 0; i < 4; i++) {
+        __m512i both = _mm512_loadu_si512(packed + 64 * i);
+        bytes[2 * i] = _mm512_sub_epi8(_mm512_and_si512(both, nibble), middle);
+        bytes[2 * i + 1] = _mm512_sub_epi8(_mm512_and_si512(_mm512_srli_epi16(both, 4), nibble), middle);
+    }
+}
+
+#define BATCH 8 /* groups that go through each stage together, so that no stage waits for the one before */
+
+#define GROUP_PRODUCT(SUM) \
+    { _tile_zero(SUM); _tile_loadd(4, x + 32 * g, a->stride); _tile_loadd(6, bytes[g - start], 64); _tile_dpbssd(SUM, 4, 6); \
+      _tile_stored(SUM, sums[g - start], 64); g++; }
+
+/* 4 bits: `rows` of at most ROWS. Sums of a group are exact, and groups add up in ascending order as in the vector kernel. */
+INLINE void multiply_groups(const Linear *w, int first, int last, const Activations *a, int row, int rows, float *y, int stride,
+                            int add, const int ROWS) {
+    const int groups = w->k_padded / 32;
+    const int8_t *x = (const int8_t *)a->data + (size_t)row * a->stride;
+    int32_t sums[BATCH][TILE_ROWS][LANES] __attribute__((aligned(64)));
+    __m512i bytes[BATCH][8];
+    for (int panel = first; panel < last; panel++) {
+        const uint8_t *packed = (const uint8_t *)w->weight + (size_t)panel * groups * 256;
+        const float *scales = w->scale + (size_t)panel * groups * LANES;
+        f32x16 total[TILE_ROWS];
+        UNROLL for (int r = 0; r < ROWS; r++) total[r] = splat(0);
+        for (int start = 0; start < groups; start += BATCH) {
+            int end = groups - start < BATCH ? groups : start + BATCH, g;
+            for (g = start; g < end; g++) {
+                unpack_group(packed + (size_t)g * 256, bytes[g - start]);
+                UNROLL for (int line = 0; line < 256; line += 64)
+                    _mm_prefetch((const char *)packed + (size_t)g * 256 + AHEAD + line, _MM_HINT_T0);
+            }
+            FENCE;
+            for (g = start; g + 3 < end;) { GROUP_PRODUCT(0) GROUP_PRODUCT(1) GROUP_PRODUCT(2) GROUP_PRODUCT(3) }
+            while (g < end) GROUP_PRODUCT(0)
+            FENCE;
+            for (g = start; g < end; g++) {
+                f32x16 scale = load(scales + (size_t)g * LANES);
+                UNROLL for (int r = 0; r < ROWS; r++)
+                    total[r] += __builtin_convertvector(load_i32(sums[g - start][r]), f32x16) * scale;
+            }
+        }
+        UNROLL for (int r = 0; r < ROWS; r++)
+            if (r < rows) finish(w, panel, total[r] * splat(a->scales[row + r]), y + (size_t)(row + r) * stride, add);
+    }
+}
+
+static void multiply_int4(const Linear *w, int first, int last, const Activations *a, int row, int rows, float *y, int stride, int add) {
+    if (rows <= 8) multiply_groups(w, first, last, a, row, rows, y, stride, add, 8);
+    else multiply_groups(w, first, last, a, row, rows, y, stride, add, TILE_ROWS);
+}
+
+void multiply_tiles(const Linear *w, int first, int last, const Activations *a, int rows, float *y, int stride, int add) {
+    int low = w->kind == KIND_INT4, most = low ? TILE_ROWS : 2 * TILE_ROWS;
+    for (int row = 0; row < rows; row += most) {
+        int count = rows - row < most ? rows - row : most;
+        configure(count, low);
+        FENCE;
+        (low ? multiply_int4 : multiply_wide)(w, first, last, a, row, count, y, stride, add);
+    }
+}
+
+#else
+
+int tiles_serve(int kind, int rows) { return (void)kind, (void)rows, 0; }
+void multiply_tiles(const Linear *w, int first, int last, const Activations *a, int rows, float *y, int stride, int add) {
+    (void)w, (void)first, (void)last, (void)a, (void)rows, (void)y, (void)stride, (void)add;
+}
+void tiles_release(void) {}
+
+#endif

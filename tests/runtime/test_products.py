@@ -1,0 +1,107 @@
+"""The engine's matrix products: against PyTorch, row by row, and tile registers against vector registers."""
+
+import ctypes
+import shutil
+
+import pytest
+import torch
+
+from autodraft.runtime import native_binding as binding
+from autodraft.runtime.native_build import compile_library, load_library
+from autodraft.runtime.quantization import fake_quantize
+
+KINDS = {
+    "float32": binding.KIND_F32,
+    "16 bits": binding.KIND_BF16,
+    "8 bits": binding.KIND_INT8,
+    "4 bits": binding.KIND_INT4,
+}
+ROWS = (1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 31, 32, 33, 40, 65)
+SHAPES = ((16, 32), (48, 96), (100, 80), (208, 1056), (16, 16))
+
+
+class _Activations(ctypes.Structure):
+    """Mirror of `Activations` in native/linear.h."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("stride", ctypes.c_int32),
+        ("scales", ctypes.c_void_p),
+        ("group_sums", ctypes.c_void_p),
+    )
+
+
+def product(library, linear, x, out=None):
+    """W x of every row; added to `out` where it is given."""
+    rows, inputs = x.shape
+    buffers = [
+        torch.full((rows, inputs + 64), float("nan")),
+        torch.empty(rows),
+        torch.empty(rows, inputs, dtype=torch.int32),
+    ]
+    activations = _Activations(buffers[0].data_ptr(), 0, buffers[1].data_ptr(), buffers[2].data_ptr())
+    add = out is not None
+    out = torch.zeros(rows, linear.padded_outputs) if out is None else out.clone()
+    where = ctypes.byref(linear.struct), ctypes.byref(activations)
+    library.prepare(where[0], ctypes.c_void_p(x.data_ptr()), rows, inputs, where[1])
+    panels, y = linear.padded_outputs // binding.LANES, ctypes.c_void_p(out.data_ptr())
+    library.multiply(where[0], 0, panels, where[1], rows, y, linear.padded_outputs, int(add))
+    return out
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory):
+    """The engine built without tile registers."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if not load_library().tiles_serve(binding.KIND_BF16, 1):
+        pytest.skip("this processor has no tile registers: both engines would be the same")
+    path = tmp_path_factory.mktemp("engine") / "vectors.so"
+    compile_library(compiler, path, ["-mno-amx-tile"])
+    return ctypes.CDLL(str(path))
+
+
+def _case(shape, kind, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    outputs, inputs = shape
+    weight = torch.randn(outputs, inputs, generator=generator) * 0.1
+    bias = torch.randn(outputs, generator=generator)
+    return weight, bias, binding.pack(weight, KINDS[kind], bias), torch.randn(max(ROWS), inputs, generator=generator)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_products_are_those_of_pytorch(kind, shape):
+    weight, bias, linear, x = _case(shape, kind)
+    bits = {"float32": None, "16 bits": None, "8 bits": 8, "4 bits": 4}[kind]
+    effective = weight if bits is None else fake_quantize(weight, bits)
+    expected = x.double() @ effective.double().T + bias
+    tolerance = {"float32": 1e-5, "16 bits": 2e-2, "8 bits": 5e-2, "4 bits": 5e-2}[kind] * expected.std()
+    for rows in ROWS:
+        found = product(load_library(), linear, x[:rows])[:, : shape[0]]
+        assert (found - expected[:rows]).abs().max() < tolerance
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_row_does_not_depend_on_the_others(kind, shape):
+    _, _, linear, x = _case(shape, kind, seed=1)
+    start = torch.randn(max(ROWS), linear.padded_outputs)
+    alone = torch.cat(
+        [product(load_library(), linear, x[row : row + 1], start[row : row + 1]) for row in range(max(ROWS))]
+    )
+    for rows in ROWS:
+        assert torch.equal(product(load_library(), linear, x[:rows], start[:rows]), alone[:rows])
+
+
+@pytest.mark.parametrize("kind", ["8 bits", "4 bits"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_tiles_give_the_bits_of_vectors_where_sums_are_exact(vectors, kind, shape):
+    _, _, linear, x = _case(shape, kind, seed=2)
+    for rows in ROWS:
+        assert torch.equal(product(load_library(), linear, x[:rows]), product(vectors, linear, x[:rows]))
+
+
+def test_tiles_and_vectors_round_16_bits_alike_to_a_few_ulp(vectors):
+    _, _, linear, x = _case((208, 1056), "16 bits", seed=3)
+    tiles, other = product(load_library(), linear, x), product(vectors, linear, x)
+    assert (tiles - other).abs().max() < 1e-5 * other.abs().max()
