@@ -110,9 +110,9 @@ def _check_model_kwargs(input_ids: Tensor, model_kwargs: dict[str, Any]) -> None
         elif name == "position_ids":
             if not torch.equal(value.reshape(-1).cpu(), torch.arange(input_ids.shape[1])):
                 raise InputError("position_ids must be 0, 1, 2, ... with an autodraft decoder")
-        elif name == "past_key_values":
+        elif name in ("past_key_values", "cache"):  # transformers 5.24 gave it a new name
             if value.get_seq_length() > 0:
-                raise InputError("past_key_values is not supported: an autodraft decoder has its own cache")
+                raise InputError(f"{name} is not supported: an autodraft decoder has its own cache")
         else:
             raise InputError(f"{name} is not supported with an autodraft decoder")
 

@@ -8,8 +8,9 @@ itself does not.
 
 1. Free drafts grow a tree from the root, likeliest node first.
 2. As long as it pays, the model and the leaf with the most to gain are taken: the model reviews what the free drafts
-   proposed there in one forward (inner verification), or drafts on by itself until its own estimate says stop.
-3. The models' second choices become siblings, free drafts continue the leaves, and of all nodes those are verified
+   proposed there (inner verification) and goes on from other leaves and second choices in the same forward where that is
+   nearly free, or drafts on by itself until its own estimate says stop.
+3. The models' other choices become siblings, free drafts continue the leaves, and of all nodes those are verified
    that are worth their share of the target's forward.
 """
 
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 from autodraft.cascade import DyTC
 from autodraft.decoding.acceptance import Calibration, ModelEvidence, MovingAcceptance
 from autodraft.decoding.growth import NO_DRAFT, ROOT, Growth
+from autodraft.decoding.schedulers.frontier import Alternative, Frontier, Place
 from autodraft.decoding.step_times import TARGET
 from autodraft.decoding.workbench import DraftLevel, Workbench
 from autodraft.runtime.choosing import ACCEPTANCE_BINS, Candidates, ChainStop
@@ -30,6 +32,8 @@ _RATE_MEMORY = 0.97
 _COST_MEMORY = 0.9
 _PROBE_SHARE = 0.01
 _MOST_CONTINUATIONS = 8
+_UNINTERRUPTED = 4
+_MOST_ROWS = 16  # of a draft's forward
 _SLOPE = 4  # rows over which the target's marginal cost is averaged: kernels take rows in batches
 
 
@@ -50,9 +54,9 @@ class _Cycle:
 
     bench: Workbench
     rate: float
-    alternatives: list[tuple[int, int, int, float]] = field(default_factory=list)  # (node, token, model, probability)
+    frontier: Frontier
+    reviewed: set[int] = field(default_factory=set)  # nodes from which a model has gone on
     drafted: dict[int, tuple[float, int]] = field(default_factory=dict)  # model -> (target steps, tokens)
-    unexpanded: list[int] = field(default_factory=lambda: [ROOT])  # leaves that no model has gone on from
     free_expanded: set[int] = field(default_factory=set)
     last_model: int = NO_DRAFT
 
@@ -65,6 +69,23 @@ class _Cycle:
         rows = len(self.growth)
         times = self.bench.times
         return self.rate * max(times.cost(TARGET, rows + _SLOPE) - times.cost(TARGET, rows), 0.0) / _SLOPE
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What a model is to do next.
+
+    Attributes:
+        draft: the model.
+        leaf: where it goes on.
+        most: tokens that it is to draft there at most.
+        beside: other places that it goes on from in the same forward.
+    """
+
+    draft: int
+    leaf: Place
+    most: int
+    beside: list[Place]
 
 
 class DyTCScheduler:
@@ -103,40 +124,64 @@ class DyTCScheduler:
         return self._models[draft].calibration if draft in self._models else self._free[draft]
 
     def grow(self, bench: Workbench) -> None:
-        cycle = self._cycle = _Cycle(bench, self.rate)
+        cycle = self._cycle = _Cycle(bench, self.rate, Frontier(bench.growth, self._alternative))
         self._grow_free(cycle, [ROOT])
         while (step := self._best_step(cycle)) is not None:
-            self._draft(cycle, *step)
-        self._add_siblings(cycle)
+            self._draft(cycle, step)
+        cycle.frontier.add_siblings(cycle.node_price())
         self._grow_free(cycle, range(len(cycle.growth)))
         self._prune(cycle)
 
     # ------------------------------------------------------------------ models
 
-    def _best_step(self, cycle: _Cycle) -> tuple[int, int, int] | None:
-        """(model, leaf, most tokens) of the action that gains most beyond the price of its time; None: verify now."""
-        best: tuple[float, tuple[int, int, int]] | None = None
-        leaf = self._best_leaf(cycle)
-        if leaf is None:
-            return None
+    def _best_step(self, cycle: _Cycle) -> _Step | None:
+        """The step that gains most beyond the price of its time; None: verify now."""
         growth, bench = cycle.growth, cycle.bench
-        room = min(self._settings.max_depth, bench.max_depth) - growth.depths[leaf]
+        places = cycle.frontier.places() if self._models else []
+        if not places:
+            return None
+        leaf = places[0]
+        node, below = (leaf.what, 0) if isinstance(leaf.what, int) else (leaf.what.node, 1)
+        room = min(self._settings.max_depth, bench.max_depth) - growth.depths[node] - below
         room = min(room, min(self._settings.max_nodes, bench.max_nodes) - len(growth) + 1)
+        if room < 1:
+            return None
         covered = self._covered(cycle, leaf)
+        best: tuple[float, _Step] | None = None
         for draft, model in self._models.items():
-            if room < 1:
-                break
-            alpha, reach = model.alpha.alpha, growth.reach[leaf]
+            alpha = model.alpha.alpha
             price = cycle.rate * self._cost(cycle, draft) + cycle.node_price()
-            catch_up = 0.0 if cycle.last_model in (draft, NO_DRAFT) else self._catch_up(cycle, draft, leaf)
-            length = self._best_length(cycle, draft, reach, min(room, bench.levels[draft].num_draft_tokens))
+            catch_up = 0.0 if cycle.last_model in (draft, NO_DRAFT) else self._catch_up(cycle, draft, node)
+            length = self._best_length(cycle, draft, leaf.reach, min(room, bench.levels[draft].num_draft_tokens))
+            beside, bonus = self._beside(cycle, draft, places[1:])
+            step = _Step(draft, leaf, max(length, 1), beside)
             if self._is_probed(cycle, draft, leaf):
-                return draft, leaf, max(length, 1)
-            gain = reach * alpha * (1 - alpha**length) / (1 - alpha) - covered
-            value = gain - length * price - cycle.rate * catch_up
-            if length and value > 0 and (best is None or value > best[0]):
-                best = value, (draft, leaf, length)
+                return step
+            gain = leaf.reach * alpha * (1 - alpha**step.most) / (1 - alpha) - covered + bonus
+            value = gain - step.most * price - cycle.rate * catch_up
+            if value > 0 and (best is None or value > best[0]):
+                best = value, step
         return best[1] if best is not None else None
+
+    def _beside(self, cycle: _Cycle, draft: int, places: Sequence[Place]) -> tuple[list[Place], float]:
+        """The places from which the model may go on in the same forward, and what that gains beyond its price."""
+        times, alpha = cycle.bench.times, self._models[draft].alpha.alpha
+        taken: list[Place] = []
+        bonus, node_price, max_depth = 0.0, cycle.node_price(), min(self._settings.max_depth, cycle.bench.max_depth)
+        # The draft's rows, ancestors included, are nodes of the tree: there must be room for all of them.
+        most = min(_MOST_ROWS, self._settings.max_nodes - len(cycle.growth) + 1) - 1
+        if len(cycle.growth) + _MOST_ROWS > cycle.bench.max_nodes:
+            most = 0
+        for place in places:
+            rows = 1 + len(taken)
+            more = cycle.rate * max(times.cost(draft, rows + 1) - times.cost(draft, rows), 0.0) + node_price
+            if place.reach * alpha <= more or len(taken) >= most:
+                break
+            node, below = (place.what, 0) if isinstance(place.what, int) else (place.what.node, 1)
+            if cycle.growth.depths[node] + below < max_depth:
+                taken.append(place)
+                bonus += place.reach * alpha - more
+        return taken, bonus
 
     def _best_length(self, cycle: _Cycle, draft: int, reach: float, most: int) -> int:
         """The longest chain whose last token gains more than the time that it takes."""
@@ -152,27 +197,12 @@ class DyTCScheduler:
             length += 1
         return length
 
-    def _best_leaf(self, cycle: _Cycle) -> int | None:
-        """The likeliest node from which no model has gone on; a second choice of a model becomes a node here."""
-        growth = cycle.growth
-        leaf = max(cycle.unexpanded, key=lambda node: growth.reach[node], default=None)
-        if not cycle.alternatives:
-            return leaf
-        reaches = [growth.reach[node] * self._alternative(model, prob) for node, _, model, prob in cycle.alternatives]
-        highest = max(range(len(reaches)), key=reaches.__getitem__)
-        if leaf is not None and reaches[highest] <= growth.reach[leaf]:
-            return leaf
-        node, token, model, prob = cycle.alternatives.pop(highest)
-        leaf = growth.add(node, token, model, self._alternative(model, prob), ModelEvidence.other(prob))
-        cycle.unexpanded.append(leaf)
-        return leaf
-
     def _alternative(self, model: int, prob: float) -> float:
         return self._models[model].calibration.means[ModelEvidence.other(prob)]
 
-    def _covered(self, cycle: _Cycle, leaf: int) -> float:
+    def _covered(self, cycle: _Cycle, leaf: Place) -> float:
         """Expected tokens beyond `leaf` that free drafts have in the tree already."""
-        if leaf != ROOT:
+        if leaf.what != ROOT:
             return 0.0
         growth = cycle.growth
         covered = sum(growth.reach[1:])
@@ -183,47 +213,56 @@ class DyTCScheduler:
         """Target steps per token of a model's chain, with what inner verification has saved of late."""
         return self._models[draft].cost_per_token or cycle.bench.times.cost(draft, 1)
 
-    def _catch_up(self, cycle: _Cycle, draft: int, leaf: int) -> float:
-        times, rows = cycle.bench.times, cycle.growth.depths[leaf] + 1
+    def _catch_up(self, cycle: _Cycle, draft: int, node: int) -> float:
+        times, rows = cycle.bench.times, cycle.growth.depths[node] + 1
         return times.cost(draft, rows) - times.cost(draft, 1)
 
-    def _is_probed(self, cycle: _Cycle, draft: int, leaf: int) -> bool:
+    def _is_probed(self, cycle: _Cycle, draft: int, leaf: Place) -> bool:
         """Whether a model that has not drafted for long is tried again, at `_PROBE_SHARE` of the time at most."""
-        if leaf != ROOT or cycle.drafted:
+        if leaf.what != ROOT or cycle.drafted:
             return False
         cost = cycle.bench.times.cost(draft, 1) + cycle.node_price() / cycle.rate
         return self._models[draft].idle * _PROBE_SHARE > cost
 
-    def _draft(self, cycle: _Cycle, draft: int, leaf: int, most: int) -> None:
-        """Let a model go on from `leaf`, by reviewing what is proposed there or by itself."""
-        bench, growth = cycle.bench, cycle.growth
+    def _draft(self, cycle: _Cycle, step: _Step) -> None:
+        """Let a model go on, by reviewing what is proposed there or by itself."""
+        bench, draft, siblings = cycle.bench, step.draft, self._settings.siblings
         cycle.last_model = draft
-        cycle.unexpanded.remove(leaf)
+        leaf = cycle.frontier.take(step.leaf)
         proposed = self._worth_reviewing(cycle, draft, leaf)
-        siblings = self._settings.siblings
-        if proposed:
-            found = bench.review(draft, [leaf, *proposed], siblings)
+        beside = [cycle.frontier.take(place) for place in step.beside]
+        together = [leaf, *proposed, *beside]
+        cycle.reviewed.update(together)
+        if len(together) > 1:
+            found = bench.review(draft, together, siblings)
             steps = bench.times.cost(draft, 1 + len(proposed))
+            drafted = self._place_path(cycle, draft, together[: 1 + len(proposed)], found)
+            for node, candidates in zip(beside, found[1 + len(proposed) :], strict=True):
+                cycle.frontier.leaves.append(self._place(cycle, draft, node, candidates))
         else:
-            model = self._models[draft]
-            price = cycle.rate * self._cost(cycle, draft) + cycle.node_price()
-            stop = ChainStop(
-                bench.levels[draft].stop_threshold,
-                model.calibration.means[:ACCEPTANCE_BINS],
-                growth.reach[leaf],
-                price / model.alpha.alpha,
-            )
-            found = bench.chain(draft, leaf, self._uninterrupted(cycle, draft, most), siblings, stop)
-            steps = len(found) * bench.times.cost(draft, 1)
-        node, drafted = leaf, 0
-        for number, candidates in enumerate(found):
-            node = self._place(cycle, draft, node, candidates)
-            drafted += 1
-            if proposed and (number == len(proposed) or node != proposed[number]):
-                break
-        cycle.unexpanded.append(node)
+            found = self._chain(cycle, step, leaf)
+            steps, drafted, node = len(found) * bench.times.cost(draft, 1), len(found), leaf
+            for candidates in found:
+                node = self._place(cycle, draft, node, candidates)
+            cycle.frontier.leaves.append(node)
         before = cycle.drafted.get(draft, (0.0, 0))
         cycle.drafted[draft] = before[0] + steps, before[1] + drafted
+
+    def _place_path(self, cycle: _Cycle, draft: int, path: Sequence[int], found: Sequence[Candidates]) -> int:
+        """Add what a model chose after each node of a path that it reviewed; tokens that come of its own choices.
+
+        Where it chose another token than the next one of the path, that one counts as far as it was a good choice too.
+        """
+        drafted, agreed = 0, True
+        for number, (node, candidates) in enumerate(zip(path, found, strict=False)):
+            if number and cycle.growth.reach[node] <= cycle.node_price():
+                break
+            drafted += agreed
+            chosen = self._place(cycle, draft, node, candidates)
+            if number + 1 == len(path) or chosen != path[number + 1]:
+                agreed = False
+                cycle.frontier.leaves.append(chosen)
+        return drafted
 
     def _place(self, cycle: _Cycle, draft: int, parent: int, candidates: Candidates) -> int:
         """Add a model's choice after `parent`, remember the others, and judge free drafts' tokens there anew."""
@@ -239,11 +278,26 @@ class DyTCScheduler:
                 other = others.pop(growth.tokens[node], None)
                 evidence = ModelEvidence.NOT_CHOSEN if other is None else ModelEvidence.other(other)
                 growth.estimate(node, draft, means[evidence], evidence)
+                if other is not None and node not in cycle.reviewed:
+                    cycle.frontier.leaves.append(node)
         evidence = ModelEvidence.first(prob)
         chosen = growth.add(parent, token, draft)
         growth.estimate(chosen, draft, means[evidence], evidence)
-        cycle.alternatives += [(parent, other, draft, prob) for other, prob in others.items()]
+        cycle.frontier.alternatives += [Alternative(parent, other, draft, prob) for other, prob in others.items()]
         return chosen
+
+    def _chain(self, cycle: _Cycle, step: _Step, leaf: int) -> list[Candidates]:
+        """What a model drafts by itself until its own estimate says stop."""
+        bench, model = cycle.bench, self._models[step.draft]
+        price = cycle.rate * self._cost(cycle, step.draft) + cycle.node_price()
+        stop = ChainStop(
+            bench.levels[step.draft].stop_threshold,
+            model.calibration.means[:ACCEPTANCE_BINS],
+            cycle.growth.reach[leaf],
+            price / model.alpha.alpha,
+        )
+        # Every few tokens the other places and the free drafts get a chance.
+        return bench.chain(step.draft, leaf, min(step.most, _UNINTERRUPTED), self._settings.siblings, stop)
 
     def _worth_reviewing(self, cycle: _Cycle, draft: int, leaf: int) -> list[int]:
         """The free drafts' chain after `leaf`, as far as a review is expected to save more steps than it costs."""
@@ -277,12 +331,6 @@ class DyTCScheduler:
             if growth.reach[node] < 0.05 * growth.reach[leaf]:
                 break
         return chain
-
-    def _uninterrupted(self, cycle: _Cycle, draft: int, most: int) -> int:
-        """Tokens to draft before the free drafts are asked again."""
-        if not self._free:
-            return most
-        return min(most, 4)
 
     # ------------------------------------------------------------------ free drafts
 
@@ -323,14 +371,6 @@ class DyTCScheduler:
         return added
 
     # ------------------------------------------------------------------ the end of a cycle
-
-    def _add_siblings(self, cycle: _Cycle) -> None:
-        """The models' other choices, where they are worth verifying."""
-        growth, price = cycle.growth, cycle.node_price()
-        for node, token, model, prob in cycle.alternatives:
-            estimate = self._alternative(model, prob)
-            if growth.reach[node] * estimate > price:
-                growth.add(node, token, model, estimate, ModelEvidence.other(prob))
 
     def _prune(self, cycle: _Cycle) -> None:
         """Keep the likeliest nodes, as many as gain most beyond the price of verifying them."""

@@ -1,0 +1,70 @@
+"""`Frontier`: where models can go on in a cycle's tree.
+
+Knows nothing of what going on costs or gains. Nodes from which no model has gone on, and the other choices that models
+had where they did: those become nodes of the tree only when they are taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from autodraft.decoding.acceptance import ModelEvidence
+from autodraft.decoding.growth import ROOT, Growth
+
+
+class Alternative(NamedTuple):
+    """A token that a model would have chosen after `node` if not for a better one."""
+
+    node: int
+    token: int
+    model: int
+    prob: float
+
+
+class Place(NamedTuple):
+    """A leaf or an alternative, and the estimated probability that it is accepted."""
+
+    reach: float
+    what: int | Alternative
+
+
+class Frontier:
+    """Leaves and alternatives of one tree.
+
+    Args:
+        growth: the tree.
+        estimate: (model, draft probability) -> acceptance of an alternative where its parent is accepted.
+    """
+
+    def __init__(self, growth: Growth, estimate: Callable[[int, float], float]) -> None:
+        self.leaves = [ROOT]
+        self.alternatives: list[Alternative] = []
+        self._growth, self._estimate = growth, estimate
+
+    def places(self) -> list[Place]:
+        """All of them, likeliest first."""
+        reach = self._growth.reach
+        places = [Place(reach[node], node) for node in self.leaves]
+        places += [Place(reach[each.node] * self._estimate(each.model, each.prob), each) for each in self.alternatives]
+        places.sort(key=lambda place: -place.reach)
+        return places
+
+    def take(self, place: Place) -> int:
+        """The node of a place, which is no longer part of the frontier."""
+        if isinstance(place.what, int):
+            self.leaves.remove(place.what)
+            return place.what
+        self.alternatives.remove(place.what)
+        return self._add(place.what)
+
+    def add_siblings(self, price: float) -> None:
+        """Make nodes of all alternatives that are likelier than `price`."""
+        for place in self.places():
+            if isinstance(place.what, Alternative) and place.reach > price:
+                self._add(place.what)
+
+    def _add(self, chosen: Alternative) -> int:
+        evidence = ModelEvidence.other(chosen.prob)
+        prob = self._estimate(chosen.model, chosen.prob)
+        return self._growth.add(chosen.node, chosen.token, chosen.model, prob, evidence)
