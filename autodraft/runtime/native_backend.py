@@ -32,28 +32,41 @@ _ACTIVATIONS = {"silu": 0, "relu": 1, "gelu": 2}
 _FULL_KINDS = {torch.float32: binding.KIND_F32, torch.bfloat16: binding.KIND_BF16}
 _LOW_KINDS = {8: binding.KIND_INT8, 4: binding.KIND_INT4}
 _MAX_GROUP = 64  # MAX_QUERIES in forward.c
+_SLOTS_PER_TILE = 32
 
 
 class NativeCache:
-    """Keys as [block, kv_head, slots / 16, head_dim, 16] (16 are scored at once), values as [..., slots, head_dim]."""
+    """Keys and values as native/attention.h lays them out; the axes of `keys` and `values` are named there."""
 
     def __init__(self, spec: ModelSpec, capacity: int, dtype: torch.dtype) -> None:
         self.capacity = capacity
         self.length = 0
-        blocks_of_keys = -(-capacity // binding.LANES)
-        heads = (spec.num_blocks, spec.num_kv_heads)
-        self.keys = torch.zeros((*heads, blocks_of_keys, spec.head_dim, binding.LANES), dtype=dtype)
-        self.values = torch.zeros((*heads, blocks_of_keys * binding.LANES, spec.head_dim), dtype=dtype)
-        self.struct = binding.CCache(self.keys.data_ptr(), self.values.data_ptr(), blocks_of_keys * binding.LANES)
+        heads, dim, lanes = (spec.num_blocks, spec.num_kv_heads), spec.head_dim, binding.LANES
+        tiles = -(-capacity // _SLOTS_PER_TILE)
+        if dtype == torch.bfloat16:
+            self.keys = torch.zeros((*heads, 2 * tiles, dim // 2, lanes, 2), dtype=dtype)
+            self.values = torch.zeros((*heads, tiles, dim // lanes, _SLOTS_PER_TILE // 2, lanes, 2), dtype=dtype)
+        else:
+            self.keys = torch.zeros((*heads, 2 * tiles, dim, lanes), dtype=dtype)
+            self.values = torch.zeros((*heads, tiles * _SLOTS_PER_TILE, dim), dtype=dtype)
+        self.struct = binding.CCache(self.keys.data_ptr(), self.values.data_ptr(), tiles * _SLOTS_PER_TILE)
 
     def commit(self, slots: Sequence[int]) -> None:
         check_commit(self, slots)
         for target, source in enumerate(slots, start=self.length):
             if target != source:
-                to, at = divmod(target, binding.LANES), divmod(source, binding.LANES)
-                self.keys[:, :, to[0], :, to[1]] = self.keys[:, :, at[0], :, at[1]]
-                self.values[:, :, target] = self.values[:, :, source]
+                self._key(target).copy_(self._key(source))
+                self._value(target).copy_(self._value(source))
         self.length += len(slots)
+
+    def _key(self, slot: int) -> Tensor:
+        return self.keys[:, :, slot // binding.LANES, :, slot % binding.LANES]
+
+    def _value(self, slot: int) -> Tensor:
+        if self.values.ndim == 4:
+            return self.values[:, :, slot]
+        tile, place = divmod(slot, _SLOTS_PER_TILE)
+        return self.values[:, :, tile, :, place // 2, :, place % 2]
 
     def truncate(self, length: int) -> None:
         self.length = min(self.length, length)
@@ -295,8 +308,9 @@ class NativeBackend:
 
 
 def _longest(rows: Rows) -> int:
-    """Most keys that a row sees."""
-    return max(length + len(path) for length, path in zip(rows.prefix_lengths, rows.paths, strict=True))
+    """Slots from the first one that a row sees to its last one, at most."""
+    ends = zip(rows.prefix_starts, rows.prefix_lengths, rows.paths, strict=True)
+    return max(max(length, path[-1] + 1 - start) for start, length, path in ends)
 
 
 def _check(status: int) -> None:

@@ -5,10 +5,16 @@
  * decoding), behind it (a chain) or scattered over other slots (a tree). */
 #include "attention.h"
 
+#include "attention_tiles.h"
+
 #define TILE 4 /* queries that share a loaded key or value */
 
-INLINE f32x16 load_cached(const void *base, int dtype, size_t index) {
-    return dtype == KIND_BF16 ? load_bf16((const uint16_t *)base + index) : load((const float *)base + index);
+/* Channels offset .. offset + 15 of the value in a slot. */
+INLINE f32x16 load_value(const void *values, int dtype, int dim, size_t slot, int offset) {
+    if (dtype != KIND_BF16) return load((const float *)values + slot * dim + offset);
+    u32x16 pair;
+    memcpy(&pair, (const uint16_t *)values + value_index(dtype, dim, slot & ~(size_t)1, offset), sizeof pair);
+    return (f32x16)(slot & 1 ? pair & 0xffff0000u : pair << 16);
 }
 
 /* Scores of the 16 slots of each of BLOCKS key blocks against COUNT queries. */
@@ -16,11 +22,22 @@ INLINE void score_tile(const Query *q, const void *keys, int dtype, size_t block
                        const int COUNT, const int BLOCKS) {
     f32x16 acc[2][TILE];
     for (int b = 0; b < BLOCKS; b++) for (int i = 0; i < COUNT; i++) acc[b][i] = splat(0);
-    for (int d = 0; d < dim; d++)
-        for (int b = 0; b < BLOCKS; b++) {
-            f32x16 k = load_cached(keys, dtype, ((block + b) * dim + d) * LANES);
-            for (int i = 0; i < COUNT; i++) acc[b][i] += splat(q[i].query[d]) * k;
-        }
+    if (dtype == KIND_BF16) {
+        for (int d = 0; d < dim; d += 2)
+            for (int b = 0; b < BLOCKS; b++) {
+                u32x16 pair;
+                memcpy(&pair, (const uint16_t *)keys + key_index(dtype, dim, (block + b) * LANES, d), sizeof pair);
+                f32x16 even = (f32x16)(pair << 16), odd = (f32x16)(pair & 0xffff0000u);
+                for (int i = 0; i < COUNT; i++) acc[b][i] += splat(q[i].query[d]) * even;
+                for (int i = 0; i < COUNT; i++) acc[b][i] += splat(q[i].query[d + 1]) * odd;
+            }
+    } else {
+        for (int d = 0; d < dim; d++)
+            for (int b = 0; b < BLOCKS; b++) {
+                f32x16 k = load((const float *)keys + ((block + b) * dim + d) * LANES);
+                for (int i = 0; i < COUNT; i++) acc[b][i] += splat(q[i].query[d]) * k;
+            }
+    }
     for (int b = 0; b < BLOCKS; b++) for (int i = 0; i < COUNT; i++) out[b][i] = acc[b][i];
 }
 
@@ -45,21 +62,6 @@ INLINE void score_path(const Query *q, const void *keys, int dtype, int dim) {
     }
 }
 
-/* Softmax over n scores in place, without the division; the sum is returned. */
-static float exponentiate(float *scores, int n) {
-    int padded = (n + LANES - 1) / LANES * LANES;
-    for (int j = n; j < padded; j++) scores[j] = -INFINITY;
-    f32x16 highest = load(scores);
-    for (int j = LANES; j < padded; j += LANES) highest = max16(highest, load(scores + j));
-    f32x16 shift = splat(lane_max(highest)), sum = splat(0);
-    for (int j = 0; j < padded; j += LANES) {
-        f32x16 p = exp16(load(scores + j) - shift);
-        sum += p;
-        store(scores + j, p);
-    }
-    return lane_sum(sum);
-}
-
 /* 16 * VECTORS channels of the mixed values of COUNT queries; the first `shared` keys are common to all. */
 INLINE void mix_tile(const Query *q, const void *values, int dtype, int dim, int offset, int start, int shared, const float *scale,
                      const int COUNT, const int VECTORS) {
@@ -67,14 +69,14 @@ INLINE void mix_tile(const Query *q, const void *values, int dtype, int dim, int
     for (int i = 0; i < COUNT; i++) for (int v = 0; v < VECTORS; v++) acc[i][v] = splat(0);
     for (int j = 0; j < shared; j++)
         for (int v = 0; v < VECTORS; v++) {
-            f32x16 value = load_cached(values, dtype, (size_t)(start + j) * dim + offset + v * LANES);
+            f32x16 value = load_value(values, dtype, dim, start + j, offset + v * LANES);
             for (int i = 0; i < COUNT; i++) acc[i][v] += splat(q[i].scores[j]) * value;
         }
     for (int i = 0; i < COUNT; i++)
         for (int j = shared; j < q[i].prefix + q[i].num_path; j++) {
             size_t slot = j < q[i].prefix ? start + j : q[i].path[j - q[i].prefix];
             for (int v = 0; v < VECTORS; v++)
-                acc[i][v] += splat(q[i].scores[j]) * load_cached(values, dtype, slot * dim + offset + v * LANES);
+                acc[i][v] += splat(q[i].scores[j]) * load_value(values, dtype, dim, slot, offset + v * LANES);
         }
     for (int i = 0; i < COUNT; i++)
         for (int v = 0; v < VECTORS; v++) store(q[i].out + offset + v * LANES, acc[i][v] * splat(scale[i]));
@@ -90,7 +92,7 @@ INLINE void attend_tile(const Query *q, const void *keys, const void *values, in
     score_prefix(q, keys, dtype, dim, start, longest, COUNT);
     for (int i = 0; i < COUNT; i++) {
         score_path(q + i, keys, dtype, dim);
-        scale[i] = 1.0f / exponentiate(q[i].scores, q[i].prefix + q[i].num_path);
+        scale[i] = 1.0f / exponentiate(q[i].scores, q[i].prefix + q[i].num_path, dim);
     }
     int offset = 0;
     for (; offset + 2 * LANES <= dim; offset += 2 * LANES) mix_tile(q, values, dtype, dim, offset, start, shared, scale, COUNT, 2);
@@ -106,6 +108,8 @@ INLINE void attend_tile(const Query *q, const void *keys, const void *values, in
 FOR_DTYPE(attend_f32, KIND_F32)
 FOR_DTYPE(attend_bf16, KIND_BF16)
 
-void attend(const Query *q, int count, const void *keys, const void *values, int dtype, int dim, int start) {
-    (dtype == KIND_BF16 ? attend_bf16 : attend_f32)(q, count, keys, values, dim, start);
+void attend(const Query *q, int count, const void *keys, const void *values, int dtype, int dim, int start,
+            uint16_t *tails, int tail_stride) {
+    if (dtype == KIND_BF16 && attention_tiles_serve(dim)) attend_tiles(q, count, keys, values, dim, start, tails, tail_stride);
+    else (dtype == KIND_BF16 ? attend_bf16 : attend_f32)(q, count, keys, values, dim, start);
 }

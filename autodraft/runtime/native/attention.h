@@ -3,9 +3,21 @@
 #include "engine.h"
 #include "vec.h"
 
+/* Where the cache has keys and values of one head. In 16 bits both are laid out as matrix tiles:
+ *   keys    F32 [slots/16][dim][16]    BF16 [slots/16][dim/2][16][2]
+ *   values  F32 [slots][dim]           BF16 [slots/32][dim/16][16 pairs of slots][16][2] */
+INLINE size_t key_index(int dtype, int dim, int slot, int d) {
+    size_t block = (size_t)(slot / LANES) * dim * LANES;
+    return dtype == KIND_BF16 ? block + (size_t)(d / 2) * 2 * LANES + slot % LANES * 2 + d % 2 : block + (size_t)d * LANES + slot % LANES;
+}
+INLINE size_t value_index(int dtype, int dim, int slot, int d) {
+    if (dtype != KIND_BF16) return (size_t)slot * dim + d;
+    return (((size_t)(slot / 32) * (dim / LANES) + d / LANES) * 16 + slot % 32 / 2) * 32 + d % LANES * 2 + slot % 2;
+}
+
 /* One query head of one row: it sees `prefix` keys from the common start on, then the path. */
 typedef struct {
-    const float *query;  /* [head_dim], already scaled */
+    const float *query;  /* [head_dim] */
     float *scores;       /* scratch for all its keys, with SCORE_MARGIN floats to spare on either side */
     float *out;          /* [head_dim] */
     const int32_t *path;
@@ -14,7 +26,29 @@ typedef struct {
 
 #define SCORE_MARGIN 32
 
-/* Queries of one KV head whose prefixes start at the same slot; keys and values are that head's. */
-void attend(const Query *queries, int count, const void *keys, const void *values, int dtype, int head_dim, int start);
+/* Softmax over n scores (before their division by sqrt(dim)) in place, without the last division; the sum is returned. */
+INLINE float exponentiate(float *scores, int n, int dim) {
+    const f32x16 scale = splat(1.0f / sqrtf((float)dim));
+    int padded = (n + LANES - 1) / LANES * LANES;
+    for (int j = n; j < padded; j++) scores[j] = -INFINITY;
+    f32x16 highest = load(scores);
+    for (int j = LANES; j < padded; j += LANES) highest = max16(highest, load(scores + j));
+    f32x16 shift = splat(lane_max(highest)), sum = splat(0);
+    for (int j = 0; j < padded; j += LANES) {
+        f32x16 p = exp16((load(scores + j) - shift) * scale);
+        sum += p;
+        store(scores + j, p);
+    }
+    return lane_sum(sum);
+}
+
+/* Queries of one KV head whose prefixes start at the same slot; keys and values are that head's. Slots of a path ascend.
+ * The scores of successive queries are equally far apart. `tails`: TAIL_QUERIES times as many numbers as a query has keys,
+ * and TAIL_MARGIN each. */
+void attend(const Query *queries, int count, const void *keys, const void *values, int dtype, int head_dim, int start,
+            uint16_t *tails, int tail_stride);
+
+#define TAIL_QUERIES 16
+#define TAIL_MARGIN 64
 
 #endif

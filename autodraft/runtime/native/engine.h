@@ -50,7 +50,7 @@ typedef struct {
     const float *final_norm, *final_norm_bias;
 } Model;
 
-/* Keys [block][kv_head][slots/16][head_dim][16], values [block][kv_head][slots][head_dim], in the model's dtype. */
+/* Keys and values [block][kv_head] in the model's dtype, each head as attention.h says; slots in multiples of 32. */
 typedef struct {
     void *keys, *values;
     int32_t slots;

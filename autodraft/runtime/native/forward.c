@@ -16,6 +16,7 @@ typedef struct {
     Activations activations;
     Query *queries;
     float *scores;
+    uint16_t *tails;
 } Private;
 
 #define MAX_QUERIES 64
@@ -62,7 +63,8 @@ static int reserve(Workspace *ws, const Model *m, int rows, int keys, int width,
     size_t private_bytes = round64(sizeof(float) * rows * m->hidden) + round64(sizeof(float) * (size_t)rows * width) +
                            round64(sizeof(float) * rows) + round64(sizeof(int32_t) * (size_t)rows * (width / 32 + 1)) +
                            sizeof(Query) * MAX_QUERIES +
-                           round64(sizeof(float) * (size_t)queries * (keys + 2 * SCORE_MARGIN));
+                           round64(sizeof(float) * (size_t)queries * (keys + 2 * SCORE_MARGIN)) +
+                           round64(sizeof(uint16_t) * TAIL_QUERIES * (keys + TAIL_MARGIN));
     size_t bytes = per_row * rows + private_bytes * threads + 4096;
     if (bytes > ws->memory_bytes) {
         free(ws->memory);
@@ -90,6 +92,7 @@ static Private private_of(Workspace *ws, const Model *m, int thread) {
     mine.activations.group_sums = (int32_t *)p, p += round64(sizeof(int32_t) * (size_t)ws->rows * (ws->width / 32 + 1));
     mine.queries = (Query *)p, p += sizeof(Query) * MAX_QUERIES;
     mine.scores = (float *)p;
+    mine.tails = (uint16_t *)(ws->memory + ws->shared_floats + ws->private_bytes * (thread + 1)) - TAIL_QUERIES * (ws->keys + TAIL_MARGIN);
     return mine;
 }
 
@@ -147,16 +150,16 @@ static void rotate(const Model *m, float *x, int position) {
 
 static void write_cache(const Call *c, int block, int head, int slot, const float *key, const float *value) {
     const Model *m = c->m;
-    size_t slots = c->cache->slots, base = ((size_t)block * m->num_kv_heads + head) * slots * m->head_dim;
-    size_t k = base + (size_t)(slot / LANES) * m->head_dim * LANES + slot % LANES, v = base + (size_t)slot * m->head_dim;
-    for (int d = 0; d < m->head_dim; d++) {
-        if (m->dtype == KIND_BF16) {
-            ((uint16_t *)c->cache->keys)[k + (size_t)d * LANES] = float_to_bf16(key[d]);
-            ((uint16_t *)c->cache->values)[v + d] = float_to_bf16(value[d]);
-        } else {
-            ((float *)c->cache->keys)[k + (size_t)d * LANES] = key[d];
-            ((float *)c->cache->values)[v + d] = value[d];
-        }
+    int dim = m->head_dim;
+    size_t base = ((size_t)block * m->num_kv_heads + head) * c->cache->slots * dim;
+    if (m->dtype == KIND_BF16) {
+        uint16_t *keys = (uint16_t *)c->cache->keys + base, *values = (uint16_t *)c->cache->values + base;
+        for (int d = 0; d < dim; d++) keys[key_index(KIND_BF16, dim, slot, d)] = float_to_bf16(key[d]);
+        for (int d = 0; d < dim; d++) values[value_index(KIND_BF16, dim, slot, d)] = float_to_bf16(value[d]);
+    } else {
+        float *keys = (float *)c->cache->keys + base, *values = (float *)c->cache->values + base;
+        for (int d = 0; d < dim; d++) keys[key_index(KIND_F32, dim, slot, d)] = key[d];
+        for (int d = 0; d < dim; d++) values[value_index(KIND_F32, dim, slot, d)] = value[d];
     }
 }
 
@@ -167,12 +170,11 @@ static void place_head(const Call *c, int block, const Segment *s, int row, int 
     int group = m->num_heads / m->num_kv_heads, dim = m->head_dim, position = c->rows->positions[row];
     float *qkv = c->ws->wide + (size_t)row * c->ws->width;
     float *q = qkv + (size_t)local * group * dim, *k = qkv + (size_t)(s->channels * group + local) * dim;
-    float *v = k + (size_t)s->channels * dim, scale = 1.0f / sqrtf((float)dim);
+    float *v = k + (size_t)s->channels * dim;
     for (int g = 0; g < group; g++) {
         float *head = q + (size_t)g * dim;
         if (norms->query_norm) norm_row(m, head, norms->query_norm, 0, dim, head);
         rotate(m, head, position);
-        for (int d = 0; d < dim; d++) head[d] *= scale;
     }
     if (norms->key_norm) norm_row(m, k, norms->key_norm, 0, dim, k);
     rotate(m, k, position);
@@ -198,7 +200,8 @@ static void attend_head(const Call *c, int block, const Segment *s, int first, i
                                                rows->prefix_lengths[row],
                                                rows->path_offsets[row + 1] - rows->path_offsets[row]};
             }
-        attend(mine->queries, count, (char *)c->cache->keys + base, (char *)c->cache->values + base, m->dtype, dim, start);
+        attend(mine->queries, count, (char *)c->cache->keys + base, (char *)c->cache->values + base, m->dtype, dim, start,
+               mine->tails, c->ws->keys + TAIL_MARGIN);
     }
 }
 

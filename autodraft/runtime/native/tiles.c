@@ -5,7 +5,7 @@
  * itself, over the inputs in ascending order, so a row's result is bitwise independent of the others here too. */
 #include "tiles.h"
 
-#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AMX_INT8__) && defined(__AVX512F__) && defined(__linux__)
+#ifdef AUTODRAFT_TILES
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -51,9 +51,12 @@ static void configure(int rows, int half) {
         shapes.row_bytes[tile] = sums || weights ? 64 : bytes;
         shapes.rows[tile] = weights ? bytes / 4 : lower && second ? lower : upper;
     }
+    FENCE;
     _tile_loadconfig(&shapes);
     configured = wanted;
 }
+
+void tiles_configure(int rows) { configure(rows, 0); }
 
 void tiles_release(void) {
     if (configured) _tile_release();
@@ -64,8 +67,6 @@ INLINE void prefetch_tile(const char *p) {
     UNROLL for (int line = 0; line < TILE_BYTES; line += 64) _mm_prefetch(p + AHEAD + line, _MM_HINT_T0);
 }
 
-/* The intrinsics do not tell the compiler which memory they touch. */
-#define FENCE __asm__ volatile("" ::: "memory")
 #define ZERO_SUMS { _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3); }
 #define LOAD_WEIGHTS(TILE, FROM) { _tile_loadd(TILE, FROM, 64); prefetch_tile(FROM); }
 
@@ -205,6 +206,7 @@ int tiles_serve(int kind, int rows) { return (void)kind, (void)rows, 0; }
 void multiply_tiles(const Linear *w, int first, int last, const Activations *a, int rows, float *y, int stride, int add) {
     (void)w, (void)first, (void)last, (void)a, (void)rows, (void)y, (void)stride, (void)add;
 }
+void tiles_configure(int rows) { (void)rows; }
 void tiles_release(void) {}
 
 #endif

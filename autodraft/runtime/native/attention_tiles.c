@@ -1,0 +1,185 @@
+/* Attention of up to 16 queries at a time on tile registers. Knows nothing of weights.
+ *
+ * A score is one product over the channels, whichever slots stand beside. Values are mixed 32 positions at a time, in
+ * ascending order, each position always at the same place of its tile: where a query's path does not lie in the slots that
+ * follow its prefix (a branch of a tree), the values of its last tiles are first put where they would lie if it did.
+ * So a query gives the same bits whoever shares the call and wherever its ancestors are. */
+#include "attention_tiles.h"
+
+#include "tiles.h"
+
+#ifdef AUTODRAFT_TILES
+#define QUERIES 16
+#define KEYS 32 /* positions of a tile of values */
+#define MOST_CHANNELS 128
+
+int attention_tiles_serve(int dim) { return dim % 32 == 0 && dim <= MOST_CHANNELS && tiles_serve(KIND_BF16, 1); }
+
+typedef struct {
+    const Query *q;
+    int count, dim, start, first; /* first: the slot of column 0 of the weights, a multiple of KEYS */
+    const uint16_t *keys, *values;
+    char *scores;                 /* of the first query */
+    size_t stride;                /* bytes between the scores of successive queries */
+    float sums[QUERIES];
+    float out[QUERIES][MOST_CHANNELS] __attribute__((aligned(64)));
+} Group;
+
+/* Keys of a query that lie one after the other from `start` on: the prefix, and as much of the path as goes on from it. */
+static int straight_keys(const Query *q, int start) {
+    int n = 0;
+    while (n < q->num_path && q->path[n] == start + q->prefix + n) n++;
+    return q->prefix + n;
+}
+
+static int last_slot(const Group *g) {
+    int last = 0;
+    for (int i = 0; i < g->count; i++) {
+        const Query *q = g->q + i;
+        int end = q->num_path ? q->path[q->num_path - 1] + 1 : 0, prefix = g->start + q->prefix;
+        end = end > prefix ? end : prefix;
+        last = end > last ? end : last;
+    }
+    return last;
+}
+
+#define SCORE(SUM, BLOCK) { _tile_loadd(6, key + (size_t)(BLOCK) * g->dim * LANES, 64); _tile_dpbf16ps(SUM, 4, 6); }
+#define STORE(SUM, BLOCK) _tile_stored(SUM, g->scores + ((BLOCK) * LANES - g->start) * (int)sizeof(float), g->stride);
+
+/* Scores of all slots up to the last one that anybody sees. */
+static void score_all(const Group *g) {
+    uint16_t queries[QUERIES][MOST_CHANNELS] __attribute__((aligned(64)));
+    for (int i = 0; i < g->count; i++)
+        for (int d = 0; d < g->dim; d += LANES) store_bf16(queries[i] + d, load(g->q[i].query + d));
+    FENCE;
+    int block = g->start / LANES, end = (last_slot(g) + LANES - 1) / LANES;
+    for (; block < end; block += 4) {
+        int more = end - block - 1;
+        _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
+        for (int d = 0; d < g->dim; d += 32) {
+            const uint16_t *key = g->keys + d * LANES;
+            _tile_loadd(4, queries[0] + d, sizeof queries[0]);
+            SCORE(0, block)
+            if (more > 0) SCORE(1, block + 1)
+            if (more > 1) SCORE(2, block + 2)
+            if (more > 2) SCORE(3, block + 3)
+        }
+        STORE(0, block)
+        if (more > 0) STORE(1, block + 1)
+        if (more > 1) STORE(2, block + 2)
+        if (more > 2) STORE(3, block + 3)
+    }
+    FENCE;
+}
+
+/* Weights of `n` keys at column `at`, zeros around them in whole tiles up to `columns`. */
+static void round_weights(const float *p, int n, uint16_t *to, int at, int columns) {
+    int i = 0;
+    for (; i < n; i += LANES) store_bf16(to + at + i, load(p + i)); /* forwards: `to` may begin before `p` in the same memory */
+    for (int column = 0; column < at; column++) to[column] = 0;
+    for (int column = at + n; column < columns; column++) to[column] = 0;
+}
+
+/* Scores to weights. Of a query with a branch only whole tiles of straight keys stay; the rest goes to `tail`. */
+static void weigh(Group *g, int i, int columns, uint16_t *tail, int *tail_keys) {
+    const Query *q = g->q + i;
+    int offset = g->start - g->first, n = q->prefix + q->num_path, straight = straight_keys(q, g->start);
+    for (int j = 0; j < q->num_path; j++) q->scores[q->prefix + j] = q->scores[q->path[j] - g->start]; /* slots ascend */
+    g->sums[i] = exponentiate(q->scores, n, g->dim);
+    int kept = n;
+    *tail_keys = 0;
+    if (straight < n) {
+        kept = (straight + offset) / KEYS * KEYS - offset;
+        kept = kept > 0 ? kept : 0;
+        *tail_keys = n - kept;
+        int at = kept ? 0 : offset;
+        round_weights(q->scores + kept, n - kept, tail, at, (at + n - kept + KEYS - 1) / KEYS * KEYS);
+    }
+    round_weights(q->scores, kept, (uint16_t *)(q->scores - SCORE_MARGIN), offset, columns);
+}
+
+#define MIX(SUM, CHANNEL) { _tile_loadd(6, value + (CHANNEL) * KEYS, 64); _tile_dpbf16ps(SUM, 4, 6); }
+
+/* out[.][c .. c + 32) += weights x values over `tiles` tiles of both. */
+INLINE void mix(const char *weights, size_t weights_stride, const uint16_t *values, int dim, int c, int tiles, float *out) {
+    _tile_loadd(0, out + c, MOST_CHANNELS * sizeof(float));
+    _tile_loadd(1, out + c + LANES, MOST_CHANNELS * sizeof(float));
+    for (int t = 0; t < tiles; t++) {
+        const uint16_t *value = values + ((size_t)t * dim) * KEYS;
+        _tile_loadd(4, weights + t * KEYS * sizeof(uint16_t), weights_stride);
+        MIX(0, c)
+        MIX(1, c + LANES)
+    }
+    _tile_stored(0, out + c, MOST_CHANNELS * sizeof(float));
+    _tile_stored(1, out + c + LANES, MOST_CHANNELS * sizeof(float));
+}
+
+/* The last tiles of a query whose path lies scattered: its values are gathered by position. */
+static void mix_tail(Group *g, int i, const uint16_t *tail, int tail_keys) {
+    uint16_t gathered[MOST_CHANNELS * KEYS] __attribute__((aligned(64)));
+    const Query *q = g->q + i;
+    int n = q->prefix + q->num_path, key = n - tail_keys;
+    for (int first = (g->start + key) / KEYS * KEYS, tile = 0; key < n; first += KEYS, tile++) {
+        memset(gathered, 0, sizeof(uint16_t) * g->dim * KEYS);
+        for (; key < n && g->start + key < first + KEYS; key++) {
+            int slot = key < q->prefix ? g->start + key : q->path[key - q->prefix], place = g->start + key - first;
+            for (int d = 0; d < g->dim; d++)
+                gathered[value_index(KIND_BF16, g->dim, place, d)] = g->values[value_index(KIND_BF16, g->dim, slot, d)];
+        }
+        FENCE;
+        for (int c = 0; c < g->dim; c += 32)
+            mix((const char *)(tail + tile * KEYS), KEYS * sizeof(uint16_t), gathered, g->dim, c, 1, g->out[i]);
+        FENCE;
+    }
+}
+
+static void attend_group(Group *g, uint16_t *tails, int tail_stride) {
+    int tail_keys[QUERIES], branches = 0, columns = 0;
+    tiles_configure(g->count);
+    score_all(g);
+    for (int i = 0; i < g->count; i++) {
+        int end = g->start - g->first + g->q[i].prefix + g->q[i].num_path;
+        columns = end > columns ? end : columns;
+    }
+    columns = (columns + KEYS - 1) / KEYS * KEYS;
+    for (int i = 0; i < g->count; i++) {
+        weigh(g, i, columns, tails + (size_t)i * tail_stride, tail_keys + i);
+        branches += tail_keys[i] > 0;
+    }
+    memset(g->out, 0, sizeof g->out[0] * g->count);
+    FENCE;
+    const uint16_t *values = g->values + (size_t)g->first * g->dim;
+    for (int c = 0; c < g->dim; c += 32)
+        mix(g->scores - SCORE_MARGIN * sizeof(float), g->stride, values, g->dim, c, columns / KEYS, g->out[0]);
+    FENCE;
+    if (branches) {
+        tiles_configure(1);
+        for (int i = 0; i < g->count; i++)
+            if (tail_keys[i]) mix_tail(g, i, tails + (size_t)i * tail_stride, tail_keys[i]);
+    }
+    for (int i = 0; i < g->count; i++)
+        for (int d = 0; d < g->dim; d += LANES) store(g->q[i].out + d, load(g->out[i] + d) * splat(1.0f / g->sums[i]));
+}
+
+void attend_tiles(const Query *q, int count, const void *keys, const void *values, int dim, int start, uint16_t *tails,
+                  int tail_stride) {
+    for (int i = 0; i < count; i += QUERIES) {
+        Group g;
+        g.q = q + i, g.count = count - i < QUERIES ? count - i : QUERIES;
+        g.dim = dim, g.start = start, g.first = start / KEYS * KEYS;
+        g.keys = (const uint16_t *)keys, g.values = (const uint16_t *)values;
+        g.scores = (char *)q[i].scores;
+        g.stride = g.count > 1 ? (size_t)((char *)q[i + 1].scores - g.scores) : 64;
+        attend_group(&g, tails, tail_stride);
+    }
+}
+
+#else
+
+int attention_tiles_serve(int dim) { return (void)dim, 0; }
+void attend_tiles(const Query *q, int count, const void *keys, const void *values, int dim, int start, uint16_t *tails,
+                  int tail_stride) {
+    (void)q, (void)count, (void)keys, (void)values, (void)dim, (void)start, (void)tails, (void)tail_stride;
+}
+
+#endif
