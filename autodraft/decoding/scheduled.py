@@ -114,7 +114,7 @@ class ScheduledDrafter:
             if source is None:
                 continue
             if source.top_successors:
-                source.learn(outcome.tree.tokens, [row.tokens[: source.top_successors] for row in best])
+                source.learn(outcome.tree.tokens, [tokens[: source.top_successors] for tokens in best])
             source.commit(outcome.committed)
 
 

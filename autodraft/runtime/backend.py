@@ -74,7 +74,7 @@ class Backend(Protocol):
     ) -> list[Candidates]:
         """Greedy chain (see `TransformerRuntime.draft_chain`), in as few host calls as the backend can."""
 
-    def best_tokens(self, logits: Tensor, top: int) -> list[Candidates]:
+    def best_tokens(self, logits: Tensor, top: int) -> list[list[int]]:
         """The `top` best tokens of rows of logits that `forward` returned."""
 
 

@@ -282,19 +282,13 @@ class NativeBackend:
         _check(count)
         return binding.candidates(tokens, probs, count, top)
 
-    def best_tokens(self, logits: Tensor, top: int) -> list[Candidates]:
+    def best_tokens(self, logits: Tensor, top: int) -> list[list[int]]:
         n = len(logits)
-        tokens, probs = (ctypes.c_int32 * (n * top))(), (ctypes.c_float * (n * top))()
+        tokens, scratch = (ctypes.c_int32 * (n * top))(), (ctypes.c_float * top)()
         self._library.choose_rows(
-            ctypes.c_void_p(logits.data_ptr()),
-            n,
-            logits.stride(0),
-            self._spec.vocab_size,
-            ctypes.byref(binding.choosing(top, None)),
-            tokens,
-            probs,
+            ctypes.c_void_p(logits.data_ptr()), n, logits.stride(0), self._spec.vocab_size, top, tokens, scratch
         )
-        return binding.candidates(tokens, probs, n, top)
+        return [tokens[i : i + top] for i in range(0, n * top, top)]
 
     def _scratch_logits(self, rows: int) -> int:
         """Address of room for the logits of `rows` rows that nobody outside the engine reads."""

@@ -175,8 +175,9 @@ class TorchBackend:
         assert logits is not None
         return best_tokens(logits, top, noise, depths)
 
-    def best_tokens(self, logits: Tensor, top: int) -> list[Candidates]:
-        return best_tokens(logits, top)
+    def best_tokens(self, logits: Tensor, top: int) -> list[list[int]]:
+        tokens: list[list[int]] = torch.topk(logits, top).indices.tolist()
+        return tokens
 
     def draft_chain(
         self,

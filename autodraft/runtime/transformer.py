@@ -119,7 +119,7 @@ class TransformerRuntime:
         self._check_room(cache, rows)
         return self._backend.review(plan, cache, rows, top, noise, depths)
 
-    def best_tokens(self, logits: Tensor, top: int) -> list[Candidates]:
+    def best_tokens(self, logits: Tensor, top: int) -> list[list[int]]:
         """The `top` best tokens of each row of what `forward` returned. [n, vocab]"""
         return self._backend.best_tokens(logits, top)
 

@@ -128,8 +128,9 @@ class DyTCScheduler:
         self._grow_free(cycle, [ROOT])
         while (step := self._best_step(cycle)) is not None:
             self._draft(cycle, step)
-        cycle.frontier.add_siblings(cycle.node_price())
-        self._grow_free(cycle, range(len(cycle.growth)))
+        if cycle.drafted:
+            cycle.frontier.add_siblings(cycle.node_price())
+            self._grow_free(cycle, range(len(cycle.growth)))
         self._prune(cycle)
 
     # ------------------------------------------------------------------ models

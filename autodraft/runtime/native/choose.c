@@ -24,15 +24,13 @@ static void insert(int32_t *tokens, float *scores, int top, int token, float sco
     tokens[at] = token;
 }
 
-void choose(const float *logits, int vocab, const Choosing *how, int noise_row, int32_t *tokens, float *probabilities) {
-    const float *noise = how->noise ? how->noise + (size_t)noise_row * vocab : 0;
+static void find_best(const float *logits, int vocab, const Choosing *how, const float *noise, int32_t *tokens, float *best) {
     const float scale = how->inverse_temperature;
     const int top = how->top, whole = vocab / LANES * LANES;
-    float *best = probabilities;
     for (int j = 0; j < top; j++) tokens[j] = 0, best[j] = -INFINITY;
     for (int i = 0; i < whole; i += LANES) {
         f32x16 score = scores_at(logits, noise, scale, i);
-        if (lane_max(score) <= best[top - 1]) continue;
+        if (!any16(score > splat(best[top - 1]))) continue;
         for (int lane = 0; lane < LANES; lane++)
             if (score[lane] > best[top - 1]) insert(tokens, best, top, i + lane, score[lane]);
     }
@@ -40,9 +38,22 @@ void choose(const float *logits, int vocab, const Choosing *how, int noise_row, 
         float score = score_at(logits, noise, scale, i);
         if (score > best[top - 1]) insert(tokens, best, top, i, score);
     }
+}
+
+void choose(const float *logits, int vocab, const Choosing *how, int noise_row, int32_t *tokens, float *probabilities) {
+    const float *noise = how->noise ? how->noise + (size_t)noise_row * vocab : 0;
+    const float scale = how->inverse_temperature;
+    const int top = how->top, whole = vocab / LANES * LANES;
+    float *best = probabilities;
+    find_best(logits, vocab, how, noise, tokens, best);
     f32x16 sums = splat(0), highest = splat(best[0]);
     for (int i = 0; i < whole; i += LANES) sums += exp16(scores_at(logits, noise, scale, i) - highest);
     float total = lane_sum(sums);
     for (int i = whole; i < vocab; i++) total += expf(score_at(logits, noise, scale, i) - best[0]);
     for (int j = top - 1; j >= 0; j--) probabilities[j] = expf(best[j] - best[0]) / total; /* best[0] goes last */
+}
+
+void choose_tokens(const float *logits, int vocab, int top, int32_t *tokens, float *scratch) {
+    Choosing how = {1.0f, 0, top};
+    find_best(logits, vocab, &how, 0, tokens, scratch);
 }

@@ -22,4 +22,7 @@ typedef struct {
 /* The `top` best tokens of one row and their probabilities in softmax(logits * inverse_temperature + noise). */
 void choose(const float *logits, int vocab, const Choosing *how, int noise_row, int32_t *tokens, float *probabilities);
 
+/* The `top` largest of one row alone; `scratch` [top]. */
+void choose_tokens(const float *logits, int vocab, int top, int32_t *tokens, float *scratch);
+
 #endif

@@ -141,7 +141,13 @@ static void rotate(const Model *m, float *x, int position) {
     if (!m->cosine) return;
     int half = m->head_dim / 2;
     const float *cosine = m->cosine + (size_t)position * half, *sine = m->sine + (size_t)position * half;
-    for (int i = 0; i < half; i++) {
+    int i = 0;
+    for (; i + LANES <= half; i += LANES) {
+        f32x16 a = load(x + i), b = load(x + i + half), c = load(cosine + i), s = load(sine + i);
+        store(x + i, a * c - b * s);
+        store(x + i + half, b * c + a * s);
+    }
+    for (; i < half; i++) {
         float a = x[i], b = x[i + half];
         x[i] = a * cosine[i] - b * sine[i];
         x[i + half] = b * cosine[i] + a * sine[i];
@@ -154,8 +160,15 @@ static void write_cache(const Call *c, int block, int head, int slot, const floa
     size_t base = ((size_t)block * m->num_kv_heads + head) * c->cache->slots * dim;
     if (m->dtype == KIND_BF16) {
         uint16_t *keys = (uint16_t *)c->cache->keys + base, *values = (uint16_t *)c->cache->values + base;
-        for (int d = 0; d < dim; d++) keys[key_index(KIND_BF16, dim, slot, d)] = float_to_bf16(key[d]);
-        for (int d = 0; d < dim; d++) values[value_index(KIND_BF16, dim, slot, d)] = float_to_bf16(value[d]);
+        for (int d = 0; d < dim; d += LANES) {
+            uint16_t half[LANES];
+            store_bf16(half, load(key + d));
+            uint16_t *to = keys + key_index(KIND_BF16, dim, slot, d); /* two channels side by side, the next two a line on */
+            for (int i = 0; i < LANES / 2; i++) memcpy(to + i * 2 * LANES, half + 2 * i, 4);
+            store_bf16(half, load(value + d));
+            to = values + value_index(KIND_BF16, dim, slot, d);
+            for (int i = 0; i < LANES; i++) to[2 * i] = half[i];
+        }
     } else {
         float *keys = (float *)c->cache->keys + base, *values = (float *)c->cache->values + base;
         for (int d = 0; d < dim; d++) keys[key_index(KIND_F32, dim, slot, d)] = key[d];
@@ -387,8 +400,7 @@ int draft_chain(const Model *m, const Plan *plan, const Cache *cache, Workspace 
     return count;
 }
 
-/* The best tokens of rows of logits that are there already. */
-void choose_rows(const float *logits, int rows, int stride, int vocab, const Choosing *how, int32_t *tokens, float *probabilities) {
-    for (int r = 0; r < rows; r++)
-        choose(logits + (size_t)r * stride, vocab, how, r, tokens + r * how->top, probabilities + r * how->top);
+/* The best tokens of rows of logits that are there already: [rows][top]; `scratch` [top]. */
+void choose_rows(const float *logits, int rows, int stride, int vocab, int top, int32_t *tokens, float *scratch) {
+    for (int r = 0; r < rows; r++) choose_tokens(logits + (size_t)r * stride, vocab, top, tokens + r * top, scratch);
 }

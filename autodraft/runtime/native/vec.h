@@ -57,6 +57,16 @@ INLINE void store_bf16(uint16_t *p, f32x16 v) {
 INLINE f32x16 select16(i32x16 mask, f32x16 a, f32x16 b) { return (f32x16)((mask & (i32x16)a) | (~mask & (i32x16)b)); }
 INLINE f32x16 max16(f32x16 a, f32x16 b) { return select16(a > b, a, b); }
 
+INLINE int any16(i32x16 mask) {
+#ifdef __AVX512F__
+    return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0;
+#else
+    int any = 0;
+    for (int i = 0; i < LANES; i++) any |= mask[i];
+    return any;
+#endif
+}
+
 /* Sum and maximum over lanes, in a fixed order. */
 INLINE float lane_sum(f32x16 v) {
     float s = 0;
