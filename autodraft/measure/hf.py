@@ -102,7 +102,8 @@ class HFBaseline:
     def settings(self, name: str, mode: HFMode | None = None) -> dict[str, str]:
         """What a contestant ran with, for the record; `mode` where there are several of that name."""
         mode = mode or self.modes(name)[0]
-        return {"attn_implementation": self.attention, "threads": str(self._threads), **mode.settings}
+        sampling = {option: str(value) for option, value in self._sampling.items() if self._sampling["do_sample"]}
+        return {"attn_implementation": self.attention, "threads": str(self._threads), **mode.settings, **sampling}
 
     def modes(self, name: str) -> list[HFMode]:
         """Every way of running one of `HF_METHODS` that is worth a trial."""

@@ -2,7 +2,7 @@
 
 Knows nothing of measuring: it reads the JSON document that `autodraft bench --json` prints. Speedups are over
 autoregressive decoding of the same runtime, and "equal" counts the prompts whose output is that of autoregressive
-decoding, token for token. A star marks a lossy method: it decodes another model.
+decoding, token for token, where that can be asked. A star marks a lossy method: it decodes another model.
 """
 
 from __future__ import annotations
@@ -15,12 +15,17 @@ from rich.table import Column, Table
 from rich.text import Text
 
 OVERALL = "overall"
+NOT_APPLICABLE = "n/a"
 COLUMNS = ("method", "tok/s", "speedup", "interval", "means", "tau", "alpha", "c", "v", "dr/ve/sc/re", "equal")
 LEGEND = (
     "speedup: total decoding time of autoregressive over the method's, with its 95 % interval over prompts; means: mean"
     " tokens/s over autoregressive's, prefill included (Spec-Bench)",
     "tau: tokens per cycle; alpha: accepted over drafted tokens; c, v: a draft step and a verification over a target"
     " step; dr/ve/sc/re: % of the time in drafts, verification, scheduling and the rest",
+)
+NOT_APPLICABLE_LEGEND = (
+    "n/a: no token for token comparison where tokens are sampled: transformers draws with a generator of its own, lossy"
+    " lines decode greedily"
 )
 LOSSY_LEGEND = "*: lossy, for reference: the low-bit model itself, not the target"
 HISTOGRAM_BINS = {"1": (1, 1), "2": (2, 2), "3": (3, 3), "4": (4, 4), "5-8": (5, 8), "9-16": (9, 16), "17+": (17, 999)}
@@ -32,9 +37,7 @@ Document = Mapping[str, Any]
 
 def bench_renderable(document: Document) -> RenderableType:
     """For the terminal: everything overall, then speedups by task; fits into 100 columns."""
-    parts: list[RenderableType] = [Text(line) for line in (*facts(document), *LEGEND)]
-    if has_lossy(document):
-        parts.append(Text(LOSSY_LEGEND))
+    parts: list[RenderableType] = [Text(line) for line in (*facts(document), *legend(document))]
     overall = _table(COLUMNS)
     for cells in overall_rows(document, OVERALL):
         overall.add_row(*cells)
@@ -55,9 +58,8 @@ def bench_markdown(document: Document, image: str | None = None) -> str:
     lines = [f"- {line}" for line in (*facts(document), *conclusions(document))]
     if image is not None:
         lines += ["", f"![Speedup of each method by task]({image})"]
-    lines += ["", "## Overall", "", *_markdown_table(COLUMNS, overall_rows(document, OVERALL)), "", *LEGEND]
-    if has_lossy(document):
-        lines.append("\\" + LOSSY_LEGEND)
+    lines += ["", "## Overall", "", *_markdown_table(COLUMNS, overall_rows(document, OVERALL)), ""]
+    lines += [line.replace("*", "\\*") for line in legend(document)]
     if _tasks(document):
         lines += ["", "## Speedup by task", ""]
         header, *rows = speedup_matrix(document, _tasks(document))
@@ -82,6 +84,15 @@ def facts(document: Document) -> Iterator[str]:
         f"prompts: {document['num_prompts']}, {document['new_tokens_per_prompt']} new tokens each, {choice},"
         f" {document['repeats']} round(s), all methods interleaved"
     )
+
+
+def legend(document: Document) -> Iterator[str]:
+    """What columns and marks mean, as far as they occur."""
+    yield from LEGEND
+    if any(row["num_identical"] is None for row in document["rows"]):
+        yield NOT_APPLICABLE_LEGEND
+    if has_lossy(document):
+        yield LOSSY_LEGEND
 
 
 def conclusions(document: Document) -> Iterator[str]:
@@ -168,7 +179,7 @@ def _cells(document: Document, row: Mapping[str, Any]) -> tuple[str, ...]:
         f"{row['ratio_of_means']:.2f}",
         *(_figure(row[name]) for name in ("tokens_per_cycle", "alpha", "cost", "verify_cost")),
         "" if shares is None else "/".join(f"{100 * share:.0f}" for share in shares.values()),
-        "" if identical is None else f"{identical}/{row['num_prompts']}",
+        NOT_APPLICABLE if identical is None else f"{identical}/{row['num_prompts']}",
     )
 
 

@@ -6,11 +6,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
+from transformers import AutoModelForCausalLM
 
 from autodraft.cascade import AUTOREGRESSIVE
-from autodraft.decoding import SamplingConfig
+from autodraft.decoding import SamplingConfig, probabilities
+from autodraft.measure.bench import run_bench
 from autodraft.measure.hf import HF_METHODS, HFBaseline, HFModeUnavailableError
 from autodraft.measure.hf_pruned import depth_pruned, spread_blocks
 from autodraft.measure.methods import METHODS, BenchContext, Ready, Unavailable
@@ -100,3 +104,63 @@ def test_sampling_is_seeded_by_prompt_and_leaves_the_global_generator_alone(tiny
     tokens = first.run(PROMPT, 24).tokens
     assert torch.equal(torch.get_rng_state(), state)
     assert tokens == again.run(PROMPT, 24).tokens != other.run(PROMPT, 24).tokens
+
+
+VOCABULARY = 8
+SAMPLINGS = {
+    "temperature": SamplingConfig(temperature=0.7),
+    "all filters": SamplingConfig(temperature=0.7, top_k=6, top_p=0.9),
+}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    """Four blocks, and a vocabulary of 8, so that every token is drawn often."""
+    folder, sizes = tmp_path_factory.mktemp("small"), {"hidden_size": 32, "intermediate_size": 32}
+    model = tiny_model("llama", seed=1, vocab_size=VOCABULARY, num_hidden_layers=4, tie_word_embeddings=False, **sizes)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(2.5)  # else all tokens are nearly as likely, at any temperature
+    model.save_pretrained(folder)
+    return LoadedModel(build_runtime(model, backend="torch"), None, "small", str(folder), 1, None, {}, frozenset())
+
+
+def p_value(loaded: LoadedModel, outputs: dict[tuple[int, ...], tuple[int, ...]], sampling: SamplingConfig) -> float:
+    """Of outputs by prompt: how often the likeliest token was chosen, the second likeliest, ..., at every position.
+
+    The chosen ranks minus their probabilities given what stands before have mean 0 and a known covariance.
+    """
+    model = AutoModelForCausalLM.from_pretrained(loaded.path, dtype=torch.float32).eval()
+    surplus, covariance = np.zeros(VOCABULARY), np.zeros((VOCABULARY, VOCABULARY))
+    for prompt, output in outputs.items():
+        text = torch.tensor([[*prompt, *output]])
+        rows = logits(model, text)[0, len(prompt) - 1 : -1].float()
+        for probs, token in zip(probabilities(rows, sampling).numpy(), output, strict=True):
+            order = np.argsort(-probs)
+            surplus += (order == token) - probs[order]
+            covariance += np.diag(probs[order]) - np.outer(probs[order], probs[order])
+    statistic = surplus @ np.linalg.pinv(covariance, rcond=1e-9, hermitian=True) @ surplus
+    return float(stats.chi2.sf(statistic, np.linalg.matrix_rank(covariance, tol=1e-9, hermitian=True)))
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS)
+def test_every_mode_samples_the_targets_distribution(small: LoadedModel, sampling: SamplingConfig) -> None:
+    baseline = HFBaseline(small, PROMPT[:1], sampling, seed=5)
+    random = np.random.default_rng(0)
+    prompts = [tuple(random.integers(VOCABULARY, size=5).tolist()) for _ in range(60)]
+    for name in HF_METHODS:
+        run = baseline.contestant(baseline.modes(name)[-1])
+        outputs = {prompt: run(prompt, 10).tokens for prompt in prompts}
+        assert p_value(small, outputs, sampling) > 1e-3, name
+        assert p_value(small, outputs, SamplingConfig(temperature=1.0)) < 1e-6  # it can tell
+
+
+def test_a_sampled_bench_has_the_modes_of_transformers(tiny_model_folder: Path) -> None:
+    report = run_bench(
+        load_model(str(tiny_model_folder)), methods=HF_METHODS, num_prompts=2, new_tokens_per_prompt=12, temperature=0.7
+    )
+    assert set(report.kinds) == {"autoregressive", *HF_METHODS} and not report.unavailable
+    assert report.row("autoregressive").is_identical
+    for name in HF_METHODS:
+        assert report.row(name).num_identical is None and report.row(name).tokens_per_s > 0
+        chosen = report.settings[name]
+        assert (chosen["do_sample"], chosen["temperature"], chosen["top_k"]) == ("True", "0.7", "0")

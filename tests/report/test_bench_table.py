@@ -41,8 +41,20 @@ def test_the_terminal_shows_every_figure_in_100_columns(tasks: tuple[str, ...]) 
 def test_what_a_method_does_not_say_stays_empty_and_lossy_ones_are_marked() -> None:
     lines = printed(bench_document())
     assert cells(lines, "hf-generate")[0] == ["50.0", "0.50x", "0.45-0.55", "0.49", "19/20"]
-    assert cells(lines, "int8-autoregressive*")[0] == ["125.0", "1.25x", "1.12-1.38", "1.24"]
+    assert cells(lines, "int8-autoregressive*")[0] == ["125.0", "1.25x", "1.12-1.38", "1.24", "n/a"]
     assert any(line.startswith("*: lossy") for line in lines)
+
+
+def test_where_no_identity_can_be_asked_it_is_not_applicable_and_said_why() -> None:
+    document = bench_document()
+    assert any(line.startswith("n/a: no token for token") for line in printed(document, 200))
+    for row in document["rows"]:
+        row["num_identical"] = 19
+    assert not any("n/a" in line for line in printed(document, 200))
+    for row in document["rows"]:
+        row["num_identical"] = None if row["method"].startswith("hf-") else 20
+    rows = [line for line in bench_markdown(document).splitlines() if line.startswith("| hf-generate | 50.0")]
+    assert rows and all(line.endswith(" | n/a |") for line in rows)
 
 
 def test_methods_that_did_not_run_are_named_with_the_reason() -> None:

@@ -5,8 +5,9 @@ from autodraft.decoding.on_the_fly.drafter import Found, OnTheFlyDrafter
 from autodraft.decoding.on_the_fly.knapsack import Path, best_paths, pareto_front
 from autodraft.decoding.on_the_fly.matchness import Matchness, Window, measure_matchness
 from autodraft.decoding.on_the_fly.optimizer import DraftOptimizer, Score, predicted_score
-from autodraft.decoding.on_the_fly.proposals import SwiftProposals, every_second_block
+from autodraft.decoding.on_the_fly.proposals import SwiftProposals, every_second_block, first_draft
 from autodraft.decoding.on_the_fly.settings import OnTheFlyMode, OnTheFlySettings
+from autodraft.decoding.on_the_fly.stake import Stake
 
 __all__ = [
     "DraftOptimizer",
@@ -17,11 +18,13 @@ __all__ = [
     "OnTheFlySettings",
     "Path",
     "Score",
+    "Stake",
     "SwiftProposals",
     "TimeBudget",
     "Window",
     "best_paths",
     "every_second_block",
+    "first_draft",
     "measure_matchness",
     "pareto_front",
     "predicted_score",

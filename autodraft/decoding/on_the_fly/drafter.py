@@ -1,8 +1,9 @@
 """`OnTheFlyDrafter`: a self-draft that needs no profile, because it looks for its policy while decoding.
 
 Knows nothing of verification. Drafting is SWIFT's (arXiv 2410.06916): a chain that stops after the first unsure token.
-Between cycles, within a bounded share of the decoding time, `DraftOptimizer` judges one more candidate. What was found
-outlives the sequence; no candidate, however bad, can change the output.
+Between cycles, within a bounded share of the decoding time, `DraftOptimizer` judges one more candidate. What tries of
+a draft and looks at others may lose is bounded by a `Stake` each, so that decoding is hardly slower than plain decoding
+where nothing pays. What was found outlives the sequence; no candidate, however bad, can change the output.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from autodraft.decoding.on_the_fly.costs import OnlineCosts
 from autodraft.decoding.on_the_fly.hidden_states import KnapsackProposals
 from autodraft.decoding.on_the_fly.live import LiveFigures
 from autodraft.decoding.on_the_fly.optimizer import DraftOptimizer, Score
-from autodraft.decoding.on_the_fly.proposals import Proposals, SwiftProposals, every_second_block
+from autodraft.decoding.on_the_fly.proposals import Proposals, SwiftProposals, first_draft
 from autodraft.decoding.on_the_fly.settings import OnTheFlySettings
+from autodraft.decoding.on_the_fly.stake import Stake
 from autodraft.decoding.tree import TokenTree
 from autodraft.policy import DraftPolicy
 from autodraft.runtime import ChainStop, TransformerRuntime
@@ -29,7 +31,11 @@ _TIMED_CYCLES = 4
 
 _UNJUDGED_DRAFT_TOKENS = 4
 _SHIFT_CYCLES = 32
-_LARGEST_OVERRUN = 4.0
+_LARGEST_OVERRUN = 8.0
+_LOOKS_SHARE = 0.5
+_FIRST_SOLVING_OVERRUN = 4.0
+_ASLEEP_CYCLES = 8
+"""Cycles decoded without a thought after one in which nothing was done: thinking costs time too."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +68,14 @@ class OnTheFlyDrafter:
     Args:
         runtime: the target.
         settings: mode, window, share of time.
-        start_policy: where to start, such as a policy found earlier; SWIFT's every second block if None.
+        start_policy: where to start, such as a policy found earlier; `first_draft` if None.
         clock: seconds; the wall clock unless a test brings its own.
 
     Attributes:
         model_s: seconds of drafting; looking for drafts is the decoder's `scheduling_s`.
         optimizer: the best policy so far, and how it is challenged.
         budget: what looking may cost and has cost.
+        tries, looks: what drafting, and looking for drafts, may still lose against plain decoding.
     """
 
     num_drafts = 1
@@ -85,20 +92,26 @@ class OnTheFlyDrafter:
         self._runtime, self._clock = runtime, clock
         self._costs = OnlineCosts(runtime)
         self._bits = settings.bits or runtime.available_bits
-        start = start_policy or every_second_block(runtime.spec.num_blocks, max(self._bits))
+        start = start_policy or first_draft(runtime.spec.num_blocks, self._bits)
         # Packing weights takes as long as many tokens: it belongs to loading, not to the first steps.
         for policy in (start, *(DraftPolicy.uniform(runtime.spec.num_blocks, bits) for bits in self._bits)):
             runtime.plan(policy)
-        self.optimizer = DraftOptimizer(runtime, settings, self._proposals(), self._costs, start)
+        self._proposals = self._make_proposals()
+        self.optimizer = DraftOptimizer(runtime, settings, self._proposals, self._costs, start)
         self.budget = TimeBudget(settings.warm_time_share, clock)
+        self.tries, self.looks = Stake(settings.most_lost / 2), Stake(settings.most_lost / 2)
         self._live = LiveFigures()
         self.model_s = 0.0
         self._cycle = 0
-        self._overrun = 1.0  # time of recent steps over the time that was expected
+        # Time of recent steps over the time that was expected, without and with a run of the dynamic programme.
+        self._overrun = {False: 1.0, True: _FIRST_SOLVING_OVERRUN}
+        self._asleep_until = 0
+        self._is_try = True  # of a draft that is not known to pay
+        self._accounted = 0  # cycles that the stakes know of
         self._draft_s = 0.0  # of this cycle's chain
         self._shift_checked = 0
 
-    def _proposals(self) -> Proposals:
+    def _make_proposals(self) -> Proposals:
         settings, runtime = self.settings, self._runtime
         if settings.mode == "knapsack":
             return KnapsackProposals(runtime, self._costs, settings)
@@ -109,23 +122,53 @@ class OnTheFlyDrafter:
         self.budget.resume()
 
     def propose(self, context: DraftContext) -> TokenTree | None:
-        self.budget.tick()
-        self._optimize(context)
-        score = self.optimizer.score
-        predicted = None if score is None else score.speedup
-        if self._cycle < _TIMED_CYCLES or not self._live.should_draft(self._cycle, self._costs.target_s, predicted):
+        if self._cycle < self._asleep_until:
             return None
+        self.budget.tick()
+        self._account_plain_cycles()
+        looked = self._optimize(context)
+        if not self._should_draft():
+            if not looked and self._cycle >= _TIMED_CYCLES:
+                self._asleep_until = self._cycle + _ASLEEP_CYCLES
+            return None
+        score = self.optimizer.score
         longest = _UNJUDGED_DRAFT_TOKENS if score is None else score.num_draft_tokens
         return self._chain(context, min(longest, context.max_depth))
 
+    def _should_draft(self) -> bool:
+        """Whether the draft is seen to pay, or a try of it is due and paid for."""
+        live, score = self._live, self.optimizer.score
+        if self._cycle < _TIMED_CYCLES or live.is_paused(self._cycle):
+            return False
+        target_s = self._costs.target_s
+        if not live.should_draft(self._cycle, target_s, None if score is None else score.speedup):
+            return False
+        self._is_try = live.speedup(target_s) is None
+        return not self._is_try or self.tries.affords(0.0)
+
     def observe(self, outcome: Outcome) -> None:
+        if self._cycle < self._asleep_until - 1:
+            self._cycle += 1
+            return
         self._costs.note_verify(len(outcome.tree), outcome.verify_s)
         if outcome.tree.num_drafted:
+            self._accounted += 1
             seconds = self._draft_s + outcome.verify_s
             self._live.note(outcome.tree.num_drafted, len(outcome.path) - 1, seconds)
+            self._account(len(outcome.path), seconds / self._costs.target_s, 0.0 if self._is_try else _LOOKS_SHARE)
             self._look_for_a_shift()
         self._cycle += 1
         self.budget.tick()
+
+    def _account_plain_cycles(self) -> None:
+        """Those since the last account; counted, not timed, for they cost nothing beyond themselves."""
+        cycles, self._accounted = self._cycle - self._accounted, self._cycle
+        self._account(cycles, cycles)
+
+    def _account(self, plain: float, spent: float, looks_share: float = 0.0) -> None:
+        """Cycles for which plain decoding takes `plain` steps took `spent`; looking may spend a share of the gain."""
+        self.tries.account(plain, spent)
+        self.looks.account(plain, plain - looks_share * (plain - spent))
 
     def found(self) -> Found:
         """The best draft so far and what is known of it."""
@@ -142,22 +185,27 @@ class OnTheFlyDrafter:
             self.budget.spent_share,
         )
 
-    def _optimize(self, context: DraftContext) -> None:
-        """One step, if it is due and paid for."""
+    def _optimize(self, context: DraftContext) -> bool:
+        """One step, if it is due and paid for; whether there was one."""
         optimizer, budget, settings = self.optimizer, self.budget, self.settings
         budget.share = settings.warm_time_share if optimizer.is_warming_up else settings.time_share
-        if not self._costs.target_s or not optimizer.is_due(context, self._cycle):
-            return
-        expected_s = optimizer.expected_s(context, self._cycle)
-        if not budget.allows(expected_s * self._overrun):
-            return
-        incumbent, spent_s = optimizer.incumbent, budget.spent_s
+        if not optimizer.is_due(context, self._cycle):
+            return False
+        solves = self._proposals.rows_ahead(self._cycle) > 0
+        target_s, expected_s = self._costs.target_s, optimizer.expected_s(context, self._cycle)
+        likely_s = expected_s * self._overrun[solves]
+        if not (target_s and budget.allows(likely_s) and self.looks.affords(likely_s / target_s)):
+            return False
+        incumbent, before_s = optimizer.incumbent, budget.spent_s
         with budget.spending():
             optimizer.step(context, self._cycle)
-        overrun = (budget.spent_s - spent_s) / expected_s
-        self._overrun = min(max((self._overrun + overrun) / 2, 1.0), _LARGEST_OVERRUN)
+        spent_s = budget.spent_s - before_s
+        self.looks.account(0.0, spent_s / target_s)
+        overrun = (self._overrun[solves] + spent_s / expected_s) / 2
+        self._overrun[solves] = min(max(overrun, 1.0), _LARGEST_OVERRUN)
         if optimizer.incumbent != incumbent:
             self._live.replaced()
+        return True
 
     def _chain(self, context: DraftContext, num_tokens: int) -> TokenTree:
         policy, token = self.optimizer.incumbent, context.tokens[-1]

@@ -16,7 +16,7 @@ from autodraft.decoding.on_the_fly.costs import OnlineCosts
 from autodraft.decoding.on_the_fly.knapsack import Path, best_paths, pareto_front
 from autodraft.decoding.on_the_fly.settings import OnTheFlySettings
 from autodraft.policy import FULL_BITS, SUB_LAYER_KINDS, ChannelShares, DraftPolicy
-from autodraft.runtime import KVCache, Rows, TransformerRuntime
+from autodraft.runtime import DraftPlan, KVCache, Rows, TransformerRuntime
 
 
 class KnapsackProposals:
@@ -105,15 +105,18 @@ class _Runner:
     def __init__(self, runtime: TransformerRuntime, context: DraftContext, count: int) -> None:
         self._runtime, self._context, self._count = runtime, context, count
         self._rows: dict[int, Rows] = {}
+        self._plans: dict[int, DraftPlan] = {}
 
     def __call__(self, index: int, bits: int, streams: Tensor) -> Tensor:
         states = len(streams)
         if states not in self._rows:
             self._rows[states] = _reference_rows(self._context.tokens, self._count, states, self._context.cache)
         runtime = self._runtime
-        plan = runtime.plan(DraftPolicy.uniform(runtime.spec.num_blocks, bits))
+        if bits not in self._plans:
+            self._plans[bits] = runtime.plan(DraftPolicy.uniform(runtime.spec.num_blocks, bits))
         flat = streams.reshape(states * self._count, -1)
-        result = runtime.run_sub_layers(plan, self._context.cache, self._rows[states], flat, index, index + 1)
+        rows = self._rows[states]
+        result = runtime.run_sub_layers(self._plans[bits], self._context.cache, rows, flat, index, index + 1)
         return result.view_as(streams)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 _DECAY = 0.95
 _LEAST_CYCLES = 8
 _FIRST_PAUSE = 32
-_LONGEST_PAUSE = 256
+_LONGEST_PAUSE = 1024
 
 
 class LiveFigures:
@@ -53,6 +53,10 @@ class LiveFigures:
         """Tokens per target step of time; None until it has been seen long enough."""
         return self._tokens * target_s / self._seconds if self._cycles >= _LEAST_CYCLES and target_s else None
 
+    def is_paused(self, cycle: int) -> bool:
+        """Whether a pause lasts beyond this cycle."""
+        return cycle < self._paused_until
+
     def should_draft(self, cycle: int, target_s: float, predicted: float | None) -> bool:
         """Whether to draft in this cycle.
 
@@ -61,7 +65,7 @@ class LiveFigures:
             target_s: seconds of a target step.
             predicted: the draft's predicted speedup, where it was judged.
         """
-        if cycle < self._paused_until:
+        if self.is_paused(cycle):
             return False
         untried = not self._cycles and not self._owed_a_try
         speedup = predicted if untried else self.speedup(target_s)

@@ -100,15 +100,21 @@ class DraftOptimizer:
         self._prompt_length = 0
 
     def start(self, prompt_length: int) -> None:
-        """A new sequence: the incumbent stays, its score is no longer current."""
+        """A new sequence: the incumbent stays, its score is no longer current; a pause goes on."""
         self._sequence += 1
         self._prompt_length = prompt_length
-        self._next_cycle = 0
+        if self.pays:
+            self._next_cycle = 0
 
     @property
     def is_warming_up(self) -> bool:
         """Whether few candidates have been judged since the beginning or the last shift."""
         return self._steps_since_shift < self._settings.warm_steps
+
+    @property
+    def pays(self) -> bool:
+        """Whether the incumbent promises to be faster than plain decoding."""
+        return self.score is not None and self.score.speedup > 1.0
 
     def suspect_shift(self) -> None:
         """Drafting went far worse than the score promised: look at the incumbent again soon."""
@@ -117,9 +123,10 @@ class DraftOptimizer:
 
     def is_due(self, context: DraftContext, cycle: int) -> bool:
         """Whether a step makes sense in this cycle: not too soon, something to judge on, room to do it in."""
-        window = self._recent(context)
+        if cycle < self._next_cycle:
+            return False
         room = context.cache.capacity - context.cache.length
-        return cycle >= self._next_cycle and LEAST_WINDOW <= len(window) <= room
+        return LEAST_WINDOW <= len(self._recent(context)) <= room
 
     def expected_s(self, context: DraftContext, cycle: int) -> float:
         """Seconds that a step may take: proposing, and judging two policies."""
@@ -147,14 +154,22 @@ class DraftOptimizer:
             self._judge_incumbent(context, window)
         if score.speedup > self.score.speedup:
             self.incumbent, self.score, self._window = challenger, score, window
-            self._failures, self._interval = 0, 1
-            return
+            if self.pays:  # the less slow of two that are too slow is no reason to hurry
+                self._hurry()
+                return
         self._failures += 1
         if self._failures % self._settings.patience == 0:
-            self._interval = min(2 * self._interval, self._settings.max_interval)
+            longest = self._settings.max_interval if self.pays else self._settings.max_pause
+            self._interval = min(2 * self._interval, longest)
+
+    def _hurry(self) -> None:
+        self._failures, self._interval = 0, 1
 
     def _judge_incumbent(self, context: DraftContext, window: Window) -> None:
-        before, self.score, self._window = self.score, self._judge(context, window, self.incumbent), window
+        before, paid = self.score, self.pays
+        self.score, self._window = self._judge(context, window, self.incumbent), window
+        if self.pays and not paid:
+            self._hurry()
         self._proposals.tell(self.incumbent, math.log(self.score.speedup))
         # Not by the speedup: that also falls when the machine gets busy.
         least = (1 - self._settings.shift_drop) * before.top1_agreement if before is not None else 0.0
@@ -164,8 +179,8 @@ class DraftOptimizer:
     def _restart(self) -> None:
         self.shifts += 1
         self._proposals.restart()
-        self._steps_since_shift = self._failures = 0
-        self._interval = 1
+        self._steps_since_shift = 0
+        self._hurry()
 
     def _count(self, policy: DraftPolicy, score: Score) -> None:
         self.steps += 1

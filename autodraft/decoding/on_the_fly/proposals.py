@@ -22,12 +22,14 @@ from autodraft.policy import FULL_BITS, ChannelShares, DraftPolicy
 _MOST_SKIPPED = 0.8
 _POOL = 64
 _TRIES = 8
-_REMEMBERED = 128
+_REMEMBERED = 64
+"""Few enough for one thread: threaded linear algebra leaves a thread spinning for many target steps, on our cores."""
+
 _KAPPA = 2.5  # SWIFT's exploration weight
 _NOISE = 0.1  # variance of a score from one window, where scores have variance 1
 _SHARPNESS = 8.0
-_STEPS = {4: 0.6, 8: 0.25, FULL_BITS: 0.15}
-"""How far a bit-width is from the next lower one, for the surrogate: 16 and 8 bits are nearly the same, 4 and 0 not."""
+_PLACES = {0: 0.0, 4: 0.6, 8: 0.85, FULL_BITS: 1.0}
+"""Bit-widths on a line, for the surrogate: 16 and 8 bits are nearly the same, 4 and 0 not."""
 
 Choices = tuple[int, ...]
 """Bits of attention 0, MLP 0, attention 1, ..., and of the output head."""
@@ -60,6 +62,14 @@ def every_second_block(num_blocks: int, bits: int = FULL_BITS) -> DraftPolicy:
     """SWIFT's first set: blocks 1, 3, 5, ... skipped, the last one kept."""
     skipped = {sub for block in range(1, num_blocks - 1, 2) for sub in (2 * block, 2 * block + 1)}
     return DraftPolicy.uniform(num_blocks, bits).replace({sub: ChannelShares.all_at(0) for sub in skipped})
+
+
+def first_draft(num_blocks: int, bits: Sequence[int]) -> DraftPolicy:
+    """Where to start: nothing skipped at the lowest bit-width, for that hardly ever slows decoding down; SWIFT's first
+    set where there is only full precision.
+    """
+    lowest = min(bits)
+    return DraftPolicy.uniform(num_blocks, lowest) if lowest < FULL_BITS else every_second_block(num_blocks)
 
 
 def policy_of(choices: Choices) -> DraftPolicy:
@@ -164,9 +174,9 @@ class SwiftProposals:
 def upper_confidence(seen: Sequence[Choices], scores: Sequence[float], pool: Sequence[Choices]) -> np.ndarray:
     """Mean + kappa * deviation of a Gaussian process at each candidate of `pool`, in standardised scores. [pool]
 
-    The kernel is exp(-sharpness * distance), the distance being the mean of the `_STEPS` between two candidates' bits.
+    The kernel is exp(-sharpness * distance), the distance being the mean distance of two candidates' bits.
     """
-    known, asked = _features(seen), _features(pool)
+    known, asked = _placed(seen), _placed(pool)
     y = np.asarray(scores)
     y = (y - y.mean()) / (y.std() + 1e-9)
     factor = np.linalg.cholesky(_kernel(known, known) + _NOISE * np.eye(len(known)))
@@ -176,13 +186,11 @@ def upper_confidence(seen: Sequence[Choices], scores: Sequence[float], pool: Seq
     return upper
 
 
-def _features(rows: Sequence[Choices]) -> np.ndarray:
-    """Vectors whose squared distances are the mean steps between candidates. [rows, 3 * choices]"""
-    bits = np.array(rows)
-    return np.hstack([np.sqrt(step / bits.shape[1]) * (bits >= width) for width, step in _STEPS.items()])
+def _placed(candidates: Sequence[Choices]) -> np.ndarray:
+    """[candidates, choices]"""
+    return np.array([[_PLACES[bits] for bits in candidate] for candidate in candidates])
 
 
 def _kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    squared = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2.0 * a @ b.T
-    kernel: np.ndarray = np.exp(-_SHARPNESS * np.maximum(squared, 0.0))
+    kernel: np.ndarray = np.exp(-_SHARPNESS * np.abs(a[:, None] - b[None]).mean(axis=-1))
     return kernel

@@ -30,8 +30,10 @@ class OnTheFlySettings:
         time_share: share of decoding time that looking for better drafts may take.
         warm_time_share: the same until `warm_steps` candidates have been judged, and again after a shift of domain.
         warm_steps: candidates judged at the larger share.
+        most_lost: share of plain decoding's time that drafting and looking may lose together (see `Stake`).
         patience: candidates in a row without an improvement after which the interval between steps doubles.
         max_interval: cycles between two steps at most.
+        max_pause: the same while neither the draft nor any candidate would be faster than plain decoding.
         shift_drop: relative loss of the draft's matchness that counts as a shift of domain.
         bayes_interval: every so many proposals the surrogate makes one ("swift").
         refresh: cycles between two runs of the dynamic programme ("knapsack").
@@ -50,8 +52,10 @@ class OnTheFlySettings:
     time_share: float = 0.05
     warm_time_share: float = 0.15
     warm_steps: int = 16
+    most_lost: float = 0.03
     patience: int = 8
     max_interval: int = 64
+    max_pause: int = 1024
     shift_drop: float = 0.25
     bayes_interval: int = 2
     refresh: int = 64
@@ -65,10 +69,10 @@ class OnTheFlySettings:
             raise InputError(f"on-the-fly mode is {self.mode!r}; it is 'swift' or 'knapsack'")
         if self.bits is not None and (not self.bits or not set(self.bits) <= set(KEPT_BIT_WIDTHS)):
             raise InputError(f"bits are {self.bits}; choose from {KEPT_BIT_WIDTHS}")
-        counts = ("window", "stretch", "max_draft_tokens", "patience", "max_interval", "bayes_interval", "refresh")
-        for name in (*counts, "levels", "reference_tokens", "front"):
+        counts = ("window", "stretch", "max_draft_tokens", "patience", "bayes_interval", "refresh")
+        for name in (*counts, "max_interval", "max_pause", "levels", "reference_tokens", "front"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("stop_threshold", "time_share", "warm_time_share", "shift_drop"):
+        for name in ("stop_threshold", "time_share", "warm_time_share", "most_lost", "shift_drop"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
