@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from autodraft.evaluator import Evaluation
 from autodraft.policies.features import PolicyFeatures
 from autodraft.policy import SHARE_UNITS, ChannelShares, DraftPolicy
-from autodraft.search.evaluator import Evaluation
 from autodraft.search.objectives import Objectives
 from autodraft.search.proposals import Proposal
 from autodraft.search.space import RawSpace

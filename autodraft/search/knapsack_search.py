@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from autodraft.errors import PolicyError
+from autodraft.evaluator import Evaluation
 from autodraft.policies.features import PolicyFeatures
 from autodraft.policies.knapsack import LatencyKnapsack
 from autodraft.policy import DraftPolicy
-from autodraft.search.evaluator import Evaluation
 from autodraft.search.proposals import Proposal
 from autodraft.search.space import RawSpace
 

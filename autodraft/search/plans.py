@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from autodraft.evaluator import Evaluation
 from autodraft.policies import BlockInfluenceSkip, UniformBits
 from autodraft.policies.deciders import end_sub_layers
 from autodraft.policies.features import PolicyFeatures
 from autodraft.policy import FULL_BITS, DraftPolicy
-from autodraft.search.evaluator import Evaluation
 from autodraft.search.evolution import EvolutionSearcher
 from autodraft.search.knapsack_search import KnapsackSearcher
 from autodraft.search.objectives import Objectives

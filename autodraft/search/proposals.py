@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from autodraft.evaluator import Evaluation
 from autodraft.policy import DraftPolicy
-from autodraft.search.evaluator import Evaluation
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import optuna
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 
-from autodraft.search.evaluator import Evaluation
+from autodraft.evaluator import Evaluation
 from autodraft.search.objectives import Objectives
 from autodraft.search.proposals import Proposal
 from autodraft.search.space import Params, SearchSpace

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from autodraft.cascade import Cascade, PromptLookup, SelfDraft
+from autodraft.evaluator import Evaluation, StopRule, TrialFailed
 from autodraft.measure.formulas import best_num_draft_tokens, chain_speedup, tokens_per_cycle
 from autodraft.policies.features import PolicyFeatures
 from autodraft.policy import DraftPolicy, SubLayerKind
-from autodraft.search.evaluator import Evaluation, StopRule, TrialFailed
 
 _SUB_LAYER_MS: dict[tuple[SubLayerKind, int], float] = {
     ("attention", 16): 1.0, ("attention", 8): 0.55, ("attention", 4): 0.40,
@@ -69,6 +69,8 @@ class PlantedEvaluator:
             sub_layer_ms=_SUB_LAYER_MS,
             base_ms=_BASE_MS,
             target_ms=_BASE_MS[16] + num_blocks * (_SUB_LAYER_MS["attention", 16] + _SUB_LAYER_MS["mlp", 16]),
+            sub_layer_bytes={(kind, bits): 50 * bits * (1 + (kind == "mlp")) for kind, bits in _SUB_LAYER_MS},
+            head_bytes={bits: 50 * bits for bits in _BASE_MS},
         )
         self._settings = {"seed": str(seed), "blocks": str(num_blocks)}
         self._noise = np.random.default_rng([seed, 1])
@@ -113,7 +115,7 @@ class PlantedEvaluator:
         length, speedup = best_num_draft_tokens(lambda n: tokens_per_cycle(alpha, n), cost, self.verify_cost, 8)
         return Evaluation(
             "predicted", speedup, tokens_per_cycle(alpha, length), length, cost, self.verify_cost(length + 1),
-            extra_bytes=int(1000 * policy.mean_bits) if not policy.is_full else 0, wall_s=0.0, top1_agreement=alpha,
+            extra_bytes=self._features.extra_bytes(policy), wall_s=0.0, top1_agreement=alpha,
         )  # fmt: skip
 
     def true_speedup(self, cascade: Cascade) -> float:
