@@ -16,7 +16,7 @@ from autodraft.cascade import Cascade
 from autodraft.evaluator import Evaluation, Evaluator, chain_of
 from autodraft.policies.features import PolicyFeatures
 from autodraft.policy import DraftPolicy
-from autodraft.search.codec import encode_policy
+from autodraft.policy_text import encode_policy
 from autodraft.search.loop import Clock, SearchLoop
 from autodraft.search.objectives import Objectives
 from autodraft.search.pipeline import PipelineOptions, explore_policies

@@ -10,7 +10,8 @@ from typing import Any
 
 from autodraft.cascade import Cascade, SelfDraft
 from autodraft.policy import DraftPolicy
-from autodraft.search.codec import describe, encode_policy
+from autodraft.policy_text import encode_policy
+from autodraft.search.codec import describe
 
 
 def digest_of(text: str) -> str:
