@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from autodraft.errors import PolicyError
+from autodraft.errors import InputError, PolicyError
 from autodraft.policies.deciders import end_sub_layers
 from autodraft.policies.features import PolicyFeatures
 from autodraft.policy import FULL_BITS, SHARE_UNITS, ChannelShares, DraftPolicy, SubLayerKind
@@ -44,9 +44,9 @@ class Budgets:
 
     def __post_init__(self) -> None:
         if self.max_cost is not None and not 0 < self.max_cost < math.inf:
-            raise PolicyError(f"max_cost is {self.max_cost}; it is a positive share of the target's step")
+            raise InputError(f"max_cost is {self.max_cost}; it is a positive share of the target's step")
         if self.max_extra_bytes is not None and self.max_extra_bytes < 0:
-            raise PolicyError(f"max_extra_bytes is {self.max_extra_bytes}; it cannot be negative")
+            raise InputError(f"max_extra_bytes is {self.max_extra_bytes}; it cannot be negative")
 
 
 def share_menu(available_bits: Sequence[int], channels: bool) -> tuple[ChannelShares, ...]:
