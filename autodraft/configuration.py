@@ -21,7 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from autodraft.errors import InputError, ModelNotFoundError
 from autodraft.profile import first_problem, write_atomically
 
-Searcher = Literal["staged", "random", "tpe", "gp", "cmaes", "nsga2", "evolution", "knapsack"]
+Searcher = Literal[
+    "staged", "random", "tpe", "gp", "cmaes", "nsga2", "evolution", "knapsack",
+    "ppo", "maskable-ppo", "a2c", "ddpg", "td3", "sac", "hierarchical",
+]  # fmt: skip
 Objective = Literal["speedup", "memory"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]

@@ -20,8 +20,8 @@ from autodraft.envs.rewards import Judge, RewardFidelity, Shaping, potential
 from autodraft.envs.sampling import sample_budgets
 from autodraft.errors import InputError, PolicyError
 from autodraft.evaluator import Evaluation, Evaluator
-from autodraft.policies.choices import Budgets, DecisionTable
-from autodraft.policies.construction import Construction
+from autodraft.policies.choices import Budgets
+from autodraft.policies.construction import Construction, Plan
 from autodraft.policies.observation import Vector
 from autodraft.policy import DraftPolicy
 from autodraft.policy_text import encode_policy
@@ -113,8 +113,13 @@ class PolicyEnv(gym.Env[Vector, Action], Generic[Action]):
 
     @property
     @abstractmethod
-    def table(self) -> DecisionTable:
-        """The decisions, for rendering and for the range of budgets."""
+    def plan(self) -> Plan:
+        """The decisions of the longest episode."""
+
+    @property
+    def _widest_plan(self) -> Plan:
+        """The plan whose totals say which budgets are possible at all."""
+        return self.plan
 
     @abstractmethod
     def _begin(self, budgets: Budgets, options: Mapping[str, Any]) -> Construction:
@@ -160,7 +165,7 @@ class PolicyEnv(gym.Env[Vector, Action], Generic[Action]):
     def _episode_budgets(self, options: Mapping[str, Any]) -> Budgets:
         if any(name in options for name in _BUDGET_OPTIONS):
             return Budgets(options.get("max_cost"), options.get("max_extra_bytes"))
-        return sample_budgets(self.table, self.least_kept, self.np_random) if self.sample_budget else self.budgets
+        return sample_budgets(self._widest_plan, self.np_random) if self.sample_budget else self.budgets
 
     def step(self, action: Action) -> tuple[Vector, float, bool, bool, dict[str, Any]]:
         """Take one decision; the last one ends the episode and is rewarded."""

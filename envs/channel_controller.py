@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, SupportsInt
 
 import numpy as np
@@ -15,6 +15,9 @@ from autodraft.evaluator import Evaluator
 from autodraft.policies.choices import Budgets, DecisionTable, share_menu
 from autodraft.policies.construction import Construction, Plan
 from autodraft.policies.observation import Observer, Vector
+
+LayerDecision = Callable[[Budgets], Sequence[bool]]
+"""The budgets of an episode -> which sub-layers are kept."""
 
 
 class ChannelControllerEnv(PolicyEnv[SupportsInt]):
@@ -41,30 +44,46 @@ class ChannelControllerEnv(PolicyEnv[SupportsInt]):
     After one step for each kept sub-layer and one for the head. Never truncated.
 
     ## Arguments
-    Those of `PolicyEnv`, and `channels`: whether channels of a sub-layer may be at different bits.
+    Those of `PolicyEnv`, and:
+    `channels`: whether channels of a sub-layer may be at different bits.
+    `decide_layers`: draws the layer decision of an episode (a layer controller); None draws any that is feasible.
     """
 
     _reset_options: ClassVar[tuple[str, ...]] = ("kept",)
 
-    def __init__(self, evaluator: Evaluator, *, channels: bool = True, **arguments: Any) -> None:
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        *,
+        channels: bool = True,
+        decide_layers: LayerDecision | None = None,
+        **arguments: Any,
+    ) -> None:
         super().__init__(evaluator, **arguments)
+        self._decide_layers = decide_layers
         features = self.evaluator.features
-        self._table = DecisionTable(
-            features, share_menu(features.available_bits, channels), protect_ends=self.protect_ends
-        )
-        self._layers = Plan.layers(self._table, self.least_kept)
-        self._observer = Observer(Plan.channels(self._table, [True] * self._table.head))
-        self.action_space = spaces.Discrete(len(self._table.menu))
+        table = DecisionTable(features, share_menu(features.available_bits, channels), protect_ends=self.protect_ends)
+        self._layers = Plan.layers(table, self.least_kept)
+        self._everything = Plan.channels(table, [True] * table.head)
+        self._observer = Observer(self._everything)
+        self.action_space = spaces.Discrete(len(table.menu))
         self.observation_space = spaces.Box(0.0, 1.0, (self._observer.layout.size,), np.float32)
 
     @property
-    def table(self) -> DecisionTable:
-        return self._table
+    def plan(self) -> Plan:
+        return self._everything
+
+    @property
+    def _widest_plan(self) -> Plan:
+        return self._layers
 
     def _begin(self, budgets: Budgets, options: Mapping[str, Any]) -> Construction:
         kept = options.get("kept")
-        flags = sample_kept(self._layers, budgets, self.np_random) if kept is None else tuple(map(bool, kept))
-        return Construction(Plan.channels(self._table, flags), budgets)
+        if kept is None and self._decide_layers is not None:
+            kept = self._decide_layers(budgets)
+        elif kept is None:
+            kept = sample_kept(self._layers, budgets, self.np_random)
+        return Construction(Plan.channels(self._everything.table, tuple(map(bool, kept))), budgets)
 
     def _observe(self) -> Vector:
         return self._observer(self.construction)

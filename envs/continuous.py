@@ -33,5 +33,10 @@ class ContinuousChoices(
 
     def action(self, action: Any) -> int:
         """The option whose part of the interval the number lies in."""
-        position = (float(np.asarray(action).reshape(-1)[0]) + 1.0) / 2.0
-        return min(max(int(position * self._num_options), 0), self._num_options - 1)
+        return option_at(action, self._num_options)
+
+
+def option_at(action: Any, num_options: int) -> int:
+    """Which of equal parts of [-1, 1] a number lies in."""
+    position = (float(np.asarray(action).reshape(-1)[0]) + 1.0) / 2.0
+    return min(max(int(position * num_options), 0), num_options - 1)

@@ -81,8 +81,8 @@ class JointPolicyEnv(PolicyEnv[SupportsInt]):
         self.observation_space = spaces.Box(0.0, 1.0, (self._observer.layout.size,), np.float32)
 
     @property
-    def table(self) -> DecisionTable:
-        return self._plan.table
+    def plan(self) -> Plan:
+        return self._plan
 
     def _begin(self, budgets: Budgets, options: Mapping[str, Any]) -> Construction:
         return Construction(self._plan, budgets)

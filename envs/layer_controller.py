@@ -80,8 +80,8 @@ class LayerControllerEnv(PolicyEnv[SupportsInt]):
         return DecisionTable(features, menu, protect_ends=self.protect_ends, head_bits=(bits,))
 
     @property
-    def table(self) -> DecisionTable:
-        return self._plan.table
+    def plan(self) -> Plan:
+        return self._plan
 
     def _begin(self, budgets: Budgets, options: Mapping[str, Any]) -> Construction:
         self._completed = None

@@ -56,8 +56,8 @@ class OneShotEnv(PolicyEnv[npt.NDArray[np.integer[Any]]]):
         self.observation_space = spaces.Box(0.0, 1.0, (size,), np.float32)
 
     @property
-    def table(self) -> DecisionTable:
-        return self._plan.table
+    def plan(self) -> Plan:
+        return self._plan
 
     def _begin(self, budgets: Budgets, options: Mapping[str, Any]) -> Construction:
         return Construction(self._plan, budgets)

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from autodraft.evaluator import Evaluation, Evaluator, TrialFailed, chain_of
-from autodraft.measure.formulas import best_num_draft_tokens, tokens_per_cycle
-from autodraft.policies.features import PolicyFeatures
+from autodraft.policies.proxy import proxy_speedup
 from autodraft.policy import DraftPolicy
 
 RewardFidelity = Literal["predicted", "measured"]
@@ -24,8 +23,6 @@ Shaping = Literal["none", "proxy", "predicted"]
 LOWEST_SPEEDUP = 0.05
 FAILURE_REWARD = math.log(LOWEST_SPEEDUP)
 """Reward of a policy that cannot run, and the lowest there is."""
-
-_LONGEST_DRAFT = 8
 
 
 @dataclass(frozen=True)
@@ -64,12 +61,6 @@ class Judge:
         finally:
             self._predictions_left -= 1
         return Outcome(log_speedup(evaluation.speedup), evaluation)
-
-
-def proxy_speedup(features: PolicyFeatures, policy: DraftPolicy) -> float:
-    """A guess from calibration alone (F0): acceptance falls with the summed losses, time adds up, verifying costs 1."""
-    alpha, cost = math.exp(-features.policy_loss(policy)), features.cost(policy)
-    return best_num_draft_tokens(lambda n: tokens_per_cycle(alpha, n), cost, lambda _: 1.0, _LONGEST_DRAFT)[1]
 
 
 def potential(shaping: Shaping, evaluator: Evaluator) -> Callable[[DraftPolicy], float] | None:

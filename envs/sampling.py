@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from autodraft.policies.choices import Budgets, DecisionTable
+from autodraft.policies.choices import Budgets
 from autodraft.policies.construction import DROP, KEEP, Construction, Plan
 from autodraft.policies.feasibility import sums
 
@@ -16,17 +16,17 @@ _UNLIMITED_SHARE = 0.25
 """How often a budget is not limited at all."""
 
 
-def sample_budgets(table: DecisionTable, least_kept: int, random: np.random.Generator) -> Budgets:
+def sample_budgets(plan: Plan, random: np.random.Generator) -> Budgets:
     """A memory budget up to what the target itself takes, then a cost between the least that fits it and 1."""
-    plan = Plan.joint(table, least_kept)
+    features = plan.table.features
     rest = plan.completions.totals(0, 0)
     assert rest is not None
     totals, size = sums(plan.base, rest), None
-    if table.features.target_bytes and random.random() >= _UNLIMITED_SHARE:
+    if features.target_bytes and random.random() >= _UNLIMITED_SHARE:
         fewest = int(totals[:, 1].min())
-        size = int(random.uniform(fewest, max(table.features.target_bytes, fewest)))
+        size = int(random.uniform(fewest, max(features.target_bytes, fewest)))
     fitting = totals if size is None else totals[totals[:, 1] <= size]
-    least = float(fitting[:, 0].min()) / (table.features.target_ms * 1e9)
+    least = float(fitting[:, 0].min()) / (features.target_ms * 1e9)
     if random.random() < _UNLIMITED_SHARE:
         return Budgets(None, size)
     return Budgets(float(random.uniform(least, max(1.0, least))) + 1e-9, size)

@@ -83,6 +83,10 @@ class Observer:
         vector[start + len(PROGRESS) :] = self._previous(construction)
         return np.clip(vector, 0.0, 1.0)
 
+    def static_row(self, decision: int) -> npt.NDArray[np.float64]:
+        """What is seen of a decision whatever was decided before; the mask and what follows are left out."""
+        return self._static[decision].clip(0.0, 1.0)
+
     def budgets(self, budgets: Budgets) -> tuple[float, float]:
         """(cost, memory) budgets as shares of the target; 1 is no limit."""
         cost = 1.0 if budgets.max_cost is None else min(budgets.max_cost, 1.0)

@@ -10,6 +10,11 @@ import typer
 from autodraft.cli import options
 from autodraft.cli.failures import INTERRUPTED, reported_failures
 
+_SEARCHERS = (
+    "staged, random, tpe, gp, cmaes, nsga2, evolution, knapsack, or an agent: "
+    "ppo, maskable-ppo, a2c, ddpg, td3, sac or hierarchical."
+)
+
 
 @reported_failures()
 def search(
@@ -17,9 +22,7 @@ def search(
     config: Annotated[
         str | None, typer.Option("--config", "-c", help="YAML file, or default, quick or thorough.")
     ] = None,
-    searcher: Annotated[
-        str | None, typer.Option(help="staged, random, tpe, gp, cmaes, nsga2, evolution or knapsack.")
-    ] = None,
+    searcher: Annotated[str | None, typer.Option(help=_SEARCHERS)] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Policies to evaluate.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Wall-clock limit of the whole search.")] = None,
     objectives: Annotated[str | None, typer.Option(help="speedup, or speedup,memory.")] = None,

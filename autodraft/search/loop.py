@@ -121,6 +121,12 @@ class SearchLoop:
 
     def explore(self, stage: str, searcher: Searcher, *, most: int, until: float = 1.0) -> int:
         """Ask `searcher` for policies and predict them: at most `most` different ones, until a share of the budget."""
+        try:
+            return self._explore(stage, searcher, most, until)
+        finally:
+            searcher.close()
+
+    def _explore(self, stage: str, searcher: Searcher, most: int, until: float) -> int:
         done = repeats = 0
         while done < most and repeats < _MOST_REPEATS:
             proposal = searcher.ask()

@@ -14,6 +14,8 @@ from autodraft.policies import BlockInfluenceSkip, UniformBits
 from autodraft.policies.deciders import end_sub_layers
 from autodraft.policies.features import PolicyFeatures
 from autodraft.policy import FULL_BITS, DraftPolicy
+from autodraft.search.agents.algorithms import AGENTS
+from autodraft.search.agents.searcher import AgentSearcher
 from autodraft.search.evolution import EvolutionSearcher
 from autodraft.search.knapsack_search import KnapsackSearcher
 from autodraft.search.objectives import Objectives
@@ -22,7 +24,7 @@ from autodraft.search.sampled import SAMPLERS, OptunaSearcher
 from autodraft.search.space import Params, ProxySpace, RawSpace
 
 Found = Sequence[tuple[DraftPolicy, Evaluation]]
-SEARCHERS = ("staged", *SAMPLERS, "evolution", "knapsack")
+SEARCHERS = ("staged", *SAMPLERS, "evolution", "knapsack", *AGENTS)
 _SKIP_SHARES = (0.125, 0.25, 0.375, 0.5)
 _MIXED_FFN_SHARES = 4
 _KNAPSACK_SEEDS = 6
@@ -95,6 +97,8 @@ def plain_searcher(
         )
     if name == "knapsack":
         return KnapsackSearcher(features, protected=_protected(features, options))
+    if name in AGENTS:
+        return AgentSearcher(name, features, seed, protect_ends=options.protect_ends, channels=options.channels)
     if name == "random":
         return OptunaSearcher(name, RawSpace(features, protect_ends=options.protect_ends), objectives, seed)
     return OptunaSearcher(name, proxy_space(features, options), objectives, seed)

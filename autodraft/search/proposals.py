@@ -43,8 +43,11 @@ class Searcher(Protocol):
 
     def tell(self, proposal: Proposal, evaluation: Evaluation | None) -> None: ...
 
+    def close(self) -> None:
+        """Called once when nothing more will be asked, whatever the reason; frees what runs behind a searcher."""
 
-class SequenceSearcher:
+
+class SequenceSearcher(Searcher):
     """Asks for given proposals in their order: seeds and the simple baselines."""
 
     def __init__(self, name: str, proposals: Iterable[Proposal]) -> None:
