@@ -6,6 +6,7 @@ and what becomes of the last one; this class keeps the policy under construction
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Generic, TypeVar
@@ -187,7 +188,8 @@ class PolicyEnv(gym.Env[Vector, Action], Generic[Action]):
         return reward + self._last_potential - before
 
     def _info(self, evaluation: Evaluation | None, fidelity: str | None = None) -> dict[str, Any]:
-        """The policy so far and its figures: 0 where there is none, `fidelity` "none" before the end."""
+        """The policy so far, its figures (0 where there is none) and budgets; `fidelity` is "none" before the end."""
+        budgets = self.construction.budgets
         figures = ("alpha", "top1_agreement", "cost", "tokens_per_cycle", "speedup")
         alpha, agreement, cost, tau, speedup = (
             float(getattr(evaluation, name, None) or 0.0) if evaluation is not None else 0.0 for name in figures
@@ -199,6 +201,8 @@ class PolicyEnv(gym.Env[Vector, Action], Generic[Action]):
             "c": cost,
             "tau": tau,
             "speedup": speedup,
+            "max_cost": math.inf if budgets.max_cost is None else budgets.max_cost,
+            "max_extra_bytes": math.inf if budgets.max_extra_bytes is None else float(budgets.max_extra_bytes),
             "fidelity": fidelity or (evaluation.fidelity if evaluation is not None else "none"),
         }
 

@@ -67,8 +67,9 @@ class JointPolicyEnv(PolicyEnv[SupportsInt]):
 
     ## Arguments
     Those of `PolicyEnv`, and `channels`: whether channels of a sub-layer may be at different bits. `info` has the
-    same keys at every step: policy, alpha (measured only), top1_agreement (predicted only), c, tau, speedup and
-    fidelity ("none" before the end, "failed" for a policy that cannot run).
+    same keys at every step: policy, alpha (measured only), top1_agreement (predicted only), c, tau, speedup,
+    max_cost and max_extra_bytes (infinite without limit), and fidelity ("none" before the end, "failed" for a policy
+    that cannot run).
     """
 
     def __init__(self, evaluator: Evaluator, *, channels: bool = True, **arguments: Any) -> None:

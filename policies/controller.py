@@ -97,9 +97,9 @@ class _Controller:
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[attr-defined]
 
 
-class Controller(_Controller, ActorCriticPolicy):
+class Controller(_Controller, ActorCriticPolicy):  # type: ignore[misc]
     """A controller for PPO and A2C: an option outside the mask is replaced by the environment."""
 
 
-class MaskableController(_Controller, MaskableActorCriticPolicy):
+class MaskableController(_Controller, MaskableActorCriticPolicy):  # type: ignore[misc]
     """A controller for MaskablePPO: only options of the mask are ever drawn."""

@@ -85,7 +85,7 @@ class Observer:
 
     def static_row(self, decision: int) -> npt.NDArray[np.float64]:
         """What is seen of a decision whatever was decided before; the mask and what follows are left out."""
-        return self._static[decision].clip(0.0, 1.0)
+        return np.clip(self._static[decision], 0.0, 1.0)
 
     def budgets(self, budgets: Budgets) -> tuple[float, float]:
         """(cost, memory) budgets as shares of the target; 1 is no limit."""

@@ -45,6 +45,7 @@ class Searcher(Protocol):
 
     def close(self) -> None:
         """Called once when nothing more will be asked, whatever the reason; frees what runs behind a searcher."""
+        return None
 
 
 class SequenceSearcher(Searcher):

@@ -8,9 +8,12 @@ beginning of one of 1,000.
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
+from typing import Any
 
 from autodraft.envs import JointPolicyEnv
 from autodraft.evaluator import Evaluation
+from autodraft.policies.choices import Budgets
 from autodraft.policies.features import PolicyFeatures
 from autodraft.search.agents.algorithms import HIERARCHICAL, AgentSettings, make_agent
 from autodraft.search.agents.hierarchical import ControllerPair
@@ -31,6 +34,7 @@ class AgentSearcher(Searcher):
         settings: of the agent; None takes the defaults.
         protect_ends: whether the first and last block are kept.
         channels: whether channels of a sub-layer may be at different bits.
+        budgets: that every policy keeps.
     """
 
     def __init__(
@@ -42,10 +46,15 @@ class AgentSearcher(Searcher):
         *,
         protect_ends: bool = False,
         channels: bool = False,
+        budgets: Budgets | None = None,
     ) -> None:
         self.name = name
         self._seed, self._settings = seed, settings or AgentSettings()
-        self._protect_ends, self._channels = protect_ends, channels
+        self._arguments: dict[str, Any] = {
+            "protect_ends": protect_ends,
+            "channels": channels,
+            **asdict(budgets or Budgets()),
+        }
         self._raw = RawSpace(features)
         self._evaluator = InvertedEvaluator(features, self._learn)
 
@@ -61,12 +70,8 @@ class AgentSearcher(Searcher):
 
     def _learn(self, evaluator: InvertedEvaluator) -> None:
         if self.name == HIERARCHICAL:
-            pair = ControllerPair(
-                evaluator, self._settings, self._seed, protect_ends=self._protect_ends, channels=self._channels
-            )
+            pair = ControllerPair(evaluator, self._settings, self._seed, **self._arguments)
             while True:
                 pair.learn_in_turns()
-        env = JointPolicyEnv(
-            evaluator, protect_ends=self._protect_ends, channels=self._channels, shaping=self._settings.shaping
-        )
+        env = JointPolicyEnv(evaluator, shaping=self._settings.shaping, **self._arguments)
         make_agent(self.name, env, self._settings, self._seed).learn(_WITHOUT_END)
