@@ -81,11 +81,12 @@ class Observer:
         start = len(STATIC) + len(PER_OPTION) * layout.num_options
         vector[start : start + len(PROGRESS)] = self._progress(construction)
         vector[start + len(PROGRESS) :] = self._previous(construction)
-        return np.clip(vector, 0.0, 1.0)
+        return vector.clip(0.0, 1.0)
 
     def static_row(self, decision: int) -> npt.NDArray[np.float64]:
         """What is seen of a decision whatever was decided before; the mask and what follows are left out."""
-        return np.clip(self._static[decision], 0.0, 1.0)
+        row: npt.NDArray[np.float64] = self._static[decision].clip(0.0, 1.0)
+        return row
 
     def budgets(self, budgets: Budgets) -> tuple[float, float]:
         """(cost, memory) budgets as shares of the target; 1 is no limit."""

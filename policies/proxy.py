@@ -18,11 +18,12 @@ from autodraft.policies.observation import Observer
 from autodraft.policy import DraftPolicy
 
 _LONGEST_DRAFT = 8
-_PRICES = np.geomspace(1e-3, 10.0, 41)
+_PRICES = np.geomspace(1e-4, 10.0, 81)
 _CAUTION = 0.5
 """A controller begins at this share of the best price: it keeps more, at more bits."""
 _STRAYING = 0.12
 """Share of the decisions in which a controller that has learnt nothing departs from its own first choice."""
+_SHARPEST = 1e6
 
 
 def proxy_speedup(features: PolicyFeatures, policy: DraftPolicy) -> float:
@@ -44,32 +45,50 @@ class Prior:
     sharpness: float
 
 
-def prior_of(plan: Plan) -> Prior:
-    """The price with the best guess of all, made cautious, and a sharpness that leaves some room to explore."""
-    observer = Observer(plan)
-    layout = observer.layout
-    rows = np.stack([observer.static_row(index) for index in plan.order])
-    loss, time = rows[:, layout.of_options("loss")], rows[:, layout.of_options("time")]
+class Pricing:
+    """Policies that follow from one price: every decision takes the option of least loss plus priced time."""
 
-    def guess(price: float) -> float:
-        construction = Construction(plan)
-        for row in loss + price * time:
+    def __init__(self, plan: Plan) -> None:
+        observer = Observer(plan)
+        layout = observer.layout
+        rows = np.stack([observer.static_row(index) for index in plan.order])
+        steps, options = range(len(plan.order)), range(len(plan.options))
+        offered = np.array([[plan.points(step, option) is not None for option in options] for step in steps])
+        self.plan = plan
+        self._loss = np.where(offered, rows[:, layout.of_options("loss")], np.inf)
+        self._time = rows[:, layout.of_options("time")]
+
+    def policy(self, price: float) -> DraftPolicy:
+        """What an agent without doubts would decide at this price, without budgets."""
+        construction = Construction(self.plan)
+        for row in self._loss + price * self._time:
             construction.take(construction.nearest(int(row.argmin())))
-        return proxy_speedup(plan.table.features, construction.policy())
+        return construction.policy()
 
-    price = _CAUTION * float(max(_PRICES, key=guess))
-    offered = np.stack(
-        [[plan.points(step, o) is not None for o in range(len(plan.options))] for step in range(len(plan.order))]
-    )
-    regret = np.where(offered, loss + price * time, np.inf)
-    regret -= regret.min(axis=1, keepdims=True)
-    return Prior(price, _sharpness(regret))
+    def ladder(self, most: int) -> dict[float, DraftPolicy]:
+        """At most so many different policies by rising price, as evenly as they come in their cost."""
+        policies = {float(price): self.policy(float(price)) for price in _PRICES}
+        costs = {price: self.plan.table.features.cost(policy) for price, policy in policies.items()}
+        wanted = np.linspace(min(costs.values()), max(costs.values()), most)
+        nearest = {min(costs, key=lambda price: abs(costs[price] - cost)) for cost in wanted.tolist()}
+        different = {policies[price].digest: price for price in sorted(nearest, reverse=True)}
+        return {price: policies[price] for price in sorted(different.values())}
+
+    def guessed_price(self) -> float:
+        """The price with the best guess of all, made cautious."""
+        features = self.plan.table.features
+        return _CAUTION * float(max(_PRICES, key=lambda price: proxy_speedup(features, self.policy(float(price)))))
+
+    def prior(self, price: float) -> Prior:
+        """The price with a sharpness that leaves some room to explore."""
+        regret = self._loss + price * self._time
+        return Prior(price, _sharpness(regret - regret.min(axis=1, keepdims=True)))
 
 
 def _sharpness(regret: np.ndarray) -> float:
     """The factor at which a softmax over `-regret` strays from its first choice as often as `_STRAYING` says."""
-    for sharpness in np.geomspace(1.0, 1e4, 81):
+    for sharpness in np.geomspace(1.0, _SHARPEST, 121):
         weights = np.exp(-sharpness * regret)
         if float((1.0 - weights.max(axis=1) / weights.sum(axis=1)).mean()) <= _STRAYING:
             return float(sharpness)
-    return 1e4
+    return _SHARPEST

@@ -42,7 +42,7 @@ class _Timed:
 def search_row(evaluator: Evaluator, method: str, seed: int, num_evaluations: int) -> dict[str, Any]:
     """A method's curve, its best policy, and the seconds of its own work and of its evaluations."""
     timed = _Timed(evaluator)
-    loop = SearchLoop(SearchStudy(InMemoryStorage(), method, Objectives()), timed, Clock(None))  # type: ignore[arg-type]
+    loop = SearchLoop(SearchStudy(InMemoryStorage(), method, Objectives()), timed, Clock(None))
     started = time.perf_counter()
     explore_policies(loop, PipelineOptions(method, num_evaluations, seed))
     own_s = time.perf_counter() - started - timed.spent_s

@@ -23,13 +23,12 @@ from autodraft.benchmarks.writing import command_line, report_parser
 from autodraft.evaluator import Evaluation, chain_of
 from autodraft.measure.prompts import calibration_prompts, choose_prompts, encode_prompts, evaluation_prompts
 from autodraft.policy_text import decode_policy
-from autodraft.profile import write_atomically
 from autodraft.report.controller_plot import plot_controllers
 from autodraft.report.controller_table import controllers_markdown
 from autodraft.report.files import report_file, write_document
 from autodraft.runtime import load_model
 from autodraft.search.agents.files import AGENT_NAME
-from autodraft.search.cached import CachedEvaluator
+from autodraft.search.cached import calibrated_in
 from autodraft.search.runtime_evaluator import EvaluatorOptions, RuntimeEvaluator
 
 METHODS = ("random", "tpe", "staged", "evolution", "knapsack", "ppo", "maskable-ppo", "hierarchical", "sac")
@@ -46,13 +45,7 @@ class Target:
         prompts = encode_prompts(choose_prompts(evaluation_prompts(), num_prompts), loaded.tokenizer, _LONGEST_PROMPT)
         options = EvaluatorOptions(new_tokens_per_prompt=new_tokens)
         self.runtime = RuntimeEvaluator(loaded, calibration, prompts, options)
-        folder.mkdir(parents=True, exist_ok=True)
-        known = folder / "calibration.json"
-        state = json.loads(known.read_text(encoding="utf-8")) if known.is_file() else None
-        state = self.runtime.calibrate(state)
-        write_atomically(known, json.dumps(state))
-        self.folder = folder
-        self.evaluator = CachedEvaluator(self.runtime, folder / "predictions.jsonl")
+        self.evaluator = calibrated_in(self.runtime, folder)
 
 
 class Benchmark:
@@ -76,7 +69,7 @@ class Benchmark:
         }
 
     def _is_late(self) -> bool:
-        return time.monotonic() > self._deadline
+        return bool(time.monotonic() > self._deadline)
 
     def write(self) -> None:
         """JSON, Markdown and picture."""

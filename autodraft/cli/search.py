@@ -23,6 +23,12 @@ def search(
         str | None, typer.Option("--config", "-c", help="YAML file, or default, quick or thorough.")
     ] = None,
     searcher: Annotated[str | None, typer.Option(help=_SEARCHERS)] = None,
+    controller: Annotated[
+        Path | None, typer.Option(help="Agent file of `train-controller` that decides, in place of a searcher.")
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="Longest draft step, in target steps, that the controller decides for.")
+    ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Policies to evaluate.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Wall-clock limit of the whole search.")] = None,
     objectives: Annotated[str | None, typer.Option(help="speedup, or speedup,memory.")] = None,
@@ -47,6 +53,8 @@ def search(
     flags: dict[str, Any] = {
         "model": model,
         "searcher": searcher,
+        "controller": controller,
+        "budget": budget,
         "num_trials": trials,
         "budget_minutes": minutes,
         "objectives": objectives.split(",") if objectives else None,

@@ -65,6 +65,7 @@ def controllers_markdown(document: Document, image: str) -> str:
 def _search_table(document: Document) -> Iterator[str]:
     rows, measured = document["searches"], document.get("measured", {})
     checkpoints = [number for number in CHECKPOINTS if number <= document["num_evaluations"]]
+    checkpoints = checkpoints or [document["num_evaluations"]]
     header = [
         "method",
         *(f"at {number}" for number in checkpoints),
@@ -127,7 +128,7 @@ def _budget_table(rows: Iterable[Document]) -> Iterator[str]:
             name,
             str(sum(other["num_evaluations"] for other in row["searches"].values())),
             f"{rollout['speedup'] / search['speedup']:.3f}",
-            f"`{rollout['policy']}`",
+            f"`{rollout['policy'].replace(' |', ',')}`",
         ]
 
     yield from _table(header, map(cells, rows))

@@ -1,7 +1,7 @@
 """`CachedEvaluator`: predictions remembered in a file, for programs that try many searchers on one target.
 
 Knows nothing of what evaluates. The file is JSON Lines, one policy a line, appended as soon as it is known; the first
-line says which identity and which calibration the predictions belong to.
+line says which target and which calibration (the times of a device) the predictions belong to.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from autodraft.errors import InputError
 from autodraft.evaluator import Evaluation, Evaluator, StopRule, TrialFailed
 from autodraft.policies.features import PolicyFeatures
 from autodraft.policy import DraftPolicy
+from autodraft.profile import write_atomically
 
 
 class CachedEvaluator:
@@ -31,7 +32,8 @@ class CachedEvaluator:
         self._evaluator, self._path = evaluator, path
         self._known: dict[str, Evaluation | str] = {}
         calibration = hashlib.sha256(json.dumps(evaluator.features.to_json()).encode()).hexdigest()[:16]
-        header = {"identity": dict(evaluator.identity), "calibration": calibration}
+        target = {name: value for name, value in evaluator.identity.items() if name != "device"}
+        header = {"target": target, "calibration": calibration}
         if path.is_file():
             self._read(path, header)
         else:
@@ -88,3 +90,16 @@ class CachedEvaluator:
 
     def compare(self, cascades: Mapping[str, Cascade], seconds: float) -> dict[str, Evaluation]:
         return self._evaluator.compare(cascades, seconds)
+
+
+def calibrated_in(evaluator: Evaluator, folder: Path) -> CachedEvaluator:
+    """Calibrate an evaluator, or restore what a folder knows of it, and remember its predictions there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, identity = folder / "calibration.json", dict(evaluator.identity)
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if known is not None and known["model"] != identity.get("model"):
+        raise InputError(f"{path} is the calibration of another model; choose another folder")
+    state = evaluator.calibrate(None if known is None else known["state"])
+    if known is None:
+        write_atomically(path, json.dumps({"model": identity.get("model"), "state": state}))
+    return CachedEvaluator(evaluator, folder / "predictions.jsonl")

@@ -13,6 +13,7 @@ from autodraft.evaluator import Evaluation
 from autodraft.policies import BlockInfluenceSkip, UniformBits
 from autodraft.policies.deciders import end_sub_layers
 from autodraft.policies.features import PolicyFeatures
+from autodraft.policies.rollout import LearnedDecider
 from autodraft.policy import FULL_BITS, DraftPolicy
 from autodraft.search.agents.algorithms import AGENTS
 from autodraft.search.agents.searcher import AgentSearcher
@@ -84,6 +85,16 @@ def exploration(
         Step("explore", sampled, num_sampled, 0.75),
         Step("mutate", mutated, num_trials - num_seeds - num_sampled, 1.0),
     ]
+
+
+def decided(decider: LearnedDecider, features: PolicyFeatures) -> Step:
+    """One rollout of a controller, beside the uniform policies within its budget that it has to beat."""
+    limit = decider.budgets.max_cost
+    uniform = [
+        proposal for proposal in uniform_proposals(features) if limit is None or features.cost(proposal.policy) <= limit
+    ]
+    proposals = [*_proposals([decider.decide(features)], features, "controller"), *uniform]
+    return Step("seeds", lambda found: SequenceSearcher("controller", proposals), len(proposals), 1.0)
 
 
 def plain_searcher(

@@ -30,8 +30,11 @@ from autodraft.measure.prompts import (
     search_prompts,
 )
 from autodraft.measure.speedup import BASELINE, decoder_contestant, measure_speedup
+from autodraft.policies.choices import Budgets
+from autodraft.policies.rollout import LearnedDecider
 from autodraft.profile import Baseline, DraftProfile, Measurement
 from autodraft.runtime import LoadedModel, load_model
+from autodraft.search.agents.files import load_decider, read_card
 from autodraft.search.compose import ComposeOptions, Conclusion
 from autodraft.search.export import (
     PROFILE_NAME,
@@ -67,6 +70,8 @@ def run_search(job: SearchJob, on_progress: ProgressListener | None = None) -> D
     started = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder = job.output_folder
+    if job.controller is not None:
+        read_card(job.controller.expanduser())
     folder.mkdir(parents=True, exist_ok=True)
     job.save(folder)
     loaded = load_model(
@@ -159,7 +164,15 @@ class RunningSearch:
             objectives=self.objectives,
             space=SpaceOptions(channels=job.channels),
             compose=ComposeOptions(job.num_finalists, job.max_draft_tokens, job.free_drafts),
+            decider=self._decider(),
         )
+
+    def _decider(self) -> LearnedDecider | None:
+        job = self.job
+        if job.controller is None:
+            return None
+        budgets = Budgets(job.budget, job.max_extra_bytes)
+        return load_decider(job.controller.expanduser(), self.evaluator.features, budgets)
 
     def _maker(self) -> ProfileMaker:
         job, latency = self.job, self.evaluator.latency

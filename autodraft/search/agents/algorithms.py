@@ -6,6 +6,7 @@ discounted, so horizons are whole episodes, the discount is 1 and advantages are
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -20,14 +21,17 @@ from stable_baselines3.common.noise import NormalActionNoise
 from autodraft.envs import ContinuousChoices, PolicyEnv
 from autodraft.envs.continuous import option_at
 from autodraft.errors import InputError
+from autodraft.evaluator import Evaluator, TrialFailed
+from autodraft.policies.construction import Plan
 from autodraft.policies.controller import WIDTH, Controller, MaskableController, SubLayerEncoder
-from autodraft.policies.proxy import prior_of
+from autodraft.policies.proxy import Pricing
 from autodraft.policies.rollout import Chooser
 
 ALGORITHMS = ("ppo", "maskable-ppo", "a2c", "ddpg", "td3", "sac")
 HIERARCHICAL = "hierarchical"
 AGENTS = (*ALGORITHMS, HIERARCHICAL)
 CONTINUOUS = ("ddpg", "td3", "sac")
+_NUM_PRICES = 16
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,10 @@ class AgentSettings:
         noise: sigma of DDPG's and TD3's actions.
     """
 
-    learning_rate: float = 1e-2
-    entropy: float = 0.02
+    learning_rate: float = 5e-3
+    entropy: float = 0.05
     width: int = WIDTH
-    episodes_per_update: int = 8
+    episodes_per_update: int = 16
     epochs: int = 8
     shaping: str = "none"
     noise: float = 0.4
@@ -71,7 +75,14 @@ class AgentSettings:
         return cls(**document)
 
 
-def make_agent(name: str, env: PolicyEnv[Any], settings: AgentSettings, seed: int, **arguments: Any) -> BaseAlgorithm:
+def make_agent(
+    name: str,
+    env: PolicyEnv[Any],
+    settings: AgentSettings,
+    seed: int,
+    price: float | None = None,
+    **arguments: Any,
+) -> BaseAlgorithm:
     """An agent that has learnt nothing yet.
 
     Args:
@@ -79,6 +90,7 @@ def make_agent(name: str, env: PolicyEnv[Any], settings: AgentSettings, seed: in
         env: a sequential environment.
         settings: its hyper-parameters.
         seed: of everything it draws.
+        price: of time, where a controller starts; None takes the one that calibration suggests.
         arguments: further ones of every algorithm of stable-baselines3.
     """
     if name not in ALGORITHMS:
@@ -88,7 +100,8 @@ def make_agent(name: str, env: PolicyEnv[Any], settings: AgentSettings, seed: in
     num_options = int(env.action_space.n)  # type: ignore[attr-defined]
     if name in CONTINUOUS:
         return _continuous(name, ContinuousChoices(env), num_options, settings, common)
-    prior = prior_of(env.plan)
+    pricing = Pricing(env.plan)
+    prior = pricing.prior(pricing.guessed_price() if price is None else price)
     kwargs = {"num_options": num_options, "price": prior.price, "sharpness": prior.sharpness, "width": settings.width}
     episode = len(env.plan.order)
     common |= {"gae_lambda": 1.0, "ent_coef": settings.entropy, "policy_kwargs": kwargs}
@@ -110,7 +123,7 @@ def _continuous(
     """DDPG, TD3 or SAC over the continuous form: an update for every step once a few episodes are known."""
     length = len(env.unwrapped.plan.order)  # type: ignore[attr-defined]
     common |= {
-        "learning_rate": settings.learning_rate / 10,
+        "learning_rate": settings.learning_rate / 5,
         "learning_starts": 10 * length,
         "train_freq": (1, "episode"),
         "gradient_steps": length,
@@ -135,3 +148,12 @@ def chooser(agent: BaseAlgorithm, deterministic: bool = True) -> Chooser:
     if isinstance(agent.action_space, spaces.Box):
         return lambda seen, mask: option_at(agent.predict(seen, deterministic=deterministic)[0], len(mask))
     return lambda seen, mask: int(agent.predict(seen, deterministic=deterministic)[0])
+
+
+def best_price(plan: Plan, evaluator: Evaluator) -> float | None:
+    """The price whose policy has the best prediction, of a few; None where none of them can run."""
+    scores: dict[float, float] = {}
+    for price, policy in Pricing(plan).ladder(_NUM_PRICES).items():
+        with contextlib.suppress(TrialFailed):
+            scores[price] = evaluator.predict(policy).speedup
+    return max(scores, key=lambda price: scores[price]) if scores else None

@@ -19,6 +19,7 @@ from autodraft.policies.observation import Observer
 from autodraft.policies.rollout import Chooser, roll_out
 from autodraft.policy import DraftPolicy
 from autodraft.search.agents.algorithms import AgentSettings, chooser, make_agent
+from autodraft.search.agents.exploring import KeepExploring
 
 CONTROLLER = "maskable-ppo"
 
@@ -30,22 +31,27 @@ class ControllerPair:
         evaluator: calibrated, or answered from outside.
         settings: of both.
         seed: of both.
+        price: of time, where both start; None takes what calibration suggests to each.
         arguments: of both environments (budgets, protection, channels).
     """
 
-    def __init__(self, evaluator: Evaluator, settings: AgentSettings, seed: int, **arguments: Any) -> None:
+    def __init__(
+        self, evaluator: Evaluator, settings: AgentSettings, seed: int, price: float | None = None, **arguments: Any
+    ) -> None:
         arguments |= {"shaping": settings.shaping}
         self._layers_env = LayerControllerEnv(evaluator, complete=self._complete, **arguments)
         self._channels_env = ChannelControllerEnv(evaluator, decide_layers=self._decide, **arguments)
         self._observers = Observer(self._layers_env.plan), Observer(self._channels_env.plan)
-        self.layers = make_agent(CONTROLLER, self._layers_env, settings, seed)
-        self.channels = make_agent(CONTROLLER, self._channels_env, settings, seed + 1)
+        self.layers = make_agent(CONTROLLER, self._layers_env, settings, seed, price)
+        self.channels = make_agent(CONTROLLER, self._channels_env, settings, seed + 1, price)
+
+        self._callbacks = {agent: KeepExploring() for agent in (self.layers, self.channels)}
 
     def learn_in_turns(self) -> None:
         """One update of each controller."""
         for agent in (self.layers, self.channels):
             steps = agent.n_steps  # type: ignore[attr-defined]
-            agent.learn(steps, reset_num_timesteps=False)
+            agent.learn(steps, callback=self._callbacks[agent], reset_num_timesteps=False)
 
     @property
     def agents(self) -> dict[str, BaseAlgorithm]:

@@ -1,7 +1,8 @@
 """`AgentSearcher`: an agent that learns, behind the interface of all searchers.
 
-Knows nothing of studies or time. Every episode of the agent ends with a question of the search; its reward is the
-answer. Agents learn on without end: how much is asked is the search's decision, so a search of 100 policies is the
+Knows nothing of studies or time. First come a few policies that follow from a price of time alone, for a controller to
+start from the best of them; then every episode of the agent ends with a question of the search, whose answer is its
+reward. Agents learn on without end: how much is asked is the search's decision, so a search of 100 policies is the
 beginning of one of 1,000.
 """
 
@@ -15,7 +16,8 @@ from autodraft.envs import JointPolicyEnv
 from autodraft.evaluator import Evaluation
 from autodraft.policies.choices import Budgets
 from autodraft.policies.features import PolicyFeatures
-from autodraft.search.agents.algorithms import HIERARCHICAL, AgentSettings, make_agent
+from autodraft.search.agents.algorithms import CONTINUOUS, HIERARCHICAL, AgentSettings, best_price, make_agent
+from autodraft.search.agents.exploring import KeepExploring
 from autodraft.search.agents.hierarchical import ControllerPair
 from autodraft.search.agents.inverted import InvertedEvaluator
 from autodraft.search.proposals import Proposal, Searcher
@@ -69,9 +71,11 @@ class AgentSearcher(Searcher):
         self._evaluator.close()
 
     def _learn(self, evaluator: InvertedEvaluator) -> None:
+        env = JointPolicyEnv(evaluator, shaping=self._settings.shaping, **self._arguments)
+        price = None if self.name in CONTINUOUS else best_price(env.plan, evaluator)
         if self.name == HIERARCHICAL:
-            pair = ControllerPair(evaluator, self._settings, self._seed, **self._arguments)
+            pair = ControllerPair(evaluator, self._settings, self._seed, price, **self._arguments)
             while True:
                 pair.learn_in_turns()
-        env = JointPolicyEnv(evaluator, shaping=self._settings.shaping, **self._arguments)
-        make_agent(self.name, env, self._settings, self._seed).learn(_WITHOUT_END)
+        agent = make_agent(self.name, env, self._settings, self._seed, price)
+        agent.learn(_WITHOUT_END, callback=KeepExploring())
