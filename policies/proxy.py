@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autodraft.measure.formulas import best_num_draft_tokens, tokens_per_cycle
+from autodraft.policies.choices import Budgets
 from autodraft.policies.construction import Construction, Plan
 from autodraft.policies.features import PolicyFeatures
 from autodraft.policies.observation import Observer
@@ -46,21 +47,26 @@ class Prior:
 
 
 class Pricing:
-    """Policies that follow from one price: every decision takes the option of least loss plus priced time."""
+    """Policies that follow from one price: every decision takes the option of least loss plus priced time.
 
-    def __init__(self, plan: Plan) -> None:
+    Args:
+        plan: the decisions.
+        budgets: that every policy keeps.
+    """
+
+    def __init__(self, plan: Plan, budgets: Budgets | None = None) -> None:
         observer = Observer(plan)
         layout = observer.layout
         rows = np.stack([observer.static_row(index) for index in plan.order])
         steps, options = range(len(plan.order)), range(len(plan.options))
         offered = np.array([[plan.points(step, option) is not None for option in options] for step in steps])
-        self.plan = plan
+        self.plan, self._budgets = plan, budgets
         self._loss = np.where(offered, rows[:, layout.of_options("loss")], np.inf)
         self._time = rows[:, layout.of_options("time")]
 
     def policy(self, price: float) -> DraftPolicy:
-        """What an agent without doubts would decide at this price, without budgets."""
-        construction = Construction(self.plan)
+        """What an agent without doubts would decide at this price."""
+        construction = Construction(self.plan, self._budgets)
         for row in self._loss + price * self._time:
             construction.take(construction.nearest(int(row.argmin())))
         return construction.policy()

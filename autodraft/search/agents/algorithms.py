@@ -22,7 +22,6 @@ from autodraft.envs import ContinuousChoices, PolicyEnv
 from autodraft.envs.continuous import option_at
 from autodraft.errors import InputError
 from autodraft.evaluator import Evaluator, TrialFailed
-from autodraft.policies.construction import Plan
 from autodraft.policies.controller import WIDTH, Controller, MaskableController, SubLayerEncoder
 from autodraft.policies.proxy import Pricing
 from autodraft.policies.rollout import Chooser
@@ -150,10 +149,10 @@ def chooser(agent: BaseAlgorithm, deterministic: bool = True) -> Chooser:
     return lambda seen, mask: int(agent.predict(seen, deterministic=deterministic)[0])
 
 
-def best_price(plan: Plan, evaluator: Evaluator) -> float | None:
+def best_price(env: PolicyEnv[Any], evaluator: Evaluator) -> float | None:
     """The price whose policy has the best prediction, of a few; None where none of them can run."""
     scores: dict[float, float] = {}
-    for price, policy in Pricing(plan).ladder(_NUM_PRICES).items():
+    for price, policy in Pricing(env.plan, env.budgets).ladder(_NUM_PRICES).items():
         with contextlib.suppress(TrialFailed):
             scores[price] = evaluator.predict(policy).speedup
     return max(scores, key=lambda price: scores[price]) if scores else None

@@ -48,7 +48,7 @@ class InvertedEvaluator:
     def next_question(self) -> DraftPolicy | None:
         """Let the learner run on until it asks for a policy; None when it has finished."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, daemon=True)
+            self._thread = threading.Thread(target=self._run, name="agent", daemon=True)
             self._switch_to_learner(self._thread.start)
         elif self._question is not None:
             raise RuntimeError("answer the last question first")

@@ -72,7 +72,7 @@ class AgentSearcher(Searcher):
 
     def _learn(self, evaluator: InvertedEvaluator) -> None:
         env = JointPolicyEnv(evaluator, shaping=self._settings.shaping, **self._arguments)
-        price = None if self.name in CONTINUOUS else best_price(env.plan, evaluator)
+        price = None if self.name in CONTINUOUS else best_price(env, evaluator)
         if self.name == HIERARCHICAL:
             pair = ControllerPair(evaluator, self._settings, self._seed, price, **self._arguments)
             while True:
