@@ -12,6 +12,7 @@ import io
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -150,5 +151,5 @@ def _load_weights(agent: BaseAlgorithm, path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             state = torch.load(io.BytesIO(archive.read("policy.pth")), map_location="cpu", weights_only=True)
         agent.policy.load_state_dict(state)
-    except (zipfile.BadZipFile, KeyError, RuntimeError) as error:
+    except (zipfile.BadZipFile, KeyError, RuntimeError, UnpicklingError) as error:
         raise InputError(f"{path}: not the networks that its card describes") from error

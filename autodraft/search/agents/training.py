@@ -214,7 +214,7 @@ class ControllerTraining:
                 name for name, value in _resumable(self.options).items() if state["options"][name] != value
             )
             raise InputError(
-                f"{self._folder} holds a training with another {', '.join(changed)}; choose another folder"
+                f"{self._folder} holds a training with other {', '.join(changed)}; choose another folder"
             )
         self._blocks, self._checkpoint = state["blocks"], state["checkpoint"]
         for role, agent in self._agents.items():
