@@ -82,6 +82,10 @@ def _run(job: Any) -> None:
 
     path = job.output_folder / "profile.json"
     entry = resolve_model(job.model)
+    if job.controller is not None:
+        from autodraft.search.agents.files import read_card
+
+        read_card(job.controller.expanduser())
     widened = f", widened {job.widen * entry.widen} times" if job.widen * entry.widen > 1 else ""
     typer.echo(f"{job.model} is {entry.path_or_id}{widened}; output goes to {job.output_folder}", err=True)
     quiet_libraries()

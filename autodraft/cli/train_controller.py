@@ -59,14 +59,17 @@ def train_controller(
 def _run(job: Any) -> None:
     from autodraft.cli.loading import quiet_libraries
     from autodraft.cli.progress import SearchDisplay
+    from autodraft.configuration import resolve_model
 
-    typer.echo(f"training {job.algorithm} on {job.model}; output goes to {job.output_folder}", err=True)
+    resolve_model(job.model)
     quiet_libraries()
-    from autodraft.search.agents.run import train_controller as train
+    from autodraft.search.agents import run
 
+    run.training_options(job)
+    typer.echo(f"training {job.algorithm} on {job.model}; output goes to {job.output_folder}", err=True)
     try:
         with SearchDisplay() as display:
-            path = train(job, display.update)
+            path = run.train_controller(job, display.update)
     except KeyboardInterrupt as error:
         typer.echo("interrupted; run the same command to resume", err=True)
         raise typer.Exit(INTERRUPTED) from error

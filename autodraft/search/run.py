@@ -34,7 +34,7 @@ from autodraft.policies.choices import Budgets
 from autodraft.policies.rollout import LearnedDecider
 from autodraft.profile import Baseline, DraftProfile, Measurement
 from autodraft.runtime import LoadedModel, load_model
-from autodraft.search.agents.files import load_decider, read_card
+from autodraft.search.agents.files import load_decider
 from autodraft.search.compose import ComposeOptions, Conclusion
 from autodraft.search.export import (
     PROFILE_NAME,
@@ -70,8 +70,6 @@ def run_search(job: SearchJob, on_progress: ProgressListener | None = None) -> D
     started = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder = job.output_folder
-    if job.controller is not None:
-        read_card(job.controller.expanduser())
     folder.mkdir(parents=True, exist_ok=True)
     job.save(folder)
     loaded = load_model(
@@ -182,7 +180,7 @@ class RunningSearch:
             device=self.evaluator.stamp,
             study=job.study_name,
             storage=redacted(job.storage or f"sqlite:///{self.folder / SQLITE_NAME}"),
-            searcher=job.searcher,
+            searcher="controller" if job.controller is not None else job.searcher,
             seed=job.seed,
             confidence=job.confidence,
             verify_cost={n: latency.verify_cost(n) for n in (1, 2, 4, 8, 16)},

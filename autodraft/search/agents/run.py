@@ -27,10 +27,9 @@ _TUNING_SHARE = 10
 """A trial of tuning has this part of the episodes of the training."""
 
 
-def train_controller(job: ControllerJob, on_progress: Callable[[SearchProgress], None] | None = None) -> Path:
-    """Train a controller on a model's predictions; the path of the agent file."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    options = TrainingOptions(
+def training_options(job: ControllerJob) -> TrainingOptions:
+    """What the job says of the training; an impossible hyper-parameter is an `InputError`."""
+    return TrainingOptions(
         algorithm=job.algorithm,
         episodes=job.episodes,
         sample_budget=job.sample_budget,
@@ -38,6 +37,12 @@ def train_controller(job: ControllerJob, on_progress: Callable[[SearchProgress],
         seed=job.seed,
         settings=AgentSettings.from_json(job.settings),
     )
+
+
+def train_controller(job: ControllerJob, on_progress: Callable[[SearchProgress], None] | None = None) -> Path:
+    """Train a controller on a model's predictions; the path of the agent file."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    options = training_options(job)
     loaded = load_model(
         job.model, widen=job.widen, dtype=job.dtype, device=job.device, backend=job.backend, revision=job.revision
     )

@@ -213,9 +213,7 @@ class ControllerTraining:
             changed = sorted(
                 name for name, value in _resumable(self.options).items() if state["options"][name] != value
             )
-            raise InputError(
-                f"{self._folder} holds a training with other {', '.join(changed)}; choose another folder"
-            )
+            raise InputError(f"{self._folder} holds a training with other {', '.join(changed)}; choose another folder")
         self._blocks, self._checkpoint = state["blocks"], state["checkpoint"]
         for role, agent in self._agents.items():
             _restore(agent, self._folder / self._checkpoint, role, *state["counters"][role])
