@@ -17,19 +17,22 @@ _UNLIMITED_SHARE = 0.25
 
 
 def sample_budgets(plan: Plan, random: np.random.Generator) -> Budgets:
-    """A memory budget up to what the target itself takes, then a cost between the least that fits it and 1."""
+    """A memory budget up to what the target itself takes, then a cost between the least that fits it and 1.
+
+    Tight budgets are drawn more often than loose ones, which hardly differ.
+    """
     features = plan.table.features
     rest = plan.completions.totals(0, 0)
     assert rest is not None
     totals, size = sums(plan.base, rest), None
     if features.target_bytes and random.random() >= _UNLIMITED_SHARE:
         fewest = int(totals[:, 1].min())
-        size = int(random.uniform(fewest, max(features.target_bytes, fewest)))
+        size = fewest + int(random.random() ** 2 * max(features.target_bytes - fewest, 0))
     fitting = totals if size is None else totals[totals[:, 1] <= size]
     least = float(fitting[:, 0].min()) / (features.target_ms * 1e9)
     if random.random() < _UNLIMITED_SHARE:
         return Budgets(None, size)
-    return Budgets(float(random.uniform(least, max(1.0, least))) + 1e-9, size)
+    return Budgets(least + random.random() ** 2 * max(1.0 - least, 0.0) + 1e-9, size)
 
 
 def sample_kept(plan: Plan, budgets: Budgets, random: np.random.Generator) -> tuple[bool, ...]:

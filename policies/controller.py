@@ -19,7 +19,14 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
-from autodraft.policies.observation import PER_OPTION, Layout
+from autodraft.policies.observation import (
+    HIGHEST_PRICE,
+    LOWEST_PRICE,
+    PER_OPTION,
+    PRICE_FLOOR,
+    PRICES,
+    Layout,
+)
 from autodraft.policies.proxy import Prior
 
 WIDTH = 32
@@ -28,27 +35,37 @@ WIDTH = 32
 class SubLayerEncoder(BaseFeaturesExtractor):
     """An observation -> its encoding, followed by the loss, time and memory of every option as they were seen.
 
+    The prices at which the budgets are kept are not encoded; with `prices` they follow at the end.
+
     Args:
         observation_space: of a sequential environment.
         num_options: options of a step.
         width: of the encoding.
+        prices: whether the prices are wanted.
     """
 
-    def __init__(self, observation_space: spaces.Box, num_options: int, width: int = WIDTH) -> None:
-        super().__init__(observation_space, features_dim=width + 3 * num_options)
+    def __init__(
+        self, observation_space: spaces.Box, num_options: int, width: int = WIDTH, prices: bool = False
+    ) -> None:
+        super().__init__(observation_space, features_dim=width + 3 * num_options + (len(PRICES) if prices else 0))
         layout = Layout(num_options)
         assert observation_space.shape == (layout.size,)
         self._figures = [layout.of_options(name) for name in PER_OPTION[:3]]
-        self.encoder = nn.Sequential(nn.Linear(layout.size, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh())
+        self._seen = layout.size_without_prices
+        if prices:
+            self._figures.append(slice(self._seen, layout.size))
+        self.encoder = nn.Sequential(nn.Linear(self._seen, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh())
 
     def forward(self, observations: Tensor) -> Tensor:
-        """[batch, figures] -> [batch, width + 3 * options]"""
+        """[batch, figures] -> [batch, width + 3 * options (+ prices)]"""
         figures = [observations[:, figure] for figure in self._figures]
-        return torch.cat([self.encoder(observations), *figures], dim=1)
+        return torch.cat([self.encoder(observations[:, : self._seen]), *figures], dim=1)
 
 
 class PricedOptions(nn.Module):
     """Logits of the options: minus their priced loss, times a sharpness, plus what the encoding adds.
+
+    Prices are learnt, and no lower than those at which the budgets are kept; how strictly is learnt too.
 
     Args:
         width: of the encoding.
@@ -58,9 +75,10 @@ class PricedOptions(nn.Module):
 
     def __init__(self, width: int, num_options: int, prior: Prior) -> None:
         super().__init__()
-        self._sizes = (width, num_options, num_options, num_options)
+        self._sizes = (width, num_options, num_options, num_options, len(PRICES))
         self.prices = nn.Linear(width, 2)
         self.residual = nn.Linear(width, num_options)
+        self.strictness = nn.Parameter(torch.zeros(len(PRICES), width))
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(prior.sharpness)))
         for layer in (self.prices, self.residual):
             nn.init.zeros_(layer.weight)
@@ -70,11 +88,18 @@ class PricedOptions(nn.Module):
             self.prices.bias[1] = math.log(prior.price) - 3.0  # memory is worth a twentieth of time until learnt
 
     def forward(self, latent: Tensor) -> Tensor:
-        """[batch, width + 3 * options] -> [batch, options]"""
-        encoding, loss, time, memory = latent.split(self._sizes, dim=1)
-        time_price, memory_price = self.prices(encoding).exp().split(1, dim=1)
+        """[batch, width + 3 * options + prices] -> [batch, options]"""
+        encoding, loss, time, memory, seen = latent.split(self._sizes, dim=1)
+        needed = price_at(seen) * (encoding @ self.strictness.T).exp()
+        time_price, memory_price = torch.maximum(self.prices(encoding).exp(), needed).split(1, dim=1)
         priced = loss + time_price * time + memory_price * memory
         return cast(Tensor, self.residual(encoding) - self.log_sharpness.exp() * priced)
+
+
+def price_at(scale: Tensor) -> Tensor:
+    """The price that stands at a place of the observation's scale; 0 stands for none."""
+    logarithm = (scale - PRICE_FLOOR) / (1.0 - PRICE_FLOOR) * math.log(HIGHEST_PRICE / LOWEST_PRICE)
+    return torch.where(scale > 0, LOWEST_PRICE * logarithm.exp(), torch.zeros_like(scale))
 
 
 class _Controller:
@@ -86,7 +111,7 @@ class _Controller:
         self._width, self._num_options, self._prior = width, num_options, Prior(price, sharpness)
         kwargs |= {
             "features_extractor_class": SubLayerEncoder,
-            "features_extractor_kwargs": {"num_options": num_options, "width": width},
+            "features_extractor_kwargs": {"num_options": num_options, "width": width, "prices": True},
             "net_arch": {"pi": [], "vf": [width]},
         }
         super().__init__(*args, **kwargs)

@@ -25,6 +25,12 @@ PROGRESS = (
     "kept", "loss_so_far", "bits_so_far",
 )  # fmt: skip
 NUM_PREVIOUS = 4
+PRICES = ("time_price", "memory_price")
+"""The prices at which the budgets are just kept (0: they are kept anyway), on a logarithmic scale."""
+LOWEST_PRICE, HIGHEST_PRICE = 1e-4, 10.0
+PRICE_FLOOR = 0.01
+"""Where the lowest price stands on the scale, to tell it from none."""
+_PRICE_GRID = np.concatenate([[0.0], np.geomspace(LOWEST_PRICE, HIGHEST_PRICE, 40)])
 _RELATIVE_RANGE = 4.0
 """Time and memory of a decision are in multiples of their average; this many become 1."""
 
@@ -43,10 +49,15 @@ class Layout:
     def names(self) -> tuple[str, ...]:
         """One name per figure."""
         options = [f"{name}_{option}" for name in PER_OPTION for option in range(self.num_options)]
-        return (*STATIC, *options, *PROGRESS, *(f"previous_{number + 1}" for number in range(NUM_PREVIOUS)))
+        previous = (f"previous_{number + 1}" for number in range(NUM_PREVIOUS))
+        return (*STATIC, *options, *PROGRESS, *previous, *PRICES)
 
     @property
     def size(self) -> int:
+        return self.size_without_prices + len(PRICES)
+
+    @property
+    def size_without_prices(self) -> int:
         return len(STATIC) + len(PER_OPTION) * self.num_options + len(PROGRESS) + NUM_PREVIOUS
 
     def of_options(self, name: str) -> slice:
@@ -69,6 +80,8 @@ class Observer:
         self._target_ps = table.features.target_ms * 1e9
         self._target_bytes = max(table.features.target_bytes, 1)
         self._own_ps = table.ps[:, -1] / self._target_ps
+        self._option_totals = _option_totals(plan)
+        self._priced: tuple[Budgets, tuple[float, float]] = (Budgets(), (0.0, 0.0))
 
     def __call__(self, construction: Construction) -> Vector:
         """The observation before the next step; after the last one the rows of the current decision are 0."""
@@ -80,7 +93,8 @@ class Observer:
             vector[layout.of_options("allowed")] = construction.mask()
         start = len(STATIC) + len(PER_OPTION) * layout.num_options
         vector[start : start + len(PROGRESS)] = self._progress(construction)
-        vector[start + len(PROGRESS) :] = self._previous(construction)
+        vector[start + len(PROGRESS) : -len(PRICES)] = self._previous(construction)
+        vector[-len(PRICES) :] = self._prices(construction)
         return vector.clip(0.0, 1.0)
 
     def static_row(self, decision: int) -> npt.NDArray[np.float64]:
@@ -119,6 +133,35 @@ class Observer:
             loss / (1.0 + loss),
             float(np.mean(bits)) if bits else 1.0,
         ]
+
+    def _prices(self, construction: Construction) -> tuple[float, float]:
+        """Prices of time and memory that choose what fits with the least loss; the same throughout an episode."""
+        if construction.budgets == Budgets():
+            return 0.0, 0.0
+        if construction.budgets != self._priced[0]:
+            self._priced = (construction.budgets, self._prices_for(construction))
+        return self._priced[1]
+
+    def _prices_for(self, construction: Construction) -> tuple[float, float]:
+        plan, layout = construction.plan, self.layout
+        order, base = list(plan.order), plan.base.min(axis=0)
+        rows = self._static[order]
+        loss, time, memory = (rows[:, layout.of_options(name)] for name in PER_OPTION[:3])
+        steps, options = np.arange(len(order)), range(layout.num_options)
+        offered = np.array([[plan.points(step, option) is not None for option in options] for step in steps.tolist()])
+        loss = np.where(offered, loss, np.inf)
+        ps, size = self._option_totals[:, order]
+        best = (np.inf, 0.0, 0.0)
+        for memory_price in _PRICE_GRID:
+            priced = loss + memory_price * memory + _PRICE_GRID[:, None, None] * time
+            chosen = priced.argmin(axis=2)  # [prices of time, decisions]
+            fits = (ps[steps, chosen].sum(axis=1) + base[0] <= construction.limits[0]) & (
+                size[steps, chosen].sum(axis=1) + base[1] <= construction.limits[1]
+            )
+            losses = np.where(fits, loss[steps, chosen].sum(axis=1), np.inf)
+            number = int(losses.argmin())
+            best = min(best, (float(losses[number]), float(memory_price), float(_PRICE_GRID[number])))
+        return _on_scale(best[2]), _on_scale(best[1])
 
     def _previous(self, construction: Construction) -> list[float]:
         """Mean bits of the latest decisions, latest first; 1 before there were any."""
@@ -174,3 +217,23 @@ def _option_figures(plan: Plan) -> npt.NDArray[np.float64]:
                 amounts = np.array([table.ps[index, choice], table.extra_bytes[index, choice]]) / relative
                 figures[index, :, option] = (loss / (1.0 + loss), *amounts)
     return figures.reshape(table.num_decisions, -1)
+
+
+def _option_totals(plan: Plan) -> npt.NDArray[np.int64]:
+    """Picoseconds and bytes of every option's fastest choice, 0 where there is none. [2, decisions, options]"""
+    table = plan.table
+    totals = np.zeros((2, table.num_decisions, len(plan.options)), dtype=np.int64)
+    for index in range(table.num_decisions):
+        for option in range(len(plan.options)):
+            if (table.offered[index] & plan.options[option]).any():
+                choice = plan.fastest(index, option)
+                totals[:, index, option] = table.ps[index, choice], table.extra_bytes[index, choice]
+    return totals
+
+
+def _on_scale(price: float) -> float:
+    """0 for no price, else its logarithm between the lowest and the highest; `price_at` is the inverse."""
+    if price <= 0.0:
+        return 0.0
+    share = float(np.log(price / LOWEST_PRICE) / np.log(HIGHEST_PRICE / LOWEST_PRICE))
+    return share * (1.0 - PRICE_FLOOR) + PRICE_FLOOR

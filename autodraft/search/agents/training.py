@@ -30,7 +30,15 @@ from autodraft.measure.device import versions
 from autodraft.policies.choices import Budgets
 from autodraft.policies.rollout import LearnedDecider
 from autodraft.profile import write_atomically
-from autodraft.search.agents.algorithms import AGENTS, HIERARCHICAL, AgentSettings, chooser, make_agent
+from autodraft.search.agents.algorithms import (
+    AGENTS,
+    CONTINUOUS,
+    HIERARCHICAL,
+    AgentSettings,
+    best_price,
+    chooser,
+    make_agent,
+)
 from autodraft.search.agents.files import AGENT_NAME, save_agents
 from autodraft.search.agents.hierarchical import ControllerPair
 
@@ -107,13 +115,13 @@ class ControllerTraining:
             "channels": options.channels,
             "protect_ends": options.protect_ends,
         }
-        self._pair: ControllerPair | None = None
+        env = JointPolicyEnv(evaluator, shaping=options.settings.shaping, **arguments)
+        price = None if options.algorithm in CONTINUOUS else best_price(env, evaluator)
         if options.algorithm == HIERARCHICAL:
-            self._pair = ControllerPair(evaluator, options.settings, options.seed, **arguments)
-            self._agents: dict[str, BaseAlgorithm] = self._pair.agents
+            pair = ControllerPair(evaluator, options.settings, options.seed, price, **arguments)
+            self._agents: dict[str, BaseAlgorithm] = pair.agents
         else:
-            env = JointPolicyEnv(evaluator, shaping=options.settings.shaping, **arguments)
-            self._agents = {"joint": make_agent(options.algorithm, env, options.settings, options.seed)}
+            self._agents = {"joint": make_agent(options.algorithm, env, options.settings, options.seed, price)}
         folder.mkdir(parents=True, exist_ok=True)
         self.episodes: list[Episode] = []
         self._blocks, self._checkpoint = 0, ""
