@@ -1,8 +1,9 @@
 """What an agent sees of a policy under construction: a flat vector of figures between 0 and 1.
 
 Knows nothing of agents. The figures are those of AMC and HAQ (index, kind, size, what is spent and what is left, the
-previous decisions) plus what calibration measured: block influence, and loss, time and memory of every option. Their
-number depends on the number of options only, so what was learnt on one model can be used on a model of another depth.
+previous decisions) plus what calibration measured: block influence, and loss, time and memory of every option; and the
+prices of time and memory at which a knapsack over these figures keeps the budgets of the episode. Their number depends
+on the number of options only, so what was learnt on one model can be used on a model of another depth.
 """
 
 from __future__ import annotations
