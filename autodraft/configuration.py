@@ -21,7 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from autodraft.errors import InputError, ModelNotFoundError
 from autodraft.profile import first_problem, write_atomically
 
-Searcher = Literal["staged", "random", "tpe", "gp", "cmaes", "nsga2", "evolution", "knapsack"]
+Searcher = Literal[
+    "staged", "random", "tpe", "gp", "cmaes", "nsga2", "evolution", "knapsack",
+    "ppo", "maskable-ppo", "a2c", "ddpg", "td3", "sac", "hierarchical",
+]  # fmt: skip
 Objective = Literal["speedup", "memory"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
@@ -64,8 +67,8 @@ class ModelEntry(_Settings):
     description: str = ""
 
 
-class SearchJob(_Settings):
-    """Everything that decides a search; what is not said here is decided by the device."""
+class TargetSettings(_Settings):
+    """Which model, how it is loaded, and the name that its outputs get."""
 
     model: str = Field(default="llama", description="configured name, hub id or folder of the target")
     revision: str | None = Field(default=None, description="branch, tag or commit of a hub model")
@@ -74,7 +77,22 @@ class SearchJob(_Settings):
     device: Device = Field(default="auto", description="auto takes a CUDA device where there is one")
     backend: Backend = Field(default="auto", description="kernels: the compiled extension or torch's own")
 
+    @property
+    def folder_name(self) -> str:
+        """The model as the name of a folder."""
+        name = self.model if _HUB_ID.fullmatch(self.model) else Path(self.model).expanduser().resolve().name
+        suffix = f"-x{self.widen}" if self.widen > 1 else ""
+        return name.replace("/", "--") + suffix
+
+
+class SearchJob(TargetSettings):
+    """Everything that decides a search; what is not said here is decided by the device."""
+
     searcher: Searcher = Field(default="staged", description="staged is the default; the rest are for comparison")
+    controller: Path | None = Field(default=None, description="agent file that decides, in place of a searcher")
+    budget: float | None = Field(
+        default=None, gt=0, description="longest draft step, in target steps, that a controller decides for"
+    )
     objectives: tuple[Objective, ...] = Field(
         default=("speedup",), min_length=1, description="what is optimised; memory is what drafts add to the target's"
     )
@@ -114,14 +132,16 @@ class SearchJob(_Settings):
             raise ValueError("objectives are 'speedup' alone, or 'speedup' and then 'memory'")
         return self
 
+    @model_validator(mode="after")
+    def _budget_of_a_controller(self) -> SearchJob:
+        if self.budget is not None and self.controller is None:
+            raise ValueError("a budget is what a trained controller decides for: give --controller as well")
+        return self
+
     @property
     def output_folder(self) -> Path:
         """Where study, profile and report go."""
-        if self.output is not None:
-            return self.output
-        name = self.model if _HUB_ID.fullmatch(self.model) else Path(self.model).expanduser().resolve().name
-        suffix = f"-x{self.widen}" if self.widen > 1 else ""
-        return RUNS_FOLDER / (name.replace("/", "--") + suffix)
+        return RUNS_FOLDER / self.folder_name if self.output is None else self.output
 
     def to_yaml(self) -> str:
         """Every field as YAML."""
@@ -141,7 +161,7 @@ def load_search_job(
     if config is not None:
         path = _search_config_path(config)
         settings, source = _read_yaml(path), str(path)
-    return _checked(SearchJob, {**settings, **(overrides or {})}, source)
+    return checked_settings(SearchJob, {**settings, **(overrides or {})}, source)
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
@@ -163,7 +183,7 @@ def model_configs() -> dict[str, ModelConfig]:
     """Every file of configs/models by its name, in alphabetical order."""
     folder = _configs_folder("models")
     return {
-        path.stem: _checked(ModelConfig, _read_yaml(path), str(path))
+        path.stem: checked_settings(ModelConfig, _read_yaml(path), str(path))
         for path in sorted(folder.glob("*.yaml"), key=_stem)
     }
 
@@ -237,7 +257,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 _S = TypeVar("_S", bound=_Settings)
 
 
-def _checked(model: type[_S], settings: Mapping[str, Any], source: str) -> _S:
+def checked_settings(model: type[_S], settings: Mapping[str, Any], source: str) -> _S:
+    """The values of `settings`; what is wrong with them in one line that names `source`."""
     try:
         return model.model_validate(dict(settings))
     except ValidationError as error:

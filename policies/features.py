@@ -8,9 +8,9 @@ that follow from them, the time of a step and the loss of a policy. Sub-layers a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from autodraft.errors import PolicyError
 from autodraft.policy import (
@@ -22,6 +22,8 @@ from autodraft.policy import (
     DraftPolicy,
     SubLayerKind,
 )
+
+_Figure = TypeVar("_Figure", int, float)
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class PolicyFeatures:
         sub_layer_ms: (kind, bits) -> milliseconds that one sub-layer adds to a step over one token.
         base_ms: head bits -> milliseconds of a step without any sub-layer (embedding, head, overhead).
         target_ms: milliseconds of the target's step over one token.
+        sub_layer_bytes: (kind, bits) -> weights of one whole sub-layer; empty where nobody has asked for them.
+        head_bytes: bits -> weights of the output head; empty likewise.
     """
 
     num_blocks: int
@@ -47,6 +51,8 @@ class PolicyFeatures:
     sub_layer_ms: Mapping[tuple[SubLayerKind, int], float]
     base_ms: Mapping[int, float]
     target_ms: float
+    sub_layer_bytes: Mapping[tuple[SubLayerKind, int], int] = field(default_factory=dict)
+    head_bytes: Mapping[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if FULL_BITS not in self.available_bits:
@@ -79,11 +85,38 @@ class PolicyFeatures:
         """Loss when this sub-layer alone runs at `bits`; nothing at full precision."""
         return 0.0 if bits == FULL_BITS else max(self.sensitivity[bits][sub_layer], 0.0)
 
+    def shares_ms(self, sub_layer: int, shares: ChannelShares) -> float:
+        """Time that a sub-layer with these shares adds to a step, pro rata."""
+        return _share_sum(shares, partial(self.ms, sub_layer))
+
+    def shares_loss(self, sub_layer: int, shares: ChannelShares) -> float:
+        """Loss when this sub-layer alone has these shares, pro rata."""
+        return _share_sum(shares, partial(self.loss, sub_layer))
+
+    def shares_bytes(self, sub_layer: int, shares: ChannelShares) -> int:
+        """Memory that a draft adds for a sub-layer: whole at full precision it runs on the target's own weights."""
+        if shares.full == SHARE_UNITS:
+            return 0
+        return round(_share_sum(shares, lambda bits: self.sub_layer_bytes[self.kind(sub_layer), bits] if bits else 0))
+
+    def extra_bytes(self, policy: DraftPolicy) -> int:
+        """Memory that a draft adds to the target, to the rounding of its channel groups."""
+        head = 0 if policy.head_bits == FULL_BITS else self.head_bytes[policy.head_bits]
+        return head + sum(self.shares_bytes(index, shares) for index, shares in enumerate(policy.sub_layers))
+
+    @property
+    def target_bytes(self) -> int:
+        """Weights of all sub-layers and the head at the target's own precision; 0 where sizes are unknown."""
+        if not self.head_bytes:
+            return 0
+        block = sum(self.sub_layer_bytes[kind, FULL_BITS] for kind in SUB_LAYER_KINDS)
+        return self.num_blocks * block + self.head_bytes[FULL_BITS]
+
     def step_ms(self, policy: DraftPolicy) -> float:
         """Predicted milliseconds of one draft step: base plus the sum over sub-layers, shares pro rata."""
         total = self.base_ms[policy.head_bits]
         for index, shares in enumerate(policy.sub_layers):
-            total += _share_sum(shares, partial(self.ms, index))
+            total += self.shares_ms(index, shares)
         return total
 
     def cost(self, policy: DraftPolicy) -> float:
@@ -92,7 +125,7 @@ class PolicyFeatures:
 
     def policy_loss(self, policy: DraftPolicy) -> float:
         """Sum of the losses of its sub-layers: a proxy that ignores how they interact."""
-        return sum(_share_sum(shares, partial(self.loss, index)) for index, shares in enumerate(policy.sub_layers))
+        return sum(self.shares_loss(index, shares) for index, shares in enumerate(policy.sub_layers))
 
     def ensure_kept(self, bits: list[int]) -> list[int]:
         """The same bits with at least one sub-layer kept: the one that is worst to lose comes back."""
@@ -111,24 +144,34 @@ class PolicyFeatures:
             "sub_layer_ms": {f"{kind}/{bits}": ms for (kind, bits), ms in self.sub_layer_ms.items()},
             "base_ms": {str(bits): ms for bits, ms in self.base_ms.items()},
             "target_ms": self.target_ms,
+            "sub_layer_bytes": {f"{kind}/{bits}": size for (kind, bits), size in self.sub_layer_bytes.items()},
+            "head_bytes": {str(bits): size for bits, size in self.head_bytes.items()},
         }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> PolicyFeatures:
-        sub_layer_ms: dict[tuple[SubLayerKind, int], float] = {}
-        for key, ms in document["sub_layer_ms"].items():
-            kind, bits = key.split("/")
-            sub_layer_ms[SUB_LAYER_KINDS[SUB_LAYER_KINDS.index(kind)], int(bits)] = ms
+        """The inverse of `to_json`; calibrations of before there were sizes have none."""
         return cls(
             num_blocks=document["num_blocks"],
             num_kv_heads=document["num_kv_heads"],
             available_bits=tuple(document["available_bits"]),
             block_influence=tuple(document["block_influence"]),
             sensitivity={int(bits): tuple(losses) for bits, losses in document["sensitivity"].items()},
-            sub_layer_ms=sub_layer_ms,
+            sub_layer_ms=_by_kind_and_bits(document["sub_layer_ms"]),
             base_ms={int(bits): ms for bits, ms in document["base_ms"].items()},
             target_ms=document["target_ms"],
+            sub_layer_bytes=_by_kind_and_bits(document.get("sub_layer_bytes", {})),
+            head_bytes={int(bits): size for bits, size in document.get("head_bytes", {}).items()},
         )
+
+
+def _by_kind_and_bits(figures: Mapping[str, _Figure]) -> dict[tuple[SubLayerKind, int], _Figure]:
+    """`{"mlp/8": 1.0}` with its keys taken apart."""
+    found: dict[tuple[SubLayerKind, int], _Figure] = {}
+    for key, figure in figures.items():
+        kind, bits = key.split("/")
+        found[SUB_LAYER_KINDS[SUB_LAYER_KINDS.index(kind)], int(bits)] = figure
+    return found
 
 
 def _share_sum(shares: ChannelShares, figure: Callable[[int], float]) -> float:

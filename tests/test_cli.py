@@ -65,7 +65,7 @@ def assert_refused(result: Any, message: str) -> None:
 def test_help_names_every_command(run: Run) -> None:
     result = run("--help")
     assert result.exit_code == 0
-    for command in ("search", "generate", "bench", "simulate", "profile", "models", "device"):
+    for command in ("search", "train-controller", "generate", "bench", "simulate", "profile", "models", "device"):
         assert command in result.stdout
         assert run(command, "--help").exit_code == 0
 
@@ -358,6 +358,36 @@ def test_search_refuses_bad_settings(run: Run, searched: SimpleNamespace) -> Non
     assert_refused(run("search", "--minutes", 0), "budget_minutes")
     assert_refused(run("search", "--model", "./nowhere"), "no model './nowhere'")
     assert searched.job is None
+
+
+def test_a_controller_is_trained_resumed_and_used(run: Run, tiny_model_folder: Path, tmp_path: Path) -> None:
+    train = ("train-controller", "--model", tiny_model_folder, "--output", "agent", "--backend", "torch")
+    result = run(*train, "--episodes", 16, "--set", "width=8")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "agent/agent.zip\n" and "train: 1 of at most 16" in result.stderr
+    assert run(*train, "--episodes", 20, "--set", "width=8").exit_code == 0
+    assert len((tmp_path / "agent" / "curve.jsonl").read_text().splitlines()) == 32
+    search = ("search", "--model", tiny_model_folder, "--output", "out", "--backend", "torch", "--minutes", 0.2)
+    quick = ("--set", "num_prompts=2", "--set", "new_tokens_per_prompt=8", "--set", "hf_baseline=false")
+    result = run(*search, *quick, "--controller", "agent/agent.zip", "--budget", 0.9)
+    assert result.exit_code == 0, result.output
+    trials = (tmp_path / "out" / "trials.csv").read_text()
+    assert "controller" in trials and "mutation" not in trials
+    assert DraftProfile.load(tmp_path / "out" / "profile.json").provenance.searcher == "controller"
+
+
+def test_bad_controllers_are_refused(run: Run, searched: SimpleNamespace, tmp_path: Path) -> None:
+    assert_refused(run("search", "--budget", 0.3), "give --controller as well")
+    assert_refused(run("search", "--budget", -1, "--controller", "a.zip"), "budget: Input should be greater than 0")
+    assert_refused(run("train-controller", "--algorithm", "dqn"), "algorithm: Input should be 'ppo'")
+    assert_refused(run("train-controller", "--set", "wings=2"), "unknown agent setting 'wings'")
+    assert_refused(run("train-controller", "--set", "learning_rate=0"), "learning_rate is 0; it must be positive")
+    assert_refused(run("train-controller", "--model", "./nowhere"), "no model './nowhere'")
+
+
+def test_a_missing_agent_file_is_refused_before_anything_is_loaded(run: Run, tmp_path: Path) -> None:
+    assert_refused(run("search", "--controller", "none.zip"), "none.zip: no such agent file")
+    assert not (tmp_path / "autodraft-runs").exists()
 
 
 def test_an_interrupted_search_says_where_the_best_so_far_is(run: Run, searched: SimpleNamespace) -> None:

@@ -15,6 +15,7 @@ from autodraft.cli.information import device, models
 from autodraft.cli.profile import profile_app
 from autodraft.cli.search import search
 from autodraft.cli.simulate import simulate
+from autodraft.cli.train_controller import train_controller
 
 app = typer.Typer(
     name="autodraft",
@@ -25,6 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(search)
+app.command()(train_controller)
 app.command()(generate)
 app.command()(bench)
 app.command()(simulate)

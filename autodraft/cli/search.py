@@ -10,6 +10,11 @@ import typer
 from autodraft.cli import options
 from autodraft.cli.failures import INTERRUPTED, reported_failures
 
+_SEARCHERS = (
+    "staged, random, tpe, gp, cmaes, nsga2, evolution, knapsack, or an agent: "
+    "ppo, maskable-ppo, a2c, ddpg, td3, sac or hierarchical."
+)
+
 
 @reported_failures()
 def search(
@@ -17,8 +22,12 @@ def search(
     config: Annotated[
         str | None, typer.Option("--config", "-c", help="YAML file, or default, quick or thorough.")
     ] = None,
-    searcher: Annotated[
-        str | None, typer.Option(help="staged, random, tpe, gp, cmaes, nsga2, evolution or knapsack.")
+    searcher: Annotated[str | None, typer.Option(help=_SEARCHERS)] = None,
+    controller: Annotated[
+        Path | None, typer.Option(help="Agent file of `train-controller` that decides, in place of a searcher.")
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="Longest draft step, in target steps, that the controller decides for.")
     ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Policies to evaluate.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Wall-clock limit of the whole search.")] = None,
@@ -44,6 +53,8 @@ def search(
     flags: dict[str, Any] = {
         "model": model,
         "searcher": searcher,
+        "controller": controller,
+        "budget": budget,
         "num_trials": trials,
         "budget_minutes": minutes,
         "objectives": objectives.split(",") if objectives else None,
@@ -71,6 +82,10 @@ def _run(job: Any) -> None:
 
     path = job.output_folder / "profile.json"
     entry = resolve_model(job.model)
+    if job.controller is not None:
+        from autodraft.search.agents.files import read_card
+
+        read_card(job.controller.expanduser())
     widened = f", widened {job.widen * entry.widen} times" if job.widen * entry.widen > 1 else ""
     typer.echo(f"{job.model} is {entry.path_or_id}{widened}; output goes to {job.output_folder}", err=True)
     quiet_libraries()

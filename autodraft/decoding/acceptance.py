@@ -103,7 +103,7 @@ class ModelEvidence:
 
     @classmethod
     def priors(cls, alpha: float) -> list[float]:
-        """First choices: sure ones above alpha, unsure ones below, the more alike the higher alpha; alternatives: less."""
+        """First choices: sure ones above alpha, unsure ones below, closer the higher alpha is; alternatives: less."""
         centres = [((index + 0.5) / ACCEPTANCE_BINS) ** 0.5 for index in range(ACCEPTANCE_BINS)]
         first = [alpha * (centre * (2 - alpha) + (1 - centre) * 0.8) for centre in centres]
         return [*first, *(0.7 * (1 - alpha) * centre + 0.3 * centre for centre in centres), 0.02]

@@ -92,6 +92,11 @@ def segments_of(policy: DraftPolicy, spec: ModelSpec) -> Iterator[Segment]:
                 yield Segment(index, kind, bits, start, stop)  # type: ignore[arg-type]
 
 
+def sub_layer_bytes(kind: SubLayerKind, bits: int, spec: ModelSpec, full_bytes: int) -> int:
+    """Weights of one whole sub-layer at `bits`."""
+    return _segment_bytes(Segment(0, kind, bits, 0, num_channels(kind, spec)), spec, full_bytes)
+
+
 def _segment_bytes(segment: Segment, spec: ModelSpec, full_bytes: int) -> int:
     channels = segment.stop - segment.start
     if segment.kind == "attention":

@@ -13,16 +13,15 @@ from typing import Any
 from optuna.storages import InMemoryStorage
 
 from autodraft.cascade import Cascade
+from autodraft.evaluator import Evaluation, Evaluator, chain_of
 from autodraft.policies.features import PolicyFeatures
 from autodraft.policy import DraftPolicy
-from autodraft.search.codec import encode_policy
-from autodraft.search.evaluator import Evaluation, Evaluator
+from autodraft.policy_text import encode_policy
 from autodraft.search.loop import Clock, SearchLoop
 from autodraft.search.objectives import Objectives
 from autodraft.search.pipeline import PipelineOptions, explore_policies
 from autodraft.search.plans import SpaceOptions, skip_proposals, uniform_proposals
 from autodraft.search.proposals import Proposal, SequenceSearcher
-from autodraft.search.records import chain_of
 from autodraft.search.study import SearchStudy
 
 METHODS = ("random", "uniform bits", "block influence", "knapsack", "evolution", "tpe", "staged")

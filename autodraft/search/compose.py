@@ -23,12 +23,11 @@ from autodraft.cascade import (
     Vertical,
     VerticalHorizontal,
 )
+from autodraft.evaluator import Evaluation, chain_of
 from autodraft.policy import DraftPolicy
 from autodraft.search.codec import cascade_digest
-from autodraft.search.evaluator import Evaluation
 from autodraft.search.loop import Best, SearchLoop
 from autodraft.search.plans import Found, is_bits_only, is_skip_only
-from autodraft.search.records import chain_of
 
 LOOKUPS = (PromptLookup(num_draft_tokens=6, max_ngram=3, min_ngram=2), PromptLookup(num_draft_tokens=8, max_ngram=3))
 AUTOMATON, RECYCLING = SuffixAutomaton(), TokenRecycling()

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from autodraft.evaluator import Evaluation
 from autodraft.policies.features import PolicyFeatures
 from autodraft.policy import SHARE_UNITS, ChannelShares, DraftPolicy
-from autodraft.search.evaluator import Evaluation
 from autodraft.search.objectives import Objectives
-from autodraft.search.proposals import Proposal
+from autodraft.search.proposals import Proposal, Searcher
 from autodraft.search.space import RawSpace
 
 NUM_ELITES = 6
@@ -91,7 +91,7 @@ class Mutator:
         return policy
 
 
-class EvolutionSearcher:
+class EvolutionSearcher(Searcher):
     """Keeps the best candidates it has been told of and asks for unseen mutations of them.
 
     Args:

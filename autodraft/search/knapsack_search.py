@@ -9,18 +9,18 @@ from __future__ import annotations
 import numpy as np
 
 from autodraft.errors import PolicyError
+from autodraft.evaluator import Evaluation
 from autodraft.policies.features import PolicyFeatures
 from autodraft.policies.knapsack import LatencyKnapsack
 from autodraft.policy import DraftPolicy
-from autodraft.search.evaluator import Evaluation
-from autodraft.search.proposals import Proposal
+from autodraft.search.proposals import Proposal, Searcher
 from autodraft.search.space import RawSpace
 
 NUM_COARSE = 8
 _FINEST = 1e-3
 
 
-class KnapsackSearcher:
+class KnapsackSearcher(Searcher):
     """Asks for knapsack policies at time budgets between the fastest possible step and the target's."""
 
     name = "knapsack"

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from autodraft.cascade import Cascade
+from autodraft.evaluator import Evaluation, Evaluator, Fidelity, TrialFailed, chain_of
 from autodraft.measure.statistics import is_worse
 from autodraft.policy import DraftPolicy
 from autodraft.search.codec import cascade_digest
-from autodraft.search.evaluator import Evaluation, Evaluator, Fidelity, TrialFailed
 from autodraft.search.proposals import Searcher
-from autodraft.search.records import cascade_attributes, cascade_params, chain_of, digest_of, policy_attributes
+from autodraft.search.records import cascade_attributes, cascade_params, digest_of, policy_attributes
 from autodraft.search.study import SearchStudy
 
 STAGES = ("calibrate", "seeds", "explore", "mutate", "measure", "compose", "conclude", "baselines")
@@ -121,6 +121,12 @@ class SearchLoop:
 
     def explore(self, stage: str, searcher: Searcher, *, most: int, until: float = 1.0) -> int:
         """Ask `searcher` for policies and predict them: at most `most` different ones, until a share of the budget."""
+        try:
+            return self._explore(stage, searcher, most, until)
+        finally:
+            searcher.close()
+
+    def _explore(self, stage: str, searcher: Searcher, most: int, until: float) -> int:
         done = repeats = 0
         while done < most and repeats < _MOST_REPEATS:
             proposal = searcher.ask()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from autodraft.errors import InputError
-from autodraft.search.evaluator import Evaluation
+from autodraft.evaluator import Evaluation
 
 Direction = Literal["maximize", "minimize"]
 _DIRECTIONS: dict[str, Direction] = {"speedup": "maximize", "memory": "minimize"}

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from autodraft.policies.rollout import LearnedDecider
 from autodraft.search.compose import ComposeOptions, Conclusion, compose, conclude, measure_survivors
 from autodraft.search.loop import SearchLoop
 from autodraft.search.objectives import Objectives
-from autodraft.search.plans import SpaceOptions, exploration, proxy_space
+from autodraft.search.plans import SpaceOptions, decided, exploration, proxy_space
 from autodraft.search.space import RawSpace
 
 EXPLORE_UNTIL, CONCLUDE_UNTIL = 0.32, 0.87
@@ -21,7 +22,11 @@ _UNHURRIED_S = 60.0
 
 @dataclass(frozen=True)
 class PipelineOptions:
-    """What a search may do."""
+    """What a search may do.
+
+    Attributes:
+        decider: a trained controller; where there is one, its policy is evaluated and nothing is searched.
+    """
 
     searcher: str = "staged"
     num_trials: int = 60
@@ -29,6 +34,7 @@ class PipelineOptions:
     objectives: Objectives = field(default_factory=Objectives)
     space: SpaceOptions = field(default_factory=SpaceOptions)
     compose: ComposeOptions = field(default_factory=ComposeOptions)
+    decider: LearnedDecider | None = None
 
 
 def search_cascade(loop: SearchLoop, options: PipelineOptions) -> Conclusion:
@@ -45,7 +51,12 @@ def explore_policies(loop: SearchLoop, options: PipelineOptions) -> None:
     """The exploring stages of the chosen searcher."""
     features = loop.evaluator.features
     loop.study.declare(proxy_space(features, options.space).distributions | RawSpace(features).distributions)
-    steps = exploration(options.searcher, features, options.objectives, options.num_trials, options.seed, options.space)
+    if options.decider is not None:
+        steps = [decided(options.decider, features)]
+    else:
+        steps = exploration(
+            options.searcher, features, options.objectives, options.num_trials, options.seed, options.space
+        )
     for step in steps:
         found = list(loop.predicted.values())
         loop.explore(step.stage, step.make(found), most=step.trials, until=step.share * EXPLORE_UNTIL)

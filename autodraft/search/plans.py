@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from autodraft.evaluator import Evaluation
 from autodraft.policies import BlockInfluenceSkip, UniformBits
 from autodraft.policies.deciders import end_sub_layers
 from autodraft.policies.features import PolicyFeatures
+from autodraft.policies.rollout import LearnedDecider
 from autodraft.policy import FULL_BITS, DraftPolicy
-from autodraft.search.evaluator import Evaluation
+from autodraft.search.agents.algorithms import AGENTS
+from autodraft.search.agents.searcher import AgentSearcher
 from autodraft.search.evolution import EvolutionSearcher
 from autodraft.search.knapsack_search import KnapsackSearcher
 from autodraft.search.objectives import Objectives
@@ -22,7 +25,7 @@ from autodraft.search.sampled import SAMPLERS, OptunaSearcher
 from autodraft.search.space import Params, ProxySpace, RawSpace
 
 Found = Sequence[tuple[DraftPolicy, Evaluation]]
-SEARCHERS = ("staged", *SAMPLERS, "evolution", "knapsack")
+SEARCHERS = ("staged", *SAMPLERS, "evolution", "knapsack", *AGENTS)
 _SKIP_SHARES = (0.125, 0.25, 0.375, 0.5)
 _MIXED_FFN_SHARES = 4
 _KNAPSACK_SEEDS = 6
@@ -84,6 +87,16 @@ def exploration(
     ]
 
 
+def decided(decider: LearnedDecider, features: PolicyFeatures) -> Step:
+    """One rollout of a controller, beside the uniform policies within its budget that it has to beat."""
+    limit = decider.budgets.max_cost
+    uniform = [
+        proposal for proposal in uniform_proposals(features) if limit is None or features.cost(proposal.policy) <= limit
+    ]
+    proposals = [*_proposals([decider.decide(features)], features, "controller"), *uniform]
+    return Step("seeds", lambda found: SequenceSearcher("controller", proposals), len(proposals), 1.0)
+
+
 def plain_searcher(
     name: str, features: PolicyFeatures, objectives: Objectives, seed: int, options: SpaceOptions
 ) -> Searcher:
@@ -95,6 +108,8 @@ def plain_searcher(
         )
     if name == "knapsack":
         return KnapsackSearcher(features, protected=_protected(features, options))
+    if name in AGENTS:
+        return AgentSearcher(name, features, seed, protect_ends=options.protect_ends, channels=options.channels)
     if name == "random":
         return OptunaSearcher(name, RawSpace(features, protect_ends=options.protect_ends), objectives, seed)
     return OptunaSearcher(name, proxy_space(features, options), objectives, seed)

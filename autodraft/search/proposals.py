@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from autodraft.evaluator import Evaluation
 from autodraft.policy import DraftPolicy
-from autodraft.search.evaluator import Evaluation
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,12 @@ class Searcher(Protocol):
 
     def tell(self, proposal: Proposal, evaluation: Evaluation | None) -> None: ...
 
+    def close(self) -> None:
+        """Called once when nothing more will be asked, whatever the reason; frees what runs behind a searcher."""
+        return None
 
-class SequenceSearcher:
+
+class SequenceSearcher(Searcher):
     """Asks for given proposals in their order: seeds and the simple baselines."""
 
     def __init__(self, name: str, proposals: Iterable[Proposal]) -> None:

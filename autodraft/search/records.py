@@ -1,4 +1,4 @@
-"""What a study's record says of policies and cascades, and the chain that a prediction speaks of.
+"""What a study's record says of policies and cascades.
 
 Knows nothing of Optuna, models or time.
 """
@@ -10,17 +10,8 @@ from typing import Any
 
 from autodraft.cascade import Cascade, SelfDraft
 from autodraft.policy import DraftPolicy
-from autodraft.search.codec import describe, encode_policy
-from autodraft.search.evaluator import Evaluation
-
-
-def chain_of(policy: DraftPolicy, evaluation: Evaluation, longest: int = 64) -> Cascade:
-    """The cascade that a prediction speaks of: one chain of its best length and stop threshold."""
-    settings = dict(evaluation.settings)
-    length = min(max(round(evaluation.num_draft_tokens), 1), longest)
-    length = int(settings.get("num_draft_tokens", length))
-    draft = SelfDraft(policy=policy, num_draft_tokens=length, stop_threshold=settings.get("stop_threshold", 0.0))
-    return Cascade(drafts=(draft,))
+from autodraft.policy_text import encode_policy
+from autodraft.search.codec import describe
 
 
 def digest_of(text: str) -> str:

@@ -30,8 +30,11 @@ from autodraft.measure.prompts import (
     search_prompts,
 )
 from autodraft.measure.speedup import BASELINE, decoder_contestant, measure_speedup
+from autodraft.policies.choices import Budgets
+from autodraft.policies.rollout import LearnedDecider
 from autodraft.profile import Baseline, DraftProfile, Measurement
 from autodraft.runtime import LoadedModel, load_model
+from autodraft.search.agents.files import load_decider
 from autodraft.search.compose import ComposeOptions, Conclusion
 from autodraft.search.export import (
     PROFILE_NAME,
@@ -159,7 +162,15 @@ class RunningSearch:
             objectives=self.objectives,
             space=SpaceOptions(channels=job.channels),
             compose=ComposeOptions(job.num_finalists, job.max_draft_tokens, job.free_drafts),
+            decider=self._decider(),
         )
+
+    def _decider(self) -> LearnedDecider | None:
+        job = self.job
+        if job.controller is None:
+            return None
+        budgets = Budgets(job.budget, job.max_extra_bytes)
+        return load_decider(job.controller.expanduser(), self.evaluator.features, budgets)
 
     def _maker(self) -> ProfileMaker:
         job, latency = self.job, self.evaluator.latency
@@ -169,7 +180,7 @@ class RunningSearch:
             device=self.evaluator.stamp,
             study=job.study_name,
             storage=redacted(job.storage or f"sqlite:///{self.folder / SQLITE_NAME}"),
-            searcher=job.searcher,
+            searcher="controller" if job.controller is not None else job.searcher,
             seed=job.seed,
             confidence=job.confidence,
             verify_cost={n: latency.verify_cost(n) for n in (1, 2, 4, 8, 16)},

@@ -16,6 +16,7 @@ import torch
 
 from autodraft.cascade import Cascade, SelfDraft
 from autodraft.errors import PolicyError
+from autodraft.evaluator import Evaluation, StopRule, TrialFailed
 from autodraft.measure.agreement import Agreement, AgreementMeter
 from autodraft.measure.device import device_stamp
 from autodraft.measure.formulas import best_num_draft_tokens, speedup
@@ -27,7 +28,8 @@ from autodraft.policies.features import PolicyFeatures
 from autodraft.policy import FULL_BITS, SUB_LAYER_KINDS, DraftPolicy, SubLayerKind
 from autodraft.profile_parts import DraftPrior, Priors
 from autodraft.runtime import LoadedModel, TransformerRuntime
-from autodraft.search.evaluator import Evaluation, StopRule, TrialFailed
+from autodraft.runtime.plan import sub_layer_bytes
+from autodraft.runtime.quantization import weight_bytes
 
 _THRESHOLDS = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8)
 _CALIBRATION_PROMPT_TOKENS = 96
@@ -254,15 +256,20 @@ def features_of(
     sub_layer_ms: dict[tuple[SubLayerKind, int], float] = {
         (kind, width): latency.sub_layer_ms(kind, width) for kind in SUB_LAYER_KINDS for width in bits
     }
+    spec, full_bytes = runtime.spec, runtime.dtype.itemsize
     return PolicyFeatures(
-        num_blocks=runtime.spec.num_blocks,
-        num_kv_heads=runtime.spec.num_kv_heads,
+        num_blocks=spec.num_blocks,
+        num_kv_heads=spec.num_kv_heads,
         available_bits=bits,
         block_influence=tuple(influence),
         sensitivity={width: tuple(values) for width, values in losses.items()},
         sub_layer_ms=sub_layer_ms,
         base_ms={width: latency.base_ms(width) for width in bits},
         target_ms=latency.target_ms,
+        sub_layer_bytes={
+            (kind, width): sub_layer_bytes(kind, width, spec, full_bytes) for kind in SUB_LAYER_KINDS for width in bits
+        },
+        head_bytes={width: weight_bytes(spec.vocab_size, spec.hidden_size, width, full_bytes) for width in bits},
     )
 
 

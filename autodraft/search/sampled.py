@@ -16,9 +16,9 @@ import optuna
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 
-from autodraft.search.evaluator import Evaluation
+from autodraft.evaluator import Evaluation
 from autodraft.search.objectives import Objectives
-from autodraft.search.proposals import Proposal
+from autodraft.search.proposals import Proposal, Searcher
 from autodraft.search.space import Params, SearchSpace
 
 SAMPLERS = ("random", "tpe", "gp", "cmaes", "nsga2")
@@ -51,7 +51,7 @@ def _without_warnings(sampler: type[BaseSampler], arguments: dict[str, Any]) -> 
         return sampler(**arguments)
 
 
-class OptunaSearcher:
+class OptunaSearcher(Searcher):
     """Asks one of Optuna's samplers for points of a search space.
 
     Args:

@@ -21,7 +21,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from autodraft.errors import InputError
-from autodraft.search.evaluator import Evaluation
+from autodraft.evaluator import Evaluation
 from autodraft.search.objectives import Objectives
 
 SQLITE_NAME = "study.db"

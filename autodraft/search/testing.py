@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from autodraft.cascade import Cascade, PromptLookup, SelfDraft
+from autodraft.evaluator import Evaluation, StopRule, TrialFailed
 from autodraft.measure.formulas import best_num_draft_tokens, chain_speedup, tokens_per_cycle
 from autodraft.policies.features import PolicyFeatures
 from autodraft.policy import DraftPolicy, SubLayerKind
-from autodraft.search.evaluator import Evaluation, StopRule, TrialFailed
 
 _SUB_LAYER_MS: dict[tuple[SubLayerKind, int], float] = {
     ("attention", 16): 1.0, ("attention", 8): 0.55, ("attention", 4): 0.40,
@@ -40,6 +40,8 @@ class PlantedEvaluator:
         best_possible: scales alpha; low values make speculation a loss.
         failing: digests of policies that do not fit into memory.
         num_prompts: prompts of a measurement.
+        hub: loss of skipping an MLP in the middle together with any of the attentions around it. Each of them is
+            dispensable, the MLP most of all, so whoever begins with the best single skip cannot have the best of all.
     """
 
     def __init__(
@@ -52,11 +54,18 @@ class PlantedEvaluator:
         best_possible: float = 0.97,
         failing: frozenset[str] = frozenset(),
         num_prompts: int = 12,
+        hub: float = 0.0,
     ) -> None:
         random = np.random.default_rng(seed)
         ends = np.abs(np.linspace(-1, 1, 2 * num_blocks)) ** 3
         self._drop = 0.03 + 0.5 * ends + random.exponential(0.06, 2 * num_blocks)
         self._pair = random.exponential(0.06, 2 * num_blocks)
+        self._both = np.zeros((2 * num_blocks, 2 * num_blocks))
+        if hub:
+            middle, around = 2 * (num_blocks // 2) + 1, np.arange(2, 2 * num_blocks, 2)
+            self._drop[around], self._pair[:] = random.uniform(0.02, 0.04, len(around)), 0.0
+            self._drop[middle] = 0.01
+            self._both[middle, around] = self._both[around, middle] = hub / 2
         noise = random.lognormal(0.0, proxy_noise, (3, 2 * num_blocks))
         self._features = PolicyFeatures(
             num_blocks=num_blocks,
@@ -69,8 +78,10 @@ class PlantedEvaluator:
             sub_layer_ms=_SUB_LAYER_MS,
             base_ms=_BASE_MS,
             target_ms=_BASE_MS[16] + num_blocks * (_SUB_LAYER_MS["attention", 16] + _SUB_LAYER_MS["mlp", 16]),
+            sub_layer_bytes={(kind, bits): 50 * bits * (1 + (kind == "mlp")) for kind, bits in _SUB_LAYER_MS},
+            head_bytes={bits: 50 * bits for bits in _BASE_MS},
         )
-        self._settings = {"seed": str(seed), "blocks": str(num_blocks)}
+        self._settings = {"seed": str(seed), "blocks": str(num_blocks), "hub": str(hub)}
         self._noise = np.random.default_rng([seed, 1])
         self._timing_noise, self._best_possible = timing_noise, best_possible
         self._failing, self._num_prompts = failing, num_prompts
@@ -92,7 +103,7 @@ class PlantedEvaluator:
         return {"features": self._features.to_json()}
 
     def alpha(self, policy: DraftPolicy) -> float:
-        """Planted acceptance: losses add up, and neighbours that are both skipped cost extra."""
+        """Planted acceptance: losses add up, neighbours that are both skipped cost extra, the hub does others' work."""
         skipped = [shares.is_skipped for shares in policy.sub_layers]
         loss = _HEAD_LOSS[policy.head_bits]
         for index, shares in enumerate(policy.sub_layers):
@@ -100,6 +111,7 @@ class PlantedEvaluator:
             loss += self._drop[index] * (gone + (shares.eight * _BITS_LOSS[8] + shares.four * _BITS_LOSS[4]) / 16)
             if index and skipped[index] and skipped[index - 1]:
                 loss += self._pair[index]
+        loss += float(self._both[np.ix_(skipped, skipped)].sum())
         return self._best_possible * math.exp(-loss)
 
     def verify_cost(self, rows: int) -> float:
@@ -113,7 +125,7 @@ class PlantedEvaluator:
         length, speedup = best_num_draft_tokens(lambda n: tokens_per_cycle(alpha, n), cost, self.verify_cost, 8)
         return Evaluation(
             "predicted", speedup, tokens_per_cycle(alpha, length), length, cost, self.verify_cost(length + 1),
-            extra_bytes=int(1000 * policy.mean_bits) if not policy.is_full else 0, wall_s=0.0, top1_agreement=alpha,
+            extra_bytes=self._features.extra_bytes(policy), wall_s=0.0, top1_agreement=alpha,
         )  # fmt: skip
 
     def true_speedup(self, cascade: Cascade) -> float:
@@ -155,6 +167,7 @@ class PlantedEvaluator:
         columns = np.arange(features.num_sub_layers)
         skipped = choices == 0
         loss = losses[columns, choices].sum(1) + ((skipped[:, 1:] & skipped[:, :-1]) * self._pair[1:]).sum(1)
+        loss += ((skipped @ self._both) * skipped).sum(1)
         best = 0.0
         for head in features.available_bits:
             alpha = self._best_possible * np.exp(-loss - _HEAD_LOSS[head])

@@ -8,12 +8,12 @@ import pytest
 from optuna.storages import InMemoryStorage
 
 from autodraft.cascade import Cascade, Chain, DyTC, SelfDraft, StaticTree
+from autodraft.evaluator import chain_of
 from autodraft.policy import ChannelShares, DraftPolicy
 from autodraft.search.codec import cascade_digest, describe
 from autodraft.search.compose import ComposeOptions, arrangements, cheaper_draft, compose, finalists, neighbours
 from autodraft.search.loop import Clock, SearchLoop
 from autodraft.search.objectives import Objectives
-from autodraft.search.records import chain_of
 from autodraft.search.study import SearchStudy
 from autodraft.search.testing import PlantedEvaluator
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from autodraft.cascade import Cascade, PromptLookup, SelfDraft
 from autodraft.errors import PolicyError
 from autodraft.policy import ChannelShares, DraftPolicy
-from autodraft.search.codec import cascade_digest, decode_policy, describe, encode_policy
+from autodraft.policy_text import decode_policy, encode_policy
+from autodraft.search.codec import cascade_digest, describe
 from autodraft.search.evolution import Mutator
 from autodraft.search.space import ProxySpace, RawSpace, drop_ffn_channels
 from autodraft.search.testing import PlantedEvaluator

@@ -8,21 +8,21 @@ itself does not.
 
 1. Free drafts grow a tree from the root, likeliest node first.
 2. As long as it pays, the model and the leaf with the most to gain are taken: the model reviews what the free drafts
-   proposed there (inner verification) and goes on from other leaves and second choices in the same forward where that is
-   nearly free, or drafts on by itself until its own estimate says stop.
+   proposed there (inner verification) and goes on from other leaves and second choices in the same forward where that
+   is nearly free, or drafts on by itself until its own estimate says stop.
 3. The models' other choices become siblings, free drafts continue the leaves, and of all nodes those are verified
    that are worth their share of the target's forward.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from autodraft.cascade import DyTC
 from autodraft.decoding.acceptance import Calibration, ModelEvidence, MovingAcceptance
 from autodraft.decoding.growth import NO_DRAFT, ROOT, Growth
+from autodraft.decoding.schedulers.free_growth import FreeGrowth
 from autodraft.decoding.schedulers.frontier import Alternative, Frontier, Place
 from autodraft.decoding.step_times import TARGET
 from autodraft.decoding.workbench import DraftLevel, Workbench
@@ -31,7 +31,6 @@ from autodraft.runtime.choosing import ACCEPTANCE_BINS, Candidates, ChainStop
 _RATE_MEMORY = 0.97
 _COST_MEMORY = 0.9
 _PROBE_SHARE = 0.01
-_MOST_CONTINUATIONS = 8
 _UNINTERRUPTED = 4
 _MOST_ROWS = 16  # of a draft's forward
 _SLOPE = 4  # rows over which the target's marginal cost is averaged: kernels take rows in batches
@@ -55,9 +54,9 @@ class _Cycle:
     bench: Workbench
     rate: float
     frontier: Frontier
+    free: FreeGrowth
     reviewed: set[int] = field(default_factory=set)  # nodes from which a model has gone on
     drafted: dict[int, tuple[float, int]] = field(default_factory=dict)  # model -> (target steps, tokens)
-    free_expanded: set[int] = field(default_factory=set)
     last_model: int = NO_DRAFT
 
     @property
@@ -124,13 +123,15 @@ class DyTCScheduler:
         return self._models[draft].calibration if draft in self._models else self._free[draft]
 
     def grow(self, bench: Workbench) -> None:
-        cycle = self._cycle = _Cycle(bench, self.rate, Frontier(bench.growth, self._alternative))
-        self._grow_free(cycle, [ROOT])
+        frontier = Frontier(bench.growth, self._alternative)
+        free = FreeGrowth(bench, self._free, self._settings.max_depth, self._settings.max_nodes)
+        cycle = self._cycle = _Cycle(bench, self.rate, frontier, free)
+        free.grow([ROOT], cycle.node_price())
         while (step := self._best_step(cycle)) is not None:
             self._draft(cycle, step)
         if cycle.drafted:
-            cycle.frontier.add_siblings(cycle.node_price())
-            self._grow_free(cycle, range(len(cycle.growth)))
+            frontier.add_siblings(cycle.node_price())
+            free.grow(range(len(cycle.growth)), cycle.node_price())
         self._prune(cycle)
 
     # ------------------------------------------------------------------ models
@@ -305,7 +306,7 @@ class DyTCScheduler:
         growth, times, model = cycle.growth, cycle.bench.times, self._models[draft]
         if not self._free:
             return []
-        chain = self._free_chain(cycle, leaf)
+        chain = cycle.free.chain(leaf)
         single, agreed, saved = times.cost(draft, 1), 1.0, 0.0
         best, best_length = 0.0, 0
         for length, node in enumerate(chain, start=1):
@@ -315,61 +316,6 @@ class DyTCScheduler:
             if value > best:
                 best, best_length = value, length
         return chain[:best_length]
-
-    def _free_chain(self, cycle: _Cycle, leaf: int) -> list[int]:
-        """The likeliest child after the likeliest child from `leaf` on, grown by the free drafts where it ends."""
-        growth, node = cycle.growth, leaf
-        chain: list[int] = []
-        longest = min(cycle.bench.max_depth, self._settings.max_depth) - growth.depths[leaf] - 1
-        while len(chain) < longest:
-            if node not in cycle.free_expanded:
-                self._expand_free(cycle, node, 0.0, most=1)
-            children = [child for child in growth.children(node) if growth.drafts[child] in self._free]
-            if not children:
-                break
-            node = max(children, key=lambda child: growth.probs[child])
-            chain.append(node)
-            if growth.reach[node] < 0.05 * growth.reach[leaf]:
-                break
-        return chain
-
-    # ------------------------------------------------------------------ free drafts
-
-    def _grow_free(self, cycle: _Cycle, nodes: Iterable[int]) -> None:
-        """Let the free drafts continue `nodes` and what comes of them, likeliest first, while a node is worth it."""
-        growth = cycle.growth
-        most_nodes = min(self._settings.max_nodes, cycle.bench.max_nodes)
-        max_depth = min(self._settings.max_depth, cycle.bench.max_depth)
-        price = cycle.node_price()
-        heap = [(-growth.reach[node], node) for node in nodes if growth.reach[node] > price]
-        heapq.heapify(heap)
-        while heap and len(growth) <= 2 * most_nodes:
-            reach, node = heapq.heappop(heap)
-            if -reach <= price or not self._free:
-                break
-            if growth.depths[node] < max_depth and node not in cycle.free_expanded:
-                for child in self._expand_free(cycle, node, price):
-                    heapq.heappush(heap, (-growth.reach[child], child))
-
-    def _expand_free(self, cycle: _Cycle, node: int, price: float, most: int = _MOST_CONTINUATIONS) -> list[int]:
-        """Add the free drafts' continuations of `node` that are likely enough; the new nodes."""
-        growth, added = cycle.growth, []
-        if price:
-            cycle.free_expanded.add(node)
-        reach = growth.reach[node]
-        for draft, calibration in self._free.items():
-            means = calibration.means
-            if _run_length(growth, node, draft) >= cycle.bench.levels[draft].num_draft_tokens:
-                continue
-            for token, evidence in cycle.bench.continuations(draft, node, most):
-                prob = means[evidence]
-                if reach * prob <= price:
-                    continue
-                before = len(growth)
-                child = growth.add(node, token, draft, prob, evidence)
-                if child == before:
-                    added.append(child)
-        return added
 
     # ------------------------------------------------------------------ the end of a cycle
 
@@ -407,12 +353,3 @@ class DyTCScheduler:
         self._tokens = _RATE_MEMORY * self._tokens + len(accepted)
         self._steps = _RATE_MEMORY * self._steps + steps
         self._cycle = None
-
-
-def _run_length(growth: Growth, node: int, draft: int) -> int:
-    """How many nodes that end with `node` come from this draft, one after the other."""
-    length = 0
-    while growth.drafts[node] == draft:
-        length += 1
-        node = growth.parents[node]
-    return length

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from autodraft.cascade import Cascade
+from autodraft.cascade import Cascade, SelfDraft
 from autodraft.policies.features import PolicyFeatures
 from autodraft.policy import DraftPolicy
 
@@ -118,3 +118,12 @@ class Evaluator(Protocol):
     def compare(self, cascades: Mapping[str, Cascade], seconds: float) -> dict[str, Evaluation]:
         """F2 of several cascades in one session on the same prompts, within about `seconds`."""
         ...
+
+
+def chain_of(policy: DraftPolicy, evaluation: Evaluation, longest: int = 64) -> Cascade:
+    """The cascade that a prediction speaks of: one chain of its best length and stop threshold."""
+    settings = dict(evaluation.settings)
+    length = min(max(round(evaluation.num_draft_tokens), 1), longest)
+    length = int(settings.get("num_draft_tokens", length))
+    draft = SelfDraft(policy=policy, num_draft_tokens=length, stop_threshold=settings.get("stop_threshold", 0.0))
+    return Cascade(drafts=(draft,))

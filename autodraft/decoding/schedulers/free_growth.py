@@ -1,0 +1,93 @@
+"""`FreeGrowth`: what the free drafts add to a cycle's tree.
+
+Knows nothing of models or of time: a node is added where it is likelier to be accepted than a price says.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping
+
+from autodraft.decoding.acceptance import Calibration
+from autodraft.decoding.growth import Growth
+from autodraft.decoding.workbench import Workbench
+
+_MOST_CONTINUATIONS = 8
+_LEAST_OF_CHAIN = 0.05
+"""A chain to be reviewed ends with a node that is this much less likely than where it began."""
+
+
+class FreeGrowth:
+    """The free drafts in one cycle.
+
+    Args:
+        bench: of the cycle.
+        calibrations: by draft: acceptance of each class of evidence.
+        max_depth: deepest node.
+        max_nodes: nodes that will be kept at most.
+    """
+
+    def __init__(
+        self, bench: Workbench, calibrations: Mapping[int, Calibration], max_depth: int, max_nodes: int
+    ) -> None:
+        self._bench, self._growth, self._calibrations = bench, bench.growth, calibrations
+        self._max_depth = min(max_depth, bench.max_depth)
+        self._max_nodes = min(max_nodes, bench.max_nodes)
+        self._expanded: set[int] = set()
+
+    def grow(self, nodes: Iterable[int], price: float) -> None:
+        """Continue `nodes` and what comes of them, likeliest first, where a node is worth the price."""
+        growth = self._growth
+        heap = [(-growth.reach[node], node) for node in nodes if growth.reach[node] > price]
+        heapq.heapify(heap)
+        while heap and self._calibrations and len(growth) <= 2 * self._max_nodes:
+            reach, node = heapq.heappop(heap)
+            if -reach <= price:
+                break
+            if growth.depths[node] < self._max_depth and node not in self._expanded:
+                self._expanded.add(node)
+                for child in self._expand(node, price, _MOST_CONTINUATIONS):
+                    heapq.heappush(heap, (-growth.reach[child], child))
+
+    def chain(self, leaf: int) -> list[int]:
+        """The likeliest child after the likeliest child from `leaf` on, grown where it ends."""
+        growth, node = self._growth, leaf
+        chain: list[int] = []
+        while len(chain) < self._max_depth - growth.depths[leaf] - 1:
+            if node not in self._expanded:
+                self._expand(node, 0.0, 1)
+            children = [child for child in growth.children(node) if growth.drafts[child] in self._calibrations]
+            if not children:
+                break
+            node = max(children, key=growth.probs.__getitem__)
+            chain.append(node)
+            if growth.reach[node] < _LEAST_OF_CHAIN * growth.reach[leaf]:
+                break
+        return chain
+
+    def _expand(self, node: int, price: float, most: int) -> list[int]:
+        """Add the continuations of `node` that are likely enough; the new nodes."""
+        growth, added = self._growth, []
+        reach = growth.reach[node]
+        for draft, calibration in self._calibrations.items():
+            means = calibration.means
+            if _run_length(growth, node, draft) >= self._bench.levels[draft].num_draft_tokens:
+                continue
+            for token, evidence in self._bench.continuations(draft, node, most):
+                prob = means[evidence]
+                if reach * prob <= price:
+                    continue
+                before = len(growth)
+                child = growth.add(node, token, draft, prob, evidence)
+                if child == before:
+                    added.append(child)
+        return added
+
+
+def _run_length(growth: Growth, node: int, draft: int) -> int:
+    """How many nodes that end with `node` come from this draft, one after the other."""
+    length = 0
+    while growth.drafts[node] == draft:
+        length += 1
+        node = growth.parents[node]
+    return length

@@ -1,0 +1,147 @@
+"""The controllers' benchmark as Markdown.
+
+Knows nothing of searching: it reads the benchmark's JSON. Predicted and measured figures stand in columns of their own.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from autodraft.report.controller_plot import value_at
+
+CHECKPOINTS = (100, 300, 1000)
+Document = Mapping[str, Any]
+
+
+def controllers_markdown(document: Document, image: str) -> str:
+    """The whole report."""
+    device = document["device"]
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(device["versions"].items()))
+    seeds = len({row["seed"] for row in document["searches"]})
+    lines = [
+        "# Learning controllers beside the other searchers",
+        "",
+        f"Model `{document['model']}`; {seeds} seeds; every method sees the same calibration and the same predictions.",
+        f"Device: {device['name']}, {device['threads']} threads, backend {device['backend']}; {versions}.",
+        f"Command: `{document['command']}`",
+        "",
+        "## Searches at equal numbers of evaluations",
+        "",
+        "Best predicted speedup (F1), mean over seeds and in brackets the worst seed. Seconds are those of a search of",
+        "full length, split into the method's own work and its evaluations. A search may end early when it has nothing",
+        "new to ask. Measured (F2): the best policy of seed 0 as a plain chain, all methods in one interleaved session"
+        f" on {document['num_prompts']} held-out prompts.",
+        "",
+        f"![Best predicted speedup over evaluations]({image})",
+        "",
+        *_search_table(document),
+    ]
+    if "budgets" in document:
+        training = document["budgets"]["training"]
+        lines += [
+            "",
+            "## One controller for every budget",
+            "",
+            f"MaskablePPO, trained once on {training['episodes']} episodes whose budgets were drawn at random; then one"
+            " rollout for each budget. A search for a budget is the better one of MaskablePPO and evolution with",
+            "that budget. Predicted speedups.",
+            "",
+            *_budget_table(document["budgets"]["rows"]),
+        ]
+    if "transfer" in document:
+        lines += [
+            "",
+            f"## The same controller on another model: {document['transfer']['model']}",
+            "",
+            "Never trained there: it sees that model's calibration, and nothing else of it.",
+            "",
+            *_budget_table(document["transfer"]["rows"]),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _search_table(document: Document) -> Iterator[str]:
+    rows, measured = document["searches"], document.get("measured", {})
+    checkpoints = [number for number in CHECKPOINTS if number <= document["num_evaluations"]]
+    checkpoints = checkpoints or [document["num_evaluations"]]
+    header = [
+        "method",
+        *(f"at {number}" for number in checkpoints),
+        "of the best",
+        "evaluations",
+        "own s",
+        "evaluations s",
+    ]
+    header += ["measured", "interval", "alpha", "c"] if measured else []
+    last = checkpoints[-1]
+    final = {method: _mean(rows, method, last) for method in dict.fromkeys(row["method"] for row in rows)}
+    best = max(final.values())
+
+    def cells(method: str) -> list[str]:
+        mine = [row for row in rows if row["method"] == method]
+        found = [
+            method,
+            *(_score(rows, method, number) for number in checkpoints),
+            f"{100 * final[method] / best:.1f} %",
+        ]
+        found += [
+            f"{statistics.fmean(row[name] for row in mine):.0f}"
+            for name in ("num_evaluations", "own_s", "evaluations_s")
+        ]
+        if measured:
+            found += _measured_cells(measured.get(method))
+        return found
+
+    yield from _table(header, (cells(method) for method in sorted(final, key=lambda method: -final[method])))
+
+
+def _mean(rows: Sequence[Document], method: str, number: int) -> float:
+    values = [value_at(row["curve"], number) for row in rows if row["method"] == method]
+    return statistics.fmean(value for value in values if value is not None)
+
+
+def _score(rows: Sequence[Document], method: str, number: int) -> str:
+    values = [value_at(row["curve"], number) or 0.0 for row in rows if row["method"] == method]
+    return f"{statistics.fmean(values):.3f} ({min(values):.3f})"
+
+
+def _measured_cells(figures: Document | None) -> list[str]:
+    if figures is None:
+        return ["", "", "", ""]
+    interval = f"{figures['ci_low']:.2f} to {figures['ci_high']:.2f}"
+    return [f"{figures['speedup']:.3f}", interval, f"{figures['alpha']:.2f}", f"{figures['cost']:.2f}"]
+
+
+def _budget_table(rows: Iterable[Document]) -> Iterator[str]:
+    header = ("budget", "rollout", "c", "search", "by", "evaluations", "rollout / search", "policy of the rollout")
+
+    def cells(row: Document) -> list[str]:
+        rollout = row["rollout"]
+        name, search = max(row["searches"].items(), key=lambda pair: pair[1]["speedup"])
+        return [
+            _budget(row),
+            f"{rollout['speedup']:.3f}",
+            f"{rollout['cost']:.3f}",
+            f"{search['speedup']:.3f}",
+            name,
+            str(sum(other["num_evaluations"] for other in row["searches"].values())),
+            f"{rollout['speedup'] / search['speedup']:.3f}",
+            f"`{rollout['policy'].replace(' |', ',')}`",
+        ]
+
+    yield from _table(header, map(cells, rows))
+
+
+def _budget(row: Document) -> str:
+    if row["max_cost"] is not None:
+        return f"c <= {row['max_cost']:.3f}"
+    return f"{row['max_extra_bytes'] / 1e6:.2f} MB more"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(header)} |"
+    yield "|---" * len(header) + "|"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
