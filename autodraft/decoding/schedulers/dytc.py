@@ -1,10 +1,11 @@
 """`dytc`: the dynamic tree cascade of CAS-Spec (arXiv 2510.26843), with free drafts inside the self-drafts.
 
 Knows nothing of models. A cycle's tree grows greedily. Every choice weighs the expected tokens that it adds against the
-time that it takes, at the long-run `rate` of tokens per target step: an action is worth its time if it gains more
-tokens than decoding on would commit in that time. Maximising gain - rate * time in each cycle, with the rate that
-results, maximises the ratio of expected tokens to expected time (Dinkelbach 1967); the best ratio of each cycle by
-itself does not.
+time that it takes, at a `rate` of tokens per target step: an action is worth its time if it gains more tokens than
+decoding on would commit in that time. The rate is that of recent cycles of the same kind, with or without free drafts
+that know how the text goes on: easy text elsewhere does not make a token of hard text cost less time. Maximising
+gain - rate * time, with the rate that results, maximises the ratio of expected tokens to expected time (Dinkelbach
+1967); the best ratio of each cycle by itself does not.
 
 1. Free drafts grow a tree from the root, likeliest node first.
 2. As long as it pays, the model and the leaf with the most to gain are taken: the model reviews what the free drafts
@@ -32,6 +33,7 @@ _RATE_MEMORY = 0.97
 _COST_MEMORY = 0.9
 _PROBE_SHARE = 0.01
 _UNINTERRUPTED = 4
+_PROMISING = 0.5  # expected tokens of free drafts from which on a cycle counts as one where they know how to go on
 _MOST_ROWS = 16  # of a draft's forward
 _SLOPE = 4  # rows over which the target's marginal cost is averaged: kernels take rows in batches
 
@@ -47,12 +49,28 @@ class _Model:
     idle: int = 0  # cycles since it drafted
 
 
+class _Account:
+    """Tokens and target steps of the cycles of one kind, the latest weighing most."""
+
+    def __init__(self, rate: float) -> None:
+        self._tokens, self._steps = 10.0 * rate, 10.0
+
+    @property
+    def rate(self) -> float:
+        """Tokens per target step: what time is worth."""
+        return max(self._tokens / self._steps, 1.0)
+
+    def add(self, tokens: int, steps: float) -> None:
+        self._tokens = _RATE_MEMORY * self._tokens + tokens
+        self._steps = _RATE_MEMORY * self._steps + steps
+
+
 @dataclass
 class _Cycle:
     """The state of one cycle."""
 
     bench: Workbench
-    rate: float
+    account: _Account
     frontier: Frontier
     free: FreeGrowth
     reviewed: set[int] = field(default_factory=set)  # nodes from which a model has gone on
@@ -62,6 +80,11 @@ class _Cycle:
     @property
     def growth(self) -> Growth:
         return self.bench.growth
+
+    @property
+    def rate(self) -> float:
+        """What time is worth in this cycle."""
+        return self.account.rate
 
     def node_price(self) -> float:
         """Tokens that verifying one more node must gain."""
@@ -110,13 +133,8 @@ class DyTCScheduler:
             for draft, level in enumerate(levels)
             if level.is_model
         }
-        self._tokens, self._steps = 10.0 * rate, 10.0
+        self._accounts = _Account(rate), _Account(rate)  # without and with free drafts that know how to go on
         self._cycle: _Cycle | None = None
-
-    @property
-    def rate(self) -> float:
-        """Tokens per target step in the long run: what time is worth."""
-        return max(self._tokens / self._steps, 1.0)
 
     def calibration(self, draft: int) -> Calibration:
         """Estimated acceptance by class of evidence of a draft's tokens."""
@@ -125,8 +143,10 @@ class DyTCScheduler:
     def grow(self, bench: Workbench) -> None:
         frontier = Frontier(bench.growth, self._alternative)
         free = FreeGrowth(bench, self._free, self._settings.max_depth, self._settings.max_nodes)
-        cycle = self._cycle = _Cycle(bench, self.rate, frontier, free)
+        cheapest = min(self._accounts, key=lambda account: account.rate)
+        cycle = self._cycle = _Cycle(bench, cheapest, frontier, free)
         free.grow([ROOT], cycle.node_price())
+        cycle.account = self._accounts[sum(bench.growth.reach[1:]) > _PROMISING]
         while (step := self._best_step(cycle)) is not None:
             self._draft(cycle, step)
         if cycle.drafted:
@@ -350,6 +370,7 @@ class DyTCScheduler:
                 model.cost_per_token = (
                     _COST_MEMORY * model.cost_per_token + (1 - _COST_MEMORY) * cost if model.cost_per_token else cost
                 )
-        self._tokens = _RATE_MEMORY * self._tokens + len(accepted)
-        self._steps = _RATE_MEMORY * self._steps + steps
+        # Where `grow` was not asked there was nothing to decide and there is nothing to learn for deciding.
+        if self._cycle is not None:
+            self._cycle.account.add(len(accepted), steps)
         self._cycle = None
