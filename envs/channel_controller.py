@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, SupportsInt
+from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 from gymnasium import spaces
 
-from autodraft.envs.base import PolicyEnv
 from autodraft.envs.sampling import sample_kept
+from autodraft.envs.sequential import SequentialEnv
 from autodraft.evaluator import Evaluator
 from autodraft.policies.choices import Budgets, DecisionTable, share_menu
 from autodraft.policies.construction import Construction, Plan
-from autodraft.policies.observation import Observer, Vector
+from autodraft.policies.observation import Observer
 
 LayerDecision = Callable[[Budgets], Sequence[bool]]
 """The budgets of an episode -> which sub-layers are kept."""
 
 
-class ChannelControllerEnv(PolicyEnv[SupportsInt]):
+class ChannelControllerEnv(SequentialEnv):
     """The channel controller's half of AJPQ: shares at {0, 4, 8, full} bits, in order of importance.
 
     ## Description
@@ -84,12 +83,3 @@ class ChannelControllerEnv(PolicyEnv[SupportsInt]):
         elif kept is None:
             kept = sample_kept(self._layers, budgets, self.np_random)
         return Construction(Plan.channels(self._everything.table, tuple(map(bool, kept))), budgets)
-
-    def _observe(self) -> Vector:
-        return self._observer(self.construction)
-
-    def _apply(self, action: SupportsInt) -> None:
-        self.construction.take(self.construction.nearest(int(action)))
-
-    def action_masks(self) -> npt.NDArray[np.bool_]:
-        return self.construction.mask()

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, SupportsInt
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from gymnasium import spaces
 
-from autodraft.envs.base import PolicyEnv
+from autodraft.envs.sequential import SequentialEnv
 from autodraft.evaluator import Evaluator
 from autodraft.policies.choices import Budgets, DecisionTable, share_menu
 from autodraft.policies.construction import Construction, Plan
-from autodraft.policies.observation import Observer, Vector
+from autodraft.policies.observation import Observer
 
 
-class JointPolicyEnv(PolicyEnv[SupportsInt]):
+class JointPolicyEnv(SequentialEnv):
     """The layer decision and the channel decision of each sub-layer as one: 0 bits is dropping (AJPQ).
 
     ## Description
@@ -88,12 +87,3 @@ class JointPolicyEnv(PolicyEnv[SupportsInt]):
 
     def _begin(self, budgets: Budgets, options: Mapping[str, Any]) -> Construction:
         return Construction(self._plan, budgets)
-
-    def _observe(self) -> Vector:
-        return self._observer(self.construction)
-
-    def _apply(self, action: SupportsInt) -> None:
-        self.construction.take(self.construction.nearest(int(action)))
-
-    def action_masks(self) -> npt.NDArray[np.bool_]:
-        return self.construction.mask()

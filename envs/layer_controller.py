@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, SupportsInt
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from gymnasium import spaces
 
-from autodraft.envs.base import PolicyEnv
+from autodraft.envs.sequential import SequentialEnv
 from autodraft.errors import InputError
 from autodraft.evaluator import Evaluator
 from autodraft.policies.choices import Budgets, DecisionTable, share_menu
 from autodraft.policies.construction import Construction, Plan
-from autodraft.policies.observation import Observer, Vector
+from autodraft.policies.observation import Observer
 from autodraft.policy import ChannelShares, DraftPolicy
 
 Completion = Callable[[tuple[bool, ...], Budgets], DraftPolicy]
 """Which sub-layers are kept, and the budgets -> the policy."""
 
 
-class LayerControllerEnv(PolicyEnv[SupportsInt]):
+class LayerControllerEnv(SequentialEnv):
     """The layer controller's half of AJPQ: keep or drop.
 
     ## Description
@@ -86,15 +85,6 @@ class LayerControllerEnv(PolicyEnv[SupportsInt]):
     def _begin(self, budgets: Budgets, options: Mapping[str, Any]) -> Construction:
         self._completed = None
         return Construction(self._plan, budgets)
-
-    def _observe(self) -> Vector:
-        return self._observer(self.construction)
-
-    def _apply(self, action: SupportsInt) -> None:
-        self.construction.take(self.construction.nearest(int(action)))
-
-    def action_masks(self) -> npt.NDArray[np.bool_]:
-        return self.construction.mask()
 
     def _finished_policy(self) -> DraftPolicy:
         if self._complete is None:
