@@ -26,6 +26,7 @@ QUERY_TOKENS = (1, 2, 4, 8, 16)
 _LEAST_BASE, _LEAST_SUB_LAYER = 0.02, 0.1
 """Floors: base over the target's step; sub-layer over an even split of the target's step at the same share of bits."""
 _CONTEXT = 192
+_IN_A_ROW = 3
 
 StepKey = tuple[str, int, int]
 """(what is in the step: "all", "attention" or "mlp" alone, bits, query tokens)."""
@@ -185,8 +186,8 @@ def interleaved(
 ) -> dict[StepKey, list[float]]:
     """Milliseconds of every step, in rounds of random order after one warm-up round; at least three rounds.
 
-    Steps over one token are run twice and the second time counts: in decoding they follow one another, whether a draft
-    or the target takes them, and the caches hold what the last one left.
+    Steps over one token are run several times in a row, and all but the first count: in decoding they follow one
+    another, whether a draft or the target takes them, and the caches hold what the last ones left.
     """
     order = list(steps)
     shuffler = random.Random(seed)
@@ -199,11 +200,13 @@ def interleaved(
             break
         shuffler.shuffle(order)
         for key in order:
-            if key[2] == 1:
+            in_a_row = _IN_A_ROW if key[2] == 1 else 1
+            if in_a_row > 1:
                 steps[key]()
             before = clock()
-            steps[key]()
-            samples[key].append((clock() - before) * 1e3)
+            for _ in range(in_a_row):
+                steps[key]()
+            samples[key].append((clock() - before) * 1e3 / in_a_row)
     return samples
 
 

@@ -168,6 +168,8 @@ def arrangements(cascade: Cascade, second: DraftPolicy | None, options: ComposeO
     yield Cascade(drafts=(dynamic,), scheduler=DyTC())
     if lower is not None:
         yield Cascade(drafts=(dynamic, lower, *((AUTOMATON,) if options.free_drafts else ())), scheduler=DyTC())
+        if options.free_drafts:
+            yield Cascade(drafts=(lower, AUTOMATON, RECYCLING), scheduler=DyTC())
         yield Cascade(drafts=(chain, lower.model_copy(update={"num_draft_tokens": 2})), scheduler=Horizontal())
     if options.free_drafts:
         yield Cascade(drafts=(long, _INNER_LOOKUP), scheduler=VerticalHorizontal())

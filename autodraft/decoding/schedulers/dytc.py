@@ -3,7 +3,8 @@
 Knows nothing of models. A cycle's tree grows greedily. Every choice weighs the expected tokens that it adds against the
 time that it takes, at a `rate` of tokens per target step: an action is worth its time if it gains more tokens than
 decoding on would commit in that time. The rate is that of recent cycles of the same kind, with or without free drafts
-that know how the text goes on: easy text elsewhere does not make a token of hard text cost less time. Maximising
+that know how the text goes on: easy text elsewhere does not make a token of hard text cost less time. Models add what
+free drafts do not know, so their time has the price of cycles without. Maximising
 gain - rate * time, with the rate that results, maximises the ratio of expected tokens to expected time (Dinkelbach
 1967); the best ratio of each cycle by itself does not.
 
@@ -67,10 +68,16 @@ class _Account:
 
 @dataclass
 class _Cycle:
-    """The state of one cycle."""
+    """The state of one cycle.
+
+    Attributes:
+        account: of cycles like this one; prices the verification of nodes.
+        unknown: of cycles in which free drafts do not know how to go on; prices the models' time.
+    """
 
     bench: Workbench
     account: _Account
+    unknown: _Account
     frontier: Frontier
     free: FreeGrowth
     reviewed: set[int] = field(default_factory=set)  # nodes from which a model has gone on
@@ -85,6 +92,11 @@ class _Cycle:
     def rate(self) -> float:
         """What time is worth in this cycle."""
         return self.account.rate
+
+    @property
+    def model_rate(self) -> float:
+        """What a model's time is worth: it adds tokens that the free drafts do not know, here or further on."""
+        return self.unknown.rate
 
     def node_price(self) -> float:
         """Tokens that verifying one more node must gain."""
@@ -144,7 +156,7 @@ class DyTCScheduler:
         frontier = Frontier(bench.growth, self._alternative)
         free = FreeGrowth(bench, self._free, self._settings.max_depth, self._settings.max_nodes)
         cheapest = min(self._accounts, key=lambda account: account.rate)
-        cycle = self._cycle = _Cycle(bench, cheapest, frontier, free)
+        cycle = self._cycle = _Cycle(bench, cheapest, self._accounts[0], frontier, free)
         free.grow([ROOT], cycle.node_price())
         cycle.account = self._accounts[sum(bench.growth.reach[1:]) > _PROMISING]
         while (step := self._best_step(cycle)) is not None:
@@ -172,7 +184,7 @@ class DyTCScheduler:
         best: tuple[float, _Step] | None = None
         for draft, model in self._models.items():
             alpha = model.alpha.alpha
-            price = cycle.rate * self._cost(cycle, draft) + cycle.node_price()
+            price = cycle.model_rate * self._cost(cycle, draft) + cycle.node_price()
             catch_up = 0.0 if cycle.last_model in (draft, NO_DRAFT) else self._catch_up(cycle, draft, node)
             length = self._best_length(cycle, draft, leaf.reach, min(room, bench.levels[draft].num_draft_tokens))
             beside, bonus = self._beside(cycle, draft, places[1:])
@@ -180,7 +192,7 @@ class DyTCScheduler:
             if self._is_probed(cycle, draft, leaf):
                 return step
             gain = leaf.reach * alpha * (1 - alpha**step.most) / (1 - alpha) - covered + bonus
-            value = gain - step.most * price - cycle.rate * catch_up
+            value = gain - step.most * price - cycle.model_rate * catch_up
             if value > 0 and (best is None or value > best[0]):
                 best = value, step
         return best[1] if best is not None else None
@@ -196,7 +208,7 @@ class DyTCScheduler:
             most = 0
         for place in places:
             rows = 1 + len(taken)
-            more = cycle.rate * max(times.cost(draft, rows + 1) - times.cost(draft, rows), 0.0) + node_price
+            more = cycle.model_rate * max(times.cost(draft, rows + 1) - times.cost(draft, rows), 0.0) + node_price
             if place.reach * alpha <= more or len(taken) >= most:
                 break
             node, below = (place.what, 0) if isinstance(place.what, int) else (place.what.node, 1)
@@ -214,7 +226,7 @@ class DyTCScheduler:
             reach *= alpha
             at = rows + length
             verify = (times.cost(TARGET, at + _SLOPE) - times.cost(TARGET, at)) / _SLOPE
-            if reach <= cycle.rate * (cost + max(verify, 0.0)):
+            if reach <= cycle.model_rate * (cost + max(verify, 0.0)):
                 break
             length += 1
         return length
@@ -311,7 +323,7 @@ class DyTCScheduler:
     def _chain(self, cycle: _Cycle, step: _Step, leaf: int) -> list[Candidates]:
         """What a model drafts by itself until its own estimate says stop."""
         bench, model = cycle.bench, self._models[step.draft]
-        price = cycle.rate * self._cost(cycle, step.draft) + cycle.node_price()
+        price = cycle.model_rate * self._cost(cycle, step.draft) + cycle.node_price()
         stop = ChainStop(
             bench.levels[step.draft].stop_threshold,
             model.calibration.means[:ACCEPTANCE_BINS],
