@@ -30,7 +30,7 @@ from autodraft.search.loop import Best, SearchLoop
 from autodraft.search.plans import Found, is_bits_only, is_skip_only
 
 LOOKUPS = (PromptLookup(num_draft_tokens=6, max_ngram=3, min_ngram=2), PromptLookup(num_draft_tokens=8, max_ngram=3))
-AUTOMATON, RECYCLING = SuffixAutomaton(), TokenRecycling()
+AUTOMATON, RECYCLING = SuffixAutomaton(num_draft_tokens=15), TokenRecycling()  # 15 and the root: one tile of rows
 FREE_CASCADES = (
     *(Cascade(drafts=(lookup,)) for lookup in LOOKUPS),
     Cascade(drafts=(AUTOMATON,)),
@@ -44,6 +44,7 @@ _THRESHOLDS = (0.3, 0.5, 0.7)
 _MEASURE_UNTIL, _COMPOSE_UNTIL = 0.46, 0.72
 _SECOND_DRAFT_COST = 0.75
 _DYNAMIC_LENGTH = 16
+_RUNNERS_UP = 3
 
 
 @dataclass(frozen=True)
@@ -227,10 +228,10 @@ def conclude(loop: SearchLoop, options: ComposeOptions, seconds: float) -> Concl
 
 
 def finalists(loop: SearchLoop, options: ComposeOptions) -> dict[str, Cascade]:
-    """The best cascade, and the best of each simpler kind, where the best one is not of that kind itself.
+    """The best cascade, its runners-up, and the best of each simpler kind, where the best one is not of that kind.
 
-    Skip-only and bits-only policies in its place, the best chain and the best dytc, prompt lookup, and the best
-    without any model.
+    Runners-up, because the best of many short measurements owes something to luck. Simpler kinds: skip-only and
+    bits-only policies in its place, the best chain and the best dytc, prompt lookup, and the best without any model.
     """
     chosen: dict[str, Cascade] = {}
     best = best_measured(loop, with_draft=True)
@@ -252,8 +253,19 @@ def finalists(loop: SearchLoop, options: ComposeOptions) -> dict[str, Cascade]:
         free = _best_among(loop, lambda cascade: not cascade.policies)
         if free is not None:
             chosen["free"] = free
+    if best is not None:
+        for number, cascade in enumerate(_runners_up(loop, best.cascade), start=1):
+            chosen[f"runner-up {number}"] = cascade
     unique = {cascade_digest(cascade): name for name, cascade in reversed(chosen.items())}
     return {name: cascade for name, cascade in chosen.items() if unique[cascade_digest(cascade)] == name}
+
+
+def _runners_up(loop: SearchLoop, best: Cascade) -> list[Cascade]:
+    """The next fastest cascades with a model that were measured to the end."""
+    others = [
+        pair for pair in loop.measured.values() if pair[0].policies and pair[0] != best and not pair[1].stopped_early
+    ]
+    return [cascade for cascade, _ in sorted(others, key=lambda pair: -pair[1].speedup)[:_RUNNERS_UP]]
 
 
 def _models_under(kind: str) -> Callable[[Cascade], bool]:
