@@ -48,7 +48,7 @@ def __getattr__(name: str) -> Any:
     try:
         from autodraft.training.layer_sparsity.estimator import LayerSparseRegressor
     except ModuleNotFoundError as error:
-        if error.name != "sklearn":
+        if (error.name or "").partition(".")[0] != "sklearn":
             raise
         raise ImportError("LayerSparseRegressor needs scikit-learn: pip install 'autodraft[sklearn]'") from error
     return LayerSparseRegressor

@@ -130,7 +130,7 @@ class LayerSparseRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         train_inputs, valid_inputs, train_targets, valid_targets = (torch.from_numpy(part)[None] for part in parts)
         training, validation = Samples(train_inputs, train_targets), Samples(valid_inputs, valid_targets)
         generator = torch.Generator().manual_seed(int(random.randint(2**31 - 1)))
-        options = FitOptions(self.num_steps, self.learning_rate, self.batch_size)
+        options = FitOptions(0 if is_constant else self.num_steps, self.learning_rate, self.batch_size)
         penalty = torch.tensor([self.penalty], dtype=torch.float64)
         shape = (inputs.shape[1], *self.hidden_layer_sizes, targets.shape[1])
         start = random_networks(1, shape, generator, torch.float64)
