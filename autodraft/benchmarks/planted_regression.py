@@ -62,7 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     deadline = time.monotonic() + 60 * options.minutes
     budget = Budget(options.seeds, options.student_depth, tuple(sorted(options.penalties)), options.steps)
-    document = started_document(options, budget, arguments)
+    try:
+        document = started_document(options, budget, arguments)
+    except InputError as error:
+        parser.error(str(error))
     for setting in settings(options):
         is_known = any(asdict(setting).items() <= row.items() for row in document["rows"])
         if is_known or time.monotonic() > deadline:

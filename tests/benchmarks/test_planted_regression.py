@@ -8,7 +8,6 @@ import torch
 
 from autodraft.benchmarks import planted_regression as program
 from autodraft.benchmarks.planted_networks import Setting, plant, within_one_standard_error
-from autodraft.errors import InputError
 from autodraft.report.planted_regression_table import planted_regression_markdown
 
 TINY = ["--widths", "4", "--samples", "60", "--noise", "0.1", "--student-depth", "4", "--seeds", "2", "--steps", "40"]
@@ -56,7 +55,7 @@ def test_every_method_has_a_figure_for_every_seed(document):
             assert all(1 <= depth <= 4 for depth in row["methods"][name]["depth"])
 
 
-def test_stopped_and_resumed_it_finds_the_same(document, tmp_path, one_thread):
+def test_stopped_and_resumed_it_finds_the_same(document, tmp_path, capsys, one_thread):
     output = tmp_path / "found"
     program.main([*TINY, "--depths", "1", "--output", str(output)])
     assert len(json.loads(output.with_suffix(".json").read_text())["rows"]) == 1
@@ -64,8 +63,9 @@ def test_stopped_and_resumed_it_finds_the_same(document, tmp_path, one_thread):
     resumed = json.loads(output.with_suffix(".json").read_text())
     assert [row["methods"] for row in resumed["rows"]] == [row["methods"] for row in document["rows"]]
     assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(InputError, match="made with other options"):
+    with pytest.raises(SystemExit) as stopped:
         program.main([*TINY, "--steps", "41", "--output", str(output)])
+    assert stopped.value.code == 2 and "made with other options" in capsys.readouterr().err
 
 
 def test_the_table_counts_settings_and_seeds():

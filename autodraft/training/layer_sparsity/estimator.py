@@ -126,16 +126,14 @@ class LayerSparseRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def _train(self, inputs: NDArray[np.float64], targets: NDArray[np.float64], is_constant: bool) -> None:
         random = check_random_state(self.random_state)
-        parts = train_test_split(inputs, targets, test_size=self.validation_fraction, random_state=random)
-        train_inputs, valid_inputs, train_targets, valid_targets = (torch.from_numpy(part)[None] for part in parts)
-        training, validation = Samples(train_inputs, train_targets), Samples(valid_inputs, valid_targets)
+        training, validation = self._split(inputs, targets, random)
         generator = torch.Generator().manual_seed(int(random.randint(2**31 - 1)))
         options = FitOptions(0 if is_constant else self.num_steps, self.learning_rate, self.batch_size)
-        penalty = torch.tensor([self.penalty], dtype=torch.float64)
         shape = (inputs.shape[1], *self.hidden_layer_sizes, targets.shape[1])
         start = random_networks(1, shape, generator, torch.float64)
         if is_constant:
             start.layers[-1].zero_()
+        penalty = torch.tensor([self.penalty], dtype=torch.float64)
         fitted = fit_networks(start, training, validation, penalty, options, generator)
         self.deep_network_ = fitted.networks
         self.active_layers_ = active_layers(fitted.networks)[0].numpy()
@@ -146,6 +144,14 @@ class LayerSparseRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             self.network_ = refitted.networks[0]
             self.has_diverged_ |= bool(refitted.has_diverged)
         self.depth_ = self.network_.depth
+
+    def _split(
+        self, inputs: NDArray[np.float64], targets: NDArray[np.float64], random: np.random.RandomState
+    ) -> tuple[Samples, Samples]:
+        """Training and validation part, as one run each."""
+        parts = train_test_split(inputs, targets, test_size=self.validation_fraction, random_state=random)
+        train_inputs, valid_inputs, train_targets, valid_targets = (torch.from_numpy(part)[None] for part in parts)
+        return Samples(train_inputs, train_targets), Samples(valid_inputs, valid_targets)
 
     def _warn(self, is_constant: bool) -> None:
         if self.has_diverged_:

@@ -31,7 +31,8 @@ def sparse_depths(networks: Networks) -> Tensor:
 def merge_inactive(networks: Networks) -> Networks:
     """The same function with every inactive layer multiplied into its successor.
 
-    Outputs are equal up to rounding.
+    Outputs are equal up to rounding. Each layer is judged as it stands, so the result has `sparse_depths` hidden
+    layers, even if a product of an active matrix and an inactive one should turn out to have no negative entry.
 
     Args:
         networks: of a single run; others need not have the same layers active.
