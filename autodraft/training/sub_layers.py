@@ -71,7 +71,10 @@ class SubLayers:
         self._dtype = weights.embedding.dtype
 
     def logits(self, tokens: Tensor, *, gates: Tensor | None = None, view: DraftView | None = None) -> Tensor:
-        """Next-token logits. [batch, tokens] -> float32 [batch, tokens, vocab]"""
+        """Next-token logits. [batch, tokens] -> float32 [batch, tokens, vocab]
+
+        `gates` [batch, 2 * blocks] multiply what each sub-layer adds.
+        """
         return self._head(self._run(tokens, gates, view, None))
 
     def logits_and_keys(self, tokens: Tensor) -> tuple[Tensor, TargetKeys]:
@@ -80,14 +83,14 @@ class SubLayers:
         return self._head(self._run(tokens, None, None, written)), written
 
     def _run(self, tokens: Tensor, gates: Tensor | None, view: DraftView | None, written: TargetKeys | None) -> Tensor:
-        """The residual stream after the last sub-layer, float32 [batch, tokens, hidden]; `gates` [2 * blocks]."""
+        """The residual stream after the last sub-layer, float32 [batch, tokens, hidden]."""
         x, (cos, sin) = self._embed(tokens), self._tables(tokens.shape[1])
         for sub_layer in range(self.spec.num_sub_layers):
             if sub_layer in self.skipped:
                 continue
             block = sub_layer // 2
             branch = self._mlp(x, block) if sub_layer % 2 else self._attention(x, block, cos, sin, view, written)
-            x = x + (branch if gates is None else gates[sub_layer] * branch)
+            x = x + (branch if gates is None else gates[:, sub_layer, None, None] * branch)
         return x
 
     def _embed(self, tokens: Tensor) -> Tensor:
