@@ -19,7 +19,7 @@ class SparsifyJob(TargetSettings):
 
     keep: float | None = Field(default=None, description="share of the sub-layers that is kept")
     policy: str | None = Field(
-        default=None, description='what the draft keeps, as "F. .F ... | head 16", in place of `keep`'
+        default=None, description='what is kept, as "F. .F ... | head 16", in place of `keep` and its penalty'
     )
     as_draft: bool = Field(default=False, description="refit a draft for the unchanged target, no smaller target")
     bits: Literal[4, 8, 16] = Field(default=16, description="bit-width at which the draft's profile runs")
@@ -34,11 +34,11 @@ class SparsifyJob(TargetSettings):
     @model_validator(mode="after")
     def _consistent(self) -> SparsifyJob:
         if (self.keep is None) == (self.policy is None):
-            raise ValueError("say what is kept: either 'keep' or, for a draft, 'policy'")
+            raise ValueError("say what is kept, by 'keep' or by 'policy'")
         if self.keep is not None and not 0 < self.keep <= 1:
             raise ValueError(f"keep is {self.keep:g}; it is a share of the sub-layers, above 0 and at most 1")
-        if not self.as_draft and (self.policy is not None or self.bits != 16):
-            raise ValueError("'policy' and 'bits' are for drafts: add as_draft")
+        if not self.as_draft and self.bits != 16:
+            raise ValueError("'bits' are for drafts: add as_draft")
         if not self.as_draft and self.widen > 1:
             raise ValueError("'widen' is for drafts: a smaller target is made of the checkpoint as it is")
         if self.tokens_per_step < self.window_tokens:

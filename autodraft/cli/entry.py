@@ -15,6 +15,7 @@ from autodraft.cli.information import device, models
 from autodraft.cli.profile import profile_app
 from autodraft.cli.search import search
 from autodraft.cli.simulate import simulate
+from autodraft.cli.sparsify import sparsify
 from autodraft.cli.train_controller import train_controller
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ app.command()(train_controller)
 app.command()(generate)
 app.command()(bench)
 app.command()(simulate)
+app.command()(sparsify)
 app.add_typer(profile_app, name="profile")
 app.command()(models)
 app.command()(device)

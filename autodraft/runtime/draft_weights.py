@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -100,7 +101,7 @@ class DraftWeights:
         return replace(weights, blocks=tuple(self._block(index, block) for index, block in enumerate(weights.blocks)))
 
     def _block(self, index: int, block: BlockWeights) -> BlockWeights:
-        changed = {
+        changed: dict[str, Any] = {
             part: replace(projection, weight=self.matrices[matrix_name(index, part)])
             for part, projection in vars(block).items()
             if isinstance(projection, Projection) and matrix_name(index, part) in self.matrices

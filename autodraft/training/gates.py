@@ -1,11 +1,11 @@
 """The group penalty on sub-layers: gates in [0, 1] under an l1 budget that falls from all of them to what is kept.
 
-With a gate in front of each residual branch, the l1 norm of the gates is a penalty with one group per sub-layer. A fixed
-weight of it would have to fit the model: too small it closes nothing, too large everything. So the constrained form is
-used: projection onto the gates whose sum is the budget is the proximal step with the very weight that meets the budget,
-and it sets gates to exactly zero. A gate is the probability that its branch runs, each window draws which ones do, and
-the gradient passes straight through: gates that scale their branches would all shrink alike, which costs next to
-nothing in front of a norm and says nothing of what can be removed. The analogue for transformers of the layer-wise
+With a gate in front of each residual branch, the l1 norm of the gates is a penalty with one group per sub-layer. A
+fixed weight of it would have to fit the model: too small it closes nothing, too large everything. So the constrained
+form is used: projection onto the gates whose sum is the budget is the proximal step with the very weight that meets the
+budget, and it sets gates to exactly zero. A gate is the probability that its branch runs, each window draws which ones
+do, and the gradient passes straight through: gates that scale their branches would all shrink alike, which costs next
+to nothing in front of a norm and says nothing of what can be removed. The analogue for transformers of the layer-wise
 penalty of Hebiri & Lederer (arXiv 2006.15604), whose own one needs plain ReLU layers. Knows nothing of models.
 """
 
@@ -66,7 +66,7 @@ def budget_at(progress: float, count: int, num_kept: int) -> float:
 
 
 def project(values: Tensor, total: float) -> Tensor:
-    """The nearest point with entries in [0, 1] that add up to `total`: one soft threshold for all, found by bisection."""
+    """The nearest point with entries in [0, 1] that add up to `total`: one soft threshold for all, by bisection."""
     low, high = float(values.min()) - 1.0, float(values.max())
     for _ in range(_BISECTIONS):
         threshold = (low + high) / 2

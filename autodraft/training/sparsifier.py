@@ -187,7 +187,9 @@ class Sparsifier:
     def _set_matrices(self, matrices: dict[str, Tensor], kept: Collection[int]) -> None:
         """Train these matrices from now on, with a fresh optimiser."""
         self.kept = frozenset(kept)
-        self.matrices = {name: nn.Parameter(matrix.to(self._device, torch.float32)) for name, matrix in matrices.items()}
+        self.matrices = {
+            name: nn.Parameter(matrix.to(self._device, torch.float32)) for name, matrix in matrices.items()
+        }
         skipped = set(range(self._spec.num_sub_layers)) - self.kept
         self._student = SubLayers(self._spec, self._weights, self.matrices, skipped)
         self._optimiser = torch.optim.Muon(self.matrices.values(), lr=self.recipe.learning_rate, weight_decay=0.0)
