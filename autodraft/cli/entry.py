@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from autodraft import __version__
+from autodraft.cli.analyze import analyze
 from autodraft.cli.bench import bench
 from autodraft.cli.failures import report_warnings
 from autodraft.cli.generate import generate
@@ -31,6 +32,7 @@ app.command()(train_controller)
 app.command()(generate)
 app.command()(bench)
 app.command()(simulate)
+app.command()(analyze)
 app.command()(sparsify)
 app.add_typer(profile_app, name="profile")
 app.command()(models)

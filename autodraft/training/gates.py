@@ -23,6 +23,7 @@ TRAVEL = 4.0
 
 _RAMP_SHARE = 0.75  # of the steps; in the rest the gates settle at the final budget
 _BISECTIONS = 60
+_CLOSED = 1e-6  # below this a gate is open by the rounding of the bisection only
 
 
 @dataclass(frozen=True)
@@ -74,4 +75,5 @@ def project(values: Tensor, total: float) -> Tensor:
             low = threshold
         else:
             high = threshold
-    return (values - high).clamp(0.0, 1.0)
+    projected = (values - high).clamp(0.0, 1.0)
+    return torch.where(projected < _CLOSED, 0.0, projected)

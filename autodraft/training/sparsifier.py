@@ -37,6 +37,7 @@ DRAFT_WINDOW = 6
 _HELD_OUT_WINDOWS = 32
 _CHECKPOINT_EVERY_S = 30.0
 _MOST_LOSS = 2.0  # times that of a uniform guess
+_WORSE = 0.1  # nats per token that a refit may lose against the pruned model it began with
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,14 @@ class Sparsifier:
                 TrainingProgress(self.stage, self.step, self.recipe.steps, self.num_open, self._running_loss, seconds)
             )
         if self.step == self.recipe.steps and "after refit" not in self.qualities:
-            self.qualities["after refit"] = self.quality()
+            self._finish()
         self.save()
+
+    def _finish(self) -> None:
+        quality, pruned = self.quality(), self.qualities["after removal"]
+        if quality.divergence > pruned.divergence + _WORSE:
+            raise self._diverged(quality.divergence)
+        self.qualities["after refit"] = quality
 
     @property
     def num_open(self) -> int:
@@ -188,7 +195,7 @@ class Sparsifier:
         """Train these matrices from now on, with a fresh optimiser."""
         self.kept = frozenset(kept)
         self.matrices = {
-            name: nn.Parameter(matrix.to(self._device, torch.float32)) for name, matrix in matrices.items()
+            name: nn.Parameter(matrix.to(self._device, torch.float32, copy=True)) for name, matrix in matrices.items()
         }
         skipped = set(range(self._spec.num_sub_layers)) - self.kept
         self._student = SubLayers(self._spec, self._weights, self.matrices, skipped)
@@ -222,11 +229,15 @@ class Sparsifier:
 
     def _check(self, loss: float) -> None:
         if not isfinite(loss) or loss > _MOST_LOSS * log(self._spec.vocab_size):
-            raise TrainingError(
-                f"the training diverged at step {self.step + 1} (loss {loss:.3g}); the last good checkpoint is kept in"
-                f" {self._folder}: use another --output with a smaller --learning-rate"
-            )
+            raise self._diverged(loss)
         self._running_loss = loss if not self._running_loss else 0.95 * self._running_loss + 0.05 * loss
+
+    def _diverged(self, loss: float) -> TrainingError:
+        return TrainingError(
+            f"the training diverged by step {self.step} (loss {loss:.3g}); the last good checkpoint is kept in"
+            f" {self._folder}: choose another --output and --set learning_rate to less than"
+            f" {self.recipe.learning_rate:g}"
+        )
 
     def _descend(self) -> None:
         nn.utils.clip_grad_norm_(self.matrices.values(), 1.0)
