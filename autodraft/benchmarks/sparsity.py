@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from autodraft.benchmarks.sparsity_table import markdown
 from autodraft.benchmarks.writing import command_line, report_parser, write_report
 from autodraft.cascade import Cascade
+from autodraft.configuration import parse_assignments
 from autodraft.measure.agreement import AgreementMeter
 from autodraft.measure.chains import best_chain
 from autodraft.measure.device import device_stamp
@@ -64,8 +65,10 @@ def influential(loaded: LoadedModel) -> list[int]:
     return sorted(range(len(influence)), key=lambda index: -influence[index])
 
 
-def trainings(loaded: LoadedModel, shares: Sequence[float], steps: int, work: Path) -> dict[str, dict[str, Any]]:
-    """Every job's report: penalty and influence as smaller targets, penalty as a draft."""
+def trainings(
+    loaded: LoadedModel, shares: Sequence[float], common: Mapping[str, Any], work: Path
+) -> dict[str, dict[str, Any]]:
+    """Every job's report: penalty and influence as smaller targets, penalty as a draft; `common` settings for all."""
     order, reports = influential(loaded), {}
     for share in shares:
         kept = order[: round(share * len(order))]
@@ -77,9 +80,7 @@ def trainings(loaded: LoadedModel, shares: Sequence[float], steps: int, work: Pa
         }
         for kind, settings in jobs.items():
             name = f"{kind}-{share:g}"
-            reports[name] = done(
-                sparsify_job({"model": loaded.name, "steps": steps, "output": work / name, **settings})
-            )
+            reports[name] = done(sparsify_job({"model": loaded.name, "output": work / name, **common, **settings}))
     return reports
 
 
@@ -173,12 +174,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=Path("autodraft-runs/sparsity"), help="folder of the trainings")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.75, 0.5])
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--set", action="append", default=[], help="KEY=VALUE: further setting of the trainings")
     parser.add_argument("--widen", type=int, nargs="+", default=[1, 4], help="targets that the drafts are measured on")
     parser.add_argument("--num-prompts", type=int, default=12)
     parser.add_argument("--new-tokens", type=int, default=48)
     parser.add_argument("--repeats", type=int, default=1)
     options = parser.parse_args(arguments)
-    reports = trainings(load_model(options.model), options.shares, options.steps, options.work)
+    common = {"steps": options.steps, **parse_assignments(options.set)}
+    reports = trainings(load_model(options.model), options.shares, common, options.work)
     sessions = []
     for widen in options.widen:
         path = options.work / f"measured-x{widen}.json"

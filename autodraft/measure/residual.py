@@ -65,7 +65,7 @@ def residual_profile(ratios: Tensor) -> ResidualProfile:
     contributions = tuple(
         Contribution(index // 2, SUB_LAYER_KINDS[index % 2], *row) for index, row in enumerate(quantiles)
     )
-    trend = {
+    trend: dict[str, float] = {
         kind: _rank_correlation([part.median for part in contributions if part.kind == kind])
         for kind in SUB_LAYER_KINDS
     }

@@ -7,7 +7,10 @@ from autodraft.benchmarks.sparsity import main
 
 
 def test_the_report_compares_ways_and_drafts(tiny_model_folder: Path, tmp_path: Path, one_thread: None) -> None:
-    counts = ["--steps", "2", "--widen", "1", "--num-prompts", "2", "--new-tokens", "8", "--shares", "0.5"]
+    (tmp_path / "text.py").write_text("".join(f"def f_{n}(x):\n    return x + {n}\n\n\n" for n in range(150)))
+    short = (f"text=[{tmp_path / 'text.py'}]", "tokens_per_step=64", "window_tokens=32")
+    settings = [part for assignment in short for part in ("--set", assignment)]
+    counts = [*settings, "--steps", "2", "--widen", "1", "--num-prompts", "2", "--new-tokens", "8", "--shares", "0.5"]
     places = ["--work", str(tmp_path / "work"), "--output", str(tmp_path / "sparsity")]
     main(["--model", str(tiny_model_folder), *counts, *places])
     document = json.loads((tmp_path / "sparsity.json").read_text())
