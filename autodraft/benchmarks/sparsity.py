@@ -14,30 +14,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-
+from autodraft.benchmarks.refitted_drafts import Extent, session_of
 from autodraft.benchmarks.sparsity_table import markdown
 from autodraft.benchmarks.writing import command_line, report_parser, write_report
-from autodraft.cascade import Cascade
 from autodraft.configuration import parse_assignments
 from autodraft.measure.agreement import AgreementMeter
-from autodraft.measure.chains import best_chain
-from autodraft.measure.device import device_stamp
 from autodraft.measure.importance import block_influence
-from autodraft.measure.latency import measure_latency
-from autodraft.measure.prompts import calibration_prompts, choose_prompts, encode_prompts, evaluation_prompts
-from autodraft.measure.speedup import speedup_of_cascades
-from autodraft.policy import DraftPolicy
+from autodraft.measure.prompts import calibration_prompts, encode_prompts
 from autodraft.policy_text import encode_policy
-from autodraft.profile_parts import WeightsFile
 from autodraft.runtime import LoadedModel, load_model
 from autodraft.sparsify_job import SparsifyJob, sparsify_job
-from autodraft.training.refitted_draft import WEIGHTS_NAME, uniform_policy, write_weights
+from autodraft.training.refitted_draft import uniform_policy
 from autodraft.training.sparsify import REPORT_NAME, sparsify
 
 _PROMPT_TOKENS, _CONTINUATION_TOKENS, _CALIBRATION_PROMPTS = 96, 32, 16
-_LONGEST_PROMPT = 384
-_BITS = (16, 4)
 
 
 def done(job: SparsifyJob) -> dict[str, Any]:
@@ -84,83 +74,6 @@ def trainings(
     return reports
 
 
-def contestants(
-    reports: Mapping[str, Mapping[str, Any]], shares: Sequence[float], loaded: LoadedModel, work: Path
-) -> dict[str, tuple[DraftPolicy, WeightsFile | None]]:
-    """Drafts of equal cost by name: untrained by influence, untrained as the penalty chose, refitted."""
-    found: dict[str, tuple[DraftPolicy, WeightsFile | None]] = {}
-    total = loaded.runtime.spec.num_sub_layers
-    for share in shares:
-        chosen, by_influence = reports[f"draft-{share:g}"]["kept"], reports[f"influence-{share:g}"]["kept"]
-        folder = work / f"draft-{share:g}" / f"x{loaded.widen}"
-        folder.mkdir(exist_ok=True)
-        weights = write_weights(load_file(folder.parent / WEIGHTS_NAME), loaded, folder)
-        for bits in _BITS:
-            name = f"{share:g} kept, {bits} bits"
-            found[f"{name}, by influence"] = uniform_policy(by_influence, total, bits), None
-            found[f"{name}, by penalty"] = uniform_policy(chosen, total, bits), None
-            found[f"{name}, refitted"] = uniform_policy(chosen, total, bits), weights
-    return found
-
-
-def measured(
-    reports: Mapping[str, Mapping[str, Any]], shares: Sequence[float], options: Any, widen: int
-) -> dict[str, Any]:
-    """Agreement on held-out prompts, and decoding: one row per draft."""
-    loaded = load_model(options.model, widen=widen)
-    runtime = loaded.runtime
-    prompts = encode_prompts(
-        choose_prompts(evaluation_prompts(), options.num_prompts),
-        loaded.tokenizer,
-        min(runtime.max_length - options.new_tokens, _LONGEST_PROMPT),
-    )
-    meter = AgreementMeter(
-        runtime,
-        [prompt.tokens[-_PROMPT_TOKENS:] for prompt in prompts],
-        _CONTINUATION_TOKENS,
-        eos=loaded.generation_eos,
-    )
-    latency = measure_latency(runtime)
-    rows, cascades = {}, {}
-    for name, (policy, weights) in contestants(reports, shares, loaded, options.work).items():
-        agreement = meter.measure(policy, weights=weights)
-        chain = best_chain(policy, agreement, latency, weights)
-        cascades[name] = Cascade(drafts=(chain.draft,))
-        rows[name] = {
-            "top1_agreement": agreement.top1_agreement,
-            "cost": latency.cost(policy),
-            "num_draft_tokens": chain.draft.num_draft_tokens,
-            "stop_threshold": chain.draft.stop_threshold,
-            "predicted": chain.speedup,
-            "extra_bytes": runtime.plan(policy, weights).extra_bytes,
-        }
-    session = speedup_of_cascades(
-        runtime,
-        cascades,
-        prompts,
-        max_new_tokens=options.new_tokens,
-        repeats=options.repeats,
-        eos=loaded.generation_eos,
-    )
-    for name, row in rows.items():
-        comparison, figures = session.compare(name), session.figures(name)
-        speedup = comparison.speedup
-        row.update(speedup=speedup.value, ci_low=speedup.low, ci_high=speedup.high, alpha=figures.alpha)
-        row.update(tokens_per_cycle=figures.tokens_per_cycle, identical=comparison.identical)
-    return {
-        "widen": widen,
-        "num_prompts": len(prompts),
-        "new_tokens": options.new_tokens,
-        "device": device_stamp(runtime.device, runtime.backend).model_dump(mode="json"),
-        "drafts": rows,
-        "gain": {
-            name: vars(session.compare_pair(name, name.replace("refitted", "by influence")).speedup)
-            for name in rows
-            if name.endswith("refitted")
-        },
-    }
-
-
 def _without_places(report: Mapping[str, Any]) -> dict[str, Any]:
     """What does not depend on where things lie."""
     kept = {name: value for name, value in report.items() if name not in ("files", "prediction")}
@@ -175,19 +88,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--shares", type=float, nargs="+", default=[0.75, 0.5])
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--set", action="append", default=[], help="KEY=VALUE: further setting of the trainings")
-    parser.add_argument("--widen", type=int, nargs="+", default=[1, 4], help="targets that the drafts are measured on")
-    parser.add_argument("--num-prompts", type=int, default=12)
-    parser.add_argument("--new-tokens", type=int, default=48)
-    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--widen", type=int, nargs="+", default=[1], help="targets that the drafts are measured on")
+    parser.add_argument("--num-prompts", type=int, default=24)
+    parser.add_argument("--new-tokens", type=int, default=64)
     options = parser.parse_args(arguments)
     common = {"steps": options.steps, **parse_assignments(options.set)}
     reports = trainings(load_model(options.model), options.shares, common, options.work)
-    sessions = []
-    for widen in options.widen:
-        path = options.work / f"measured-x{widen}.json"
-        if not path.is_file():
-            path.write_text(json.dumps(measured(reports, options.shares, options, widen)), encoding="utf-8")
-        sessions.append(json.loads(path.read_text(encoding="utf-8")))
+    extent = Extent(tuple(options.shares), options.num_prompts, options.new_tokens)
+    sessions = [session_of(options.model, widen, reports, extent, options.work) for widen in options.widen]
     document = {
         "model": options.model,
         "steps": options.steps,
