@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from autodraft import __version__
+from autodraft.cli.analyze import analyze
 from autodraft.cli.bench import bench
 from autodraft.cli.failures import report_warnings
 from autodraft.cli.generate import generate
@@ -15,6 +16,7 @@ from autodraft.cli.information import device, models
 from autodraft.cli.profile import profile_app
 from autodraft.cli.search import search
 from autodraft.cli.simulate import simulate
+from autodraft.cli.sparsify import sparsify
 from autodraft.cli.train_controller import train_controller
 
 app = typer.Typer(
@@ -30,6 +32,8 @@ app.command()(train_controller)
 app.command()(generate)
 app.command()(bench)
 app.command()(simulate)
+app.command()(analyze)
+app.command()(sparsify)
 app.add_typer(profile_app, name="profile")
 app.command()(models)
 app.command()(device)

@@ -1,7 +1,7 @@
-"""Progress of a search on stderr: a live line on a terminal, else one plain line per stage and every ten
+"""Progress of a search or a training on stderr: a live line on a terminal, else one plain line per stage and every ten
 seconds.
 
-Knows nothing of searching; it shows the events that the search reports. The best speedup is always labelled
+Knows nothing of searching or training; it shows the events that they report. The best speedup is always labelled
 predicted or measured.
 """
 
@@ -10,18 +10,19 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from autodraft.search.loop import SearchProgress
+    from autodraft.training.sparsifier import TrainingProgress
 
 _PLAIN_INTERVAL_S = 10.0
 
 
-class SearchDisplay:
-    """A context manager whose `update` is the callback that `run_search` is given."""
+class StageDisplay:
+    """A context manager that shows one stage after another; subclasses say what of their events."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
@@ -31,7 +32,7 @@ class SearchDisplay:
         self._live: Progress | None = None
         self._task: TaskID | None = None
 
-    def __enter__(self) -> SearchDisplay:
+    def __enter__(self) -> Self:
         if self._stream.isatty():
             self._live = _live_line(self._stream)
             self._task = self._live.add_task("loading", total=None, text="", left="")
@@ -44,33 +45,41 @@ class SearchDisplay:
         if self._live is not None:
             self._live.stop()
 
-    def update(self, event: SearchProgress) -> None:
-        """Show where the search is."""
+    def show(self, stage: str, done: int, total: int, text: str, seconds_left: float | None) -> None:
+        """Show where things are; `total` is 0 where it is not known."""
         elapsed_s = time.monotonic() - self._started
+        left = "" if seconds_left is None else f", about {_clock(seconds_left)} left"
         if self._live is not None and self._task is not None:
             self._live.update(
-                self._task,
-                description=event.stage,
-                completed=event.trial,
-                total=event.total or None,
-                text=describe(event),
-                left=time_left(event),
-            )
-        elif event.stage != self._shown_stage or elapsed_s - self._shown_at_s >= _PLAIN_INTERVAL_S:
-            self._stream.write(f"[{_clock(elapsed_s)}] {event.stage}: {describe(event)}{time_left(event)}\n")
+                self._task, description=stage, completed=done, total=total or None, text=text, left=left
+            )  # fmt: skip
+        elif stage != self._shown_stage or elapsed_s - self._shown_at_s >= _PLAIN_INTERVAL_S:
+            self._stream.write(f"[{_clock(elapsed_s)}] {stage}: {text}{left}\n")
             self._stream.flush()
-            self._shown_stage, self._shown_at_s = event.stage, elapsed_s
+            self._shown_stage, self._shown_at_s = stage, elapsed_s
+
+
+class SearchDisplay(StageDisplay):
+    """A display whose `update` is the callback that `run_search` is given."""
+
+    def update(self, event: SearchProgress) -> None:
+        """Show where the search is."""
+        self.show(event.stage, event.trial, event.total, describe(event), event.seconds_left)
+
+
+class TrainingDisplay(StageDisplay):
+    """A display whose `update` is the callback that a training is given."""
+
+    def update(self, event: TrainingProgress) -> None:
+        """Show where the training is."""
+        text = f"step {event.step} of {event.total}, loss {event.loss:.3f}, {event.num_open} sub-layers open"
+        self.show(event.stage, event.step, event.total, text, event.seconds_left)
 
 
 def describe(event: SearchProgress) -> str:
     """`12 of 60, best so far 1.43x (measured)`."""
     count = f"{event.trial} of at most {event.total}" if event.total else "begun"
     return count if event.best is None else f"{count}, best so far {event.best:.2f}x ({event.best_fidelity})"
-
-
-def time_left(event: SearchProgress) -> str:
-    """`, about 2:10 left`, or nothing where that is unknown."""
-    return "" if event.seconds_left is None else f", about {_clock(event.seconds_left)} left"
 
 
 def _live_line(stream: TextIO) -> Progress:

@@ -1,4 +1,4 @@
-"""The stamp of the device that is measured on. Knows nothing of models."""
+"""The stamps of what is measured: the device, and the target."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from autodraft.profile import DeviceStamp
+from autodraft.profile import DeviceStamp, Fingerprint, TargetStamp
+from autodraft.runtime import LoadedModel
 
 _PACKAGES = ("autodraft", "torch", "transformers", "optuna")
 
@@ -24,6 +25,18 @@ def device_stamp(device: torch.device, backend: str) -> DeviceStamp:
         threads=torch.get_num_threads(),
         backend=kernels,  # type: ignore[arg-type]
         versions=versions(),
+    )
+
+
+def target_stamp(loaded: LoadedModel) -> TargetStamp:
+    """The stamp that ties a profile to this model."""
+    return TargetStamp(
+        name=loaded.name,
+        path=loaded.path,
+        family=loaded.runtime.spec.family,
+        widen=loaded.widen,
+        dtype=str(loaded.runtime.dtype).removeprefix("torch."),
+        fingerprint=Fingerprint(**loaded.fingerprint),
     )
 
 

@@ -7,23 +7,21 @@ the length and the stop threshold are those of the best predicted speedup.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autodraft.cascade import Cascade, SelfDraft
-from autodraft.measure.agreement import Agreement, AgreementMeter
-from autodraft.measure.formulas import best_num_draft_tokens, speedup
+from autodraft.measure.agreement import AgreementMeter
+from autodraft.measure.chains import best_chain
 from autodraft.measure.importance import block_influence
-from autodraft.measure.latency import LatencyTable, measure_latency
+from autodraft.measure.latency import measure_latency
 from autodraft.measure.prompts import TokenPrompt
 from autodraft.policy import ChannelShares, DraftPolicy
 from autodraft.runtime import LoadedModel
 
 _SKIP_SHARES = (0.125, 0.25, 0.375, 0.5)
-_THRESHOLDS = (0.2, 0.35, 0.5, 0.65, 0.8)
 _NUM_PROMPTS, _PROMPT_TOKENS, _CONTINUATION_TOKENS = 16, 96, 32
 _LATENCY_S = 3.0
-_LONGEST = 8
 
 
 @dataclass(frozen=True)
@@ -58,8 +56,9 @@ def derive_skip_only(
     meter = AgreementMeter(runtime, prompts, _CONTINUATION_TOKENS, eos=loaded.generation_eos)
     latency = measure_latency(runtime, seconds=latency_s, seed=seed)
     policies = skip_policies(block_influence(meter))
-    chains = [chain for policy in policies for chain in _chains(policy, meter.measure(policy), latency)]
-    return max(chains, key=lambda chain: chain.predicted_speedup)
+    chains = [best_chain(policy, meter.measure(policy), latency) for policy in policies]
+    best = max(chains, key=lambda chain: chain.speedup)
+    return SkipOnly(best.draft, best.draft.policy.num_skipped, best.speedup)
 
 
 def skip_policies(influence: Sequence[float]) -> list[DraftPolicy]:
@@ -73,16 +72,3 @@ def skip_policies(influence: Sequence[float]) -> list[DraftPolicy]:
         for count in sorted(counts)
         if 0 < count < num_sub_layers
     ]
-
-
-def _chains(policy: DraftPolicy, agreement: Agreement, latency: LatencyTable) -> Iterator[SkipOnly]:
-    """The chain of the best length, and the same with every stop threshold that can be predicted."""
-    cost = latency.cost(policy)
-    length, best = best_num_draft_tokens(agreement.tokens_per_cycle, cost, latency.verify_cost, _LONGEST)
-    yield SkipOnly(SelfDraft(policy=policy, num_draft_tokens=length), policy.num_skipped, best)
-    longest = agreement.matches.shape[1]
-    for threshold in _THRESHOLDS:
-        tau, drafted = agreement.stopped_chain(longest, threshold)
-        predicted = speedup(tau, drafted, cost, latency.verify_cost(round(drafted) + 1))
-        draft = SelfDraft(policy=policy, num_draft_tokens=longest, stop_threshold=threshold)
-        yield SkipOnly(draft, policy.num_skipped, predicted)

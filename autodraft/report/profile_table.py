@@ -92,6 +92,8 @@ def _settings(draft: Draft) -> Iterator[str]:
             yield f"{skipped}, {policy.mean_bits:.1f} bits on average"
             yield f"{draft.num_draft_tokens} deep, stops below probability {draft.stop_threshold:g}"
             yield str(policy)
+            if draft.weights is not None:
+                yield f"refitted weights of its own in {draft.weights.file}"
 
 
 def scheduler_text(scheduler: Scheduler) -> str:

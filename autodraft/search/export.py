@@ -26,7 +26,6 @@ from autodraft.profile import (
     DraftPrior,
     DraftProfile,
     Figures,
-    Fingerprint,
     Interval,
     Measurement,
     Prediction,
@@ -36,7 +35,6 @@ from autodraft.profile import (
     TaskFigures,
     write_atomically,
 )
-from autodraft.runtime import LoadedModel
 from autodraft.search.compose import Conclusion
 from autodraft.search.loop import Best
 from autodraft.search.study import SearchStudy
@@ -113,18 +111,6 @@ class ProfileMaker:
             study=self.study, storage=self.storage, trial=trial, searcher=self.searcher, seed=self.seed,
             command=" ".join(sys.argv), created=datetime.now(UTC), versions=self.device.versions,
         )  # fmt: skip
-
-
-def target_stamp(loaded: LoadedModel) -> TargetStamp:
-    """The stamp that ties a profile to this model."""
-    return TargetStamp(
-        name=loaded.name,
-        path=loaded.path,
-        family=loaded.runtime.spec.family,
-        widen=loaded.widen,
-        dtype=str(loaded.runtime.dtype).removeprefix("torch."),
-        fingerprint=Fingerprint(**loaded.fingerprint),
-    )
 
 
 def interval(value: float, low: float, high: float, confidence: float) -> Interval:

@@ -11,11 +11,10 @@ from datetime import UTC, datetime
 
 from autodraft.cascade import SelfDraft
 from autodraft.decoding.on_the_fly import Found
-from autodraft.measure.device import device_stamp
+from autodraft.measure.device import device_stamp, target_stamp
 from autodraft.measure.formulas import tokens_per_cycle
 from autodraft.profile import DraftPrior, DraftProfile, Prediction, Priors, Provenance
 from autodraft.runtime import LoadedModel
-from autodraft.search.export import target_stamp
 
 
 def profile_of_found(loaded: LoadedModel, found: Found, mode: str, seed: int) -> DraftProfile:

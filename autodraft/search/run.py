@@ -17,7 +17,7 @@ import optuna
 
 from autodraft.cascade import Cascade
 from autodraft.configuration import SearchJob
-from autodraft.measure.device import versions
+from autodraft.measure.device import target_stamp, versions
 from autodraft.measure.hf import HFBaseline
 from autodraft.measure.prompts import (
     Prompt,
@@ -41,7 +41,6 @@ from autodraft.search.export import (
     ProfileMaker,
     baselines_of,
     measurement_of,
-    target_stamp,
     write_search,
     write_trials,
 )

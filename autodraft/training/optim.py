@@ -7,6 +7,7 @@ not data or clocks.
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -14,7 +15,17 @@ from torch import nn
 from autodraft.training.config import TrainConfig
 
 
-def lr_share(progress: float, config: TrainConfig) -> float:
+class Schedule(Protocol):
+    """What decides the learning rate over a run."""
+
+    @property
+    def warmup_share(self) -> float: ...
+
+    @property
+    def final_lr_share(self) -> float: ...
+
+
+def lr_share(progress: float, config: Schedule) -> float:
     """Share of the peak learning rate at `progress` in [0, 1]: linear warm-up, then cosine."""
     if progress < config.warmup_share:
         return max(progress / config.warmup_share, 0.02)

@@ -1,0 +1,61 @@
+"""The training forward pass against Hugging Face's and the runtime's: whole, in part, and as a draft sees it."""
+
+import pytest
+import torch
+
+from autodraft.policy import ChannelShares, DraftPolicy
+from autodraft.runtime import ModelSpec, Rows, build_runtime
+from autodraft.runtime.weights import TargetWeights
+from autodraft.training.sub_layers import DraftView, SubLayers
+from tests.runtime.tiny import CONFIGS, tiny_model
+
+TOKENS = torch.tensor([[5, 9, 33, 2, 71, 12, 40, 8, 8, 19, 3, 60]])
+
+
+def sub_layers(name, skipped=(), seed=0):
+    model = tiny_model(name, seed)
+    spec = ModelSpec.from_config(model.config)
+    return model, SubLayers(spec, TargetWeights.from_hf(model, spec), {}, skipped)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@torch.no_grad()
+def test_with_all_sub_layers_it_is_the_hugging_face_model(name):
+    model, layers = sub_layers(name)
+    tokens = TOKENS.repeat(2, 1)
+    tokens[1, 3] = 50
+    assert torch.allclose(layers.logits(tokens), model(tokens).logits, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "opt"])
+@torch.no_grad()
+def test_a_closed_gate_is_a_skipped_sub_layer(name):
+    skipped = (1, 2)
+    _, layers = sub_layers(name, skipped)
+    model, whole = sub_layers(name)
+    gates = torch.ones(1, 6)
+    gates[0, list(skipped)] = 0.0
+    policy = DraftPolicy.uniform(3).replace(dict.fromkeys(skipped, ChannelShares()))
+    runtime = build_runtime(model, backend="torch")
+    expected = runtime.forward(runtime.plan(policy), runtime.new_cache(), Rows.chain(TOKENS[0].tolist(), 0))
+    assert torch.allclose(layers.logits(TOKENS)[0], expected, atol=2e-3)
+    assert torch.allclose(whole.logits(TOKENS, gates=gates), layers.logits(TOKENS), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llama", "opt"])
+@torch.no_grad()
+def test_a_draft_sees_what_it_sees_in_decoding(name):
+    """Each window over the target's committed keys, in the runtime, is one window of the training's forward pass."""
+    skipped, window, offset, tokens = (2, 5), 4, 3, TOKENS[0].tolist()
+    model, target = sub_layers(name)
+    runtime = build_runtime(model, backend="torch")
+    plan = runtime.plan(DraftPolicy.uniform(3).replace(dict.fromkeys(skipped, ChannelShares())))
+    _, keys = target.logits_and_keys(TOKENS)
+    draft = SubLayers(target.spec, target.weights, {}, skipped)
+    logits = draft.logits(TOKENS, view=DraftView.windowed(keys, len(tokens), window, offset))[0]
+    for start in (0, 3, 7, 11):
+        stop = min(start + (window if start else offset), len(tokens))
+        cache = runtime.new_cache()
+        runtime.prefill(cache, tokens[:start])
+        expected = runtime.forward(plan, cache, Rows.chain(tokens[start:stop], start))
+        assert torch.allclose(logits[start:stop], expected, atol=2e-3), start
