@@ -187,6 +187,16 @@ class NativeBackend:
         self._forward(plan, cache, rows, None, None, result, first, last)
         return result
 
+    def embed(self, plan: DraftPlan, cache: KVCache, rows: Rows) -> Tensor:
+        taps = torch.empty((1, len(rows), self._spec.hidden_size))
+        self._forward(plan, cache, rows, None, taps, None, 0, 0)
+        return taps[0]
+
+    def logits(self, plan: DraftPlan, cache: KVCache, rows: Rows, stream: Tensor) -> Tensor:
+        logits = torch.empty((len(rows), self._padded_vocab))
+        self._forward(plan, cache, rows, logits, None, stream.to(torch.float32, copy=True).contiguous(), 0, 0)
+        return logits[:, : self._spec.vocab_size]
+
     def _forward(
         self,
         plan: DraftPlan,

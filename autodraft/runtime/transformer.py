@@ -136,6 +136,15 @@ class TransformerRuntime:
         self._check_room(cache, rows)
         return self._backend.run_sub_layers(plan, cache, rows, stream, first, last)
 
+    def embed(self, cache: KVCache, rows: Rows) -> Tensor:
+        """The residual stream of `rows` before the first sub-layer, float32 [n, hidden]; writes nothing."""
+        self._check_room(cache, rows)
+        return self._backend.embed(self.target, cache, rows)
+
+    def logits(self, plan: DraftPlan, cache: KVCache, rows: Rows, stream: Tensor) -> Tensor:
+        """Final norm and output head of `plan` on a residual stream, float32 [n, hidden] -> [n, vocab]."""
+        return self._backend.logits(plan, cache, rows, stream)
+
     def prefill(self, cache: KVCache, tokens: Sequence[int]) -> None:
         """Run the target over `tokens` after what is committed, and commit them."""
         for start in range(0, len(tokens), PREFILL_ROWS):
