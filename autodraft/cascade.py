@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from autodraft.errors import PolicyError
 from autodraft.policy import DraftPolicy
+from autodraft.profile_parts import WeightsFile
 
 
 def _policy_from(value: Any) -> DraftPolicy:
@@ -98,10 +99,13 @@ class TokenRecycling(_Value):
 
 
 class SelfDraft(_Value):
-    """Draft with a compressed copy of the target."""
+    """Draft with a compressed copy of the target, or with weights of its own where the copy was refitted."""
 
     kind: Literal["self-draft"] = "self-draft"
     policy: PolicyField
+    weights: WeightsFile | None = Field(
+        default=None, description="refitted weights of the sub-layers that the policy keeps; null: the target's own"
+    )
     num_draft_tokens: int = Field(default=4, ge=1, le=64, description="deepest drafted position of a cycle")
     stop_threshold: float = Field(
         default=0.0, ge=0.0, le=1.0, description="drafting ends after a token of lower draft probability (kept)"

@@ -5,7 +5,7 @@ which target a cascade belongs to, on which device it was measured, what was mea
 came from. Figures carry their fidelity: what is in `measurement` and `baselines` was measured, what is in
 `priors` was measured piece by piece, and what is in `predicted` comes from the analytic formula.
 
-docs/profile.md describes the format; autodraft/schemas/profile-v2.json is its JSON Schema.
+docs/profile.md describes the format; autodraft/schemas/profile-v3.json is its JSON Schema.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from autodraft.profile_parts import (
     Sha256,
     TargetStamp,
     TaskFigures,
+    WeightsFile,
 )
 
 __all__ = [
@@ -53,10 +54,11 @@ __all__ = [
     "Provenance",
     "TargetStamp",
     "TaskFigures",
+    "WeightsFile",
     "profile_schema",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 KIND = "autodraft-profile"
 _KINDS = {"prompt-lookup", "suffix-automaton", "token-recycling", "self-draft"}
 SCHEMA_ID = f"urn:autodraft:schema:profile-v{SCHEMA_VERSION}"
@@ -66,7 +68,7 @@ class DraftProfile(FrozenModel):
     """A cascade for one target on one device, what was measured of it, and where it came from."""
 
     kind: Literal["autodraft-profile"] = "autodraft-profile"
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     conclusion: Literal["speculate", "autoregressive"] = Field(
         description='"autoregressive" where no cascade is faster than decoding token by token, with confidence'
     )
@@ -105,16 +107,17 @@ class DraftProfile(FrozenModel):
         document = _read_object(source)
         if document.get("kind") != KIND:
             raise ProfileError(f'{source}: this JSON is no draft profile (its "kind" is not "{KIND}")')
-        version = document.get("schema_version")
-        if isinstance(version, int) and not isinstance(version, bool) and version > SCHEMA_VERSION:
+        version: Any = document.get("schema_version")
+        is_number = isinstance(version, int) and not isinstance(version, bool)
+        if is_number and version > SCHEMA_VERSION:
             problem = f"schema version {version}, this autodraft reads up to {SCHEMA_VERSION}; upgrade autodraft"
             raise ProfileError(f"{source}: the profile has {problem}")
         checksum = document.pop("checksum", None)
         intact = checksum == _checksum(document)
-        if version == 1:
-            _from_version_1(document)
+        while is_number and document["schema_version"] in _MIGRATIONS:
+            _MIGRATIONS[document["schema_version"]](document)
         try:
-            profile = cls.model_validate_json(json.dumps(document), strict=True)
+            profile = cls.model_validate_json(json.dumps(document), strict=True, context={"folder": source.parent})
         except ValidationError as error:
             raise ProfileError(f"{source}: {first_problem(error)}") from error
         if not intact:
@@ -222,6 +225,14 @@ def _from_version_1(document: dict[str, Any]) -> None:
                 if branching != 1:
                     tree = {"kind": "static-tree", "branching": branching, "max_nodes": max_nodes}
                     cascade["scheduler"] = tree  # type: ignore[index]
+
+
+def _from_version_2(document: dict[str, Any]) -> None:
+    """Version 2 knew no weights of a draft's own; what it says means the same now."""
+    document["schema_version"] = 3
+
+
+_MIGRATIONS = {1: _from_version_1, 2: _from_version_2}
 
 
 def _no_constant(name: str) -> float:

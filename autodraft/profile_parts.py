@@ -1,15 +1,29 @@
 """The parts of a `DraftProfile`: stamps that say what something belongs to, and figures that say how fast it was.
 
-Knows nothing of files, devices or decoding: plain frozen values, checked when they are made. Every figure
-carries its fidelity, measured or predicted, in its type.
+Knows nothing of devices or decoding: plain frozen values, checked when they are made. Every figure carries its
+fidelity, measured or predicted, in its type.
 """
 
 from __future__ import annotations
 
+import hashlib
 from math import inf
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from autodraft.errors import ProfileError
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Positive = Annotated[float, Field(gt=0)]
@@ -21,6 +35,61 @@ class FrozenModel(BaseModel):
     """Base of all parts: unknown fields are refused, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class WeightsFile(FrozenModel):
+    """A safetensors file that travels with a profile, and the checksum by which it is known again.
+
+    Its folder is that of the profile: `DraftProfile.load` says so by the validation context `{"folder": Path}`. It is
+    no part of the value: equal paths and checksums are equal files, wherever they lie.
+    """
+
+    file: str = Field(description="path relative to the profile's folder, within it, with slashes")
+    sha256: Sha256 = Field(description="SHA-256 of the file's bytes")
+    _folder: Path = PrivateAttr(default=Path())
+
+    @classmethod
+    def of(cls, path: Path, folder: Path) -> WeightsFile:
+        """What a profile in `folder` says of the existing file at `path`, which lies within it."""
+        weights = cls(file=path.relative_to(folder).as_posix(), sha256=_sha256(path))
+        weights._folder = folder
+        return weights
+
+    @field_validator("file")
+    @classmethod
+    def _inside(cls, file: str) -> str:
+        path = PurePosixPath(file)
+        if not path.name or path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"{file!r} is no path of a file within the profile's folder")
+        return file
+
+    @model_validator(mode="after")
+    def _beside_its_profile(self, info: ValidationInfo) -> WeightsFile:
+        if info.context is not None:
+            self._folder = info.context["folder"]
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, WeightsFile) and (self.file, self.sha256) == (other.file, other.sha256)
+
+    def __hash__(self) -> int:
+        return hash((self.file, self.sha256))
+
+    def verified_path(self) -> Path:
+        """Where the file is; a `ProfileError` where there is none or its bytes are others."""
+        path = self._folder / self.file
+        try:
+            found = _sha256(path)
+        except OSError as error:
+            raise ProfileError(f"{path}: cannot read these weights of the profile ({error.strerror})") from error
+        if found != self.sha256:
+            raise ProfileError(f"{path}: these are not the weights that the profile was made with (checksum differs)")
+        return path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Fingerprint(FrozenModel):

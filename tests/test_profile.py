@@ -11,11 +11,12 @@ import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from autodraft.cascade import Cascade, Chain, SelfDraft, StaticTree
 from autodraft.errors import ProfileError
 from autodraft.policy import ChannelShares, DraftPolicy
-from autodraft.profile import DraftProfile, Interval, _checksum, profile_schema
+from autodraft.profile import DraftProfile, Interval, WeightsFile, _checksum, profile_schema
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -59,8 +60,52 @@ def test_reformatting_is_no_tampering(profile: DraftProfile, saved: Path) -> Non
 
 
 def test_the_published_schema_is_the_generated_one() -> None:
-    committed = json.loads((files("autodraft") / "schemas" / "profile-v2.json").read_text())
-    assert committed == profile_schema(), "run: autodraft profile schema > autodraft/schemas/profile-v2.json"
+    committed = json.loads((files("autodraft") / "schemas" / "profile-v3.json").read_text())
+    assert committed == profile_schema(), "run: autodraft profile schema > autodraft/schemas/profile-v3.json"
+
+
+def test_weights_files_are_found_beside_the_profile_and_known_by_their_bytes(
+    profile: DraftProfile, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    (folder / "weights").mkdir(parents=True)
+    (folder / "weights" / "draft.safetensors").write_bytes(b"some tensors")
+    weights = WeightsFile.of(folder / "weights" / "draft.safetensors", folder)
+    assert weights.file == "weights/draft.safetensors"
+    draft = SelfDraft(policy=DraftPolicy.uniform(2, 8), weights=weights)
+    cascade = Cascade(drafts=(profile.cascade.drafts[0], draft))
+    profile.model_copy(update={"cascade": cascade}).save(folder / "p.json")
+
+    def of_the_draft() -> WeightsFile:
+        loaded = DraftProfile.load(folder / "p.json").cascade.drafts[1]
+        assert isinstance(loaded, SelfDraft) and loaded == draft and loaded.weights is not None
+        return loaded.weights
+
+    folder = folder.rename(tmp_path / "elsewhere")
+    assert of_the_draft().verified_path().read_bytes() == b"some tensors"
+    (folder / "weights" / "draft.safetensors").write_bytes(b"others")
+    with pytest.raises(ProfileError, match="checksum differs"):
+        of_the_draft().verified_path()
+    (folder / "weights" / "draft.safetensors").unlink()
+    with pytest.raises(ProfileError, match="cannot read"):
+        of_the_draft().verified_path()
+
+
+@pytest.mark.parametrize("file", ["/etc/passwd", "../other.safetensors", "a/../../b", "", "."])
+def test_weights_files_lie_within_the_profiles_folder(file: str) -> None:
+    with pytest.raises(ValidationError):
+        WeightsFile(file=file, sha256="0" * 64)
+
+
+def test_version_2_is_read(saved: Path) -> None:
+    document = json.loads(saved.read_text())
+    document["schema_version"] = 2
+    for draft in document["cascade"]["drafts"]:
+        draft.pop("weights", None)
+    del document["checksum"]
+    saved.write_text(json.dumps({**document, "checksum": _checksum(document)}))
+    current = DraftProfile.load(saved)
+    assert current.schema_version == 3 and current.cascade.drafts[1].weights is None  # type: ignore[union-attr]
 
 
 def test_version_1_is_read_and_its_trees_become_a_scheduler(saved: Path) -> None:
@@ -98,7 +143,7 @@ def block(document: dict[str, Any]) -> dict[str, Any]:
     [
         (lambda d: d.update(kind="something-else"), "no draft profile"),
         (lambda d: d.pop("kind"), "no draft profile"),
-        (lambda d: d.update(schema_version=3), "schema version 3, this autodraft reads up to 2; upgrade"),
+        (lambda d: d.update(schema_version=4), "schema version 4, this autodraft reads up to 3; upgrade"),
         (lambda d: d.update(schema_version="1"), "schema_version: "),
         (lambda d: d.update(colour="blue"), "colour: unknown field"),
         (lambda d: d["target"].update(colour="blue"), "target.colour: unknown field"),

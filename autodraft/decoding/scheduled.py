@@ -60,7 +60,10 @@ class ScheduledDrafter:
         priors = priors or Priors()
         self.cascade, self.num_drafts = cascade, len(cascade.drafts)
         self._runtime, self._clock = runtime, clock
-        self._plans = [runtime.plan(draft.policy) if isinstance(draft, SelfDraft) else None for draft in cascade.drafts]
+        self._plans = [
+            runtime.plan(draft.policy, draft.weights) if isinstance(draft, SelfDraft) else None
+            for draft in cascade.drafts
+        ]
         self._sources = [make_source(draft) for draft in cascade.drafts]
         self.levels = [_level(draft, priors, number) for number, draft in enumerate(cascade.drafts)]
         self.times = StepTimes(

@@ -20,6 +20,7 @@ from torch import Tensor
 from autodraft.errors import InputError
 from autodraft.measure.formulas import tokens_per_cycle_of_survival
 from autodraft.policy import DraftPolicy
+from autodraft.profile_parts import WeightsFile
 from autodraft.runtime import KVCache, Rows, TransformerRuntime
 
 WINDOW = 4
@@ -192,17 +193,21 @@ class AgreementMeter:
             [slots[: i + 1] for i in range(self.window)],
         )
 
-    def logits(self, policy: DraftPolicy, most_windows: int | None = None) -> Iterator[tuple[Tensor, list[int]]]:
+    def logits(
+        self, policy: DraftPolicy, most_windows: int | None = None, weights: WeightsFile | None = None
+    ) -> Iterator[tuple[Tensor, list[int]]]:
         """The draft's logits over batches of rows, and the target's choices. [rows, vocab]"""
-        plan = self.runtime.plan(policy)
+        plan = self.runtime.plan(policy, weights)
         for rows, wanted in self.rows(most_windows):
             with torch.inference_mode():
                 yield self.runtime.forward(plan, self._cache, rows), wanted
 
-    def measure(self, policy: DraftPolicy, most_windows: int | None = None) -> Agreement:
-        """Agreement of a policy over all windows, or over `most_windows` spread evenly."""
+    def measure(
+        self, policy: DraftPolicy, most_windows: int | None = None, weights: WeightsFile | None = None
+    ) -> Agreement:
+        """Agreement of a policy, on `weights` of its own or the target's: over all windows, or some spread evenly."""
         matches, confidence = [], []
-        for logits, wanted in self.logits(policy, most_windows):
+        for logits, wanted in self.logits(policy, most_windows, weights):
             with torch.inference_mode():
                 highest, chosen = logits.max(dim=-1)
                 confidence.append((highest - logits.logsumexp(dim=-1)).exp().cpu().numpy())

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from autodraft.policy import DraftPolicy
 from autodraft.runtime.choosing import Candidates, ChainStop, ChoiceNoise
+from autodraft.runtime.draft_weights import DraftWeights
 from autodraft.runtime.plan import DraftPlan
 from autodraft.runtime.rows import Rows
+from autodraft.runtime.weights import TargetWeights
 
 
 class KVCache(Protocol):
@@ -35,12 +37,13 @@ class Backend(Protocol):
 
     name: str
     available_bits: tuple[int, ...]
+    weights: TargetWeights
 
     def new_cache(self, capacity: int) -> KVCache:
         """An empty cache with room for `capacity` tokens."""
 
-    def compile(self, policy: DraftPolicy) -> DraftPlan:
-        """Pack what the policy needs; segments shared with earlier plans are reused."""
+    def compile(self, policy: DraftPolicy, own: DraftWeights | None = None) -> DraftPlan:
+        """Pack what the policy needs, from `own` matrices where there are any; segments of earlier plans are reused."""
 
     def forward(
         self, plan: DraftPlan, cache: KVCache, rows: Rows, *, with_logits: bool = True, taps: Tensor | None = None

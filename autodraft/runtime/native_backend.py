@@ -22,8 +22,9 @@ from autodraft.policy import FULL_BITS, DraftPolicy
 from autodraft.runtime import native_binding as binding
 from autodraft.runtime.backend import KVCache, check_commit
 from autodraft.runtime.choosing import Candidates, ChainStop, ChoiceNoise
+from autodraft.runtime.draft_weights import DraftWeights
 from autodraft.runtime.native_build import NativeUnavailableError, load_library
-from autodraft.runtime.plan import DraftPlan, Segment, SegmentSource, segments_of
+from autodraft.runtime.plan import DraftPlan, Segment, SegmentSource
 from autodraft.runtime.rows import Rows
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.weights import Norm, TargetWeights
@@ -102,11 +103,12 @@ class NativeBackend:
             raise NativeUnavailableError("the compiled engine needs widths in multiples of 16 and heads of at most 128")
         if spec.group_size > _MAX_GROUP:
             raise NativeUnavailableError(f"the compiled engine takes at most {_MAX_GROUP} query heads per KV head")
-        self._spec, self._weights, self._dtype = spec, weights, dtype
+        self.weights = weights
+        self._spec, self._dtype = spec, dtype
         self._kinds = {FULL_BITS: _FULL_KINDS[dtype], **_LOW_KINDS}
         self._source = SegmentSource(spec, weights)
-        # Packed segments live as long as a plan that uses them.
-        self._segments: weakref.WeakValueDictionary[Segment, _PackedSegment] = weakref.WeakValueDictionary()
+        # Packed segments live as long as a plan that uses them; the key says whose weights they are.
+        self._segments: weakref.WeakValueDictionary[tuple[str, Segment], _PackedSegment] = weakref.WeakValueDictionary()
         self._heads: dict[int, binding.PackedLinear] = {}
         self._model, self._model_tensors = _model_struct(spec, weights, dtype, max_positions)
         self._workspace = ctypes.c_void_p(self._library.workspace_new(torch.get_num_threads()))
@@ -120,11 +122,13 @@ class NativeBackend:
     def new_cache(self, capacity: int) -> NativeCache:
         return NativeCache(self._spec, capacity, self._dtype)
 
-    def compile(self, policy: DraftPolicy) -> DraftPlan:
+    def compile(self, policy: DraftPolicy, own: DraftWeights | None = None) -> DraftPlan:
+        source = self._source if own is None else SegmentSource(self._spec, own.applied_to(self.weights))
+        owner = "" if own is None else own.digest
         head = self._head(policy.head_bits)
         grouped: dict[tuple[int, str], list[_PackedSegment]] = {}
-        for segment in segments_of(policy, self._spec):
-            grouped.setdefault((segment.block, segment.kind), []).append(self._segment(segment))
+        for segment in source.segments_of(policy):
+            grouped.setdefault((segment.block, segment.kind), []).append(self._segment(segment, source, owner))
         owned: list[Any] = [head, *(segment for group in grouped.values() for segment in group)]
         blocks = (binding.CBlockPlan * self._spec.num_blocks)()
         for index in range(self._spec.num_blocks):
@@ -137,22 +141,24 @@ class NativeBackend:
         widths = [segment.width for group in grouped.values() for segment in group]
         width = -(-max([self._spec.hidden_size, *widths]) // 64) * 64
         payload = _Payload(binding.CPlan(blocks, head.struct), (blocks, *owned), width)
-        return DraftPlan(policy, self._spec, self._dtype.itemsize, payload)
+        return DraftPlan(
+            policy, self._spec, self._dtype.itemsize, payload, silent=source.silent, owns_weights=own is not None
+        )
 
     def _head(self, bits: int) -> binding.PackedLinear:
         if bits not in self._heads:
-            self._heads[bits] = binding.pack(self._weights.head, self._kinds[bits])
+            self._heads[bits] = binding.pack(self.weights.head, self._kinds[bits])
         return self._heads[bits]
 
-    def _segment(self, segment: Segment) -> _PackedSegment:
-        packed = self._segments.get(segment)
+    def _segment(self, segment: Segment, source: SegmentSource, owner: str) -> _PackedSegment:
+        packed = self._segments.get((owner, segment))
         if packed is None:
-            packed = self._segments[segment] = self._pack_segment(segment)
+            packed = self._segments[owner, segment] = self._pack_segment(segment, source)
         return packed
 
-    def _pack_segment(self, segment: Segment) -> _PackedSegment:
-        weights, kind = self._source.weights_of(segment), self._kinds[segment.bits]
-        block = self._weights.blocks[segment.block]
+    def _pack_segment(self, segment: Segment, source: SegmentSource) -> _PackedSegment:
+        weights, kind = source.weights_of(segment), self._kinds[segment.bits]
+        block = self.weights.blocks[segment.block]
         rows, bias, count = weights.inputs, weights.inputs_bias, len(weights.channels)
         if segment.kind == "mlp":
             if self._spec.gated:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autodraft.policy import FULL_BITS, DraftPolicy, SubLayerKind
+from autodraft.policy import FULL_BITS, SUB_LAYER_KINDS, DraftPolicy, SubLayerKind
 from autodraft.runtime.quantization import weight_bytes
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.weights import BlockWeights, TargetWeights
@@ -53,22 +53,38 @@ class SegmentWeights:
 class DraftPlan:
     """A policy compiled for one runtime; `payload` belongs to the backend.
 
+    Args:
+        policy, spec: what is compiled, and for which architecture.
+        full_bytes: of a weight in the target's precision.
+        payload: the backend's.
+        silent: sub-layers of the target that add nothing; no plan runs them.
+        owns_weights: whether it runs on weights of its own in the place of the target's.
+
     Attributes:
         extra_bytes: memory that the plan's packed weights add to the target's.
         weight_bytes: weights that one step reads.
     """
 
-    def __init__(self, policy: DraftPolicy, spec: ModelSpec, full_bytes: int, payload: Any) -> None:
+    def __init__(
+        self,
+        policy: DraftPolicy,
+        spec: ModelSpec,
+        full_bytes: int,
+        payload: Any,
+        *,
+        silent: frozenset[int] = frozenset(),
+        owns_weights: bool = False,
+    ) -> None:
         self.policy = policy
         self.payload = payload
-        self.is_target = policy.is_full
-        segments = list(segments_of(policy, spec))
+        self.is_target = policy.is_full and not owns_weights
+        segments = list(segments_of(policy, spec, silent))
         sizes = [_segment_bytes(segment, spec, full_bytes) for segment in segments]
         self.weight_bytes = sum(sizes) + weight_bytes(spec.vocab_size, spec.hidden_size, policy.head_bits, full_bytes)
         self.extra_bytes = sum(
             size
             for size, segment in zip(sizes, segments, strict=True)
-            if segment.bits != FULL_BITS or not is_whole(segment, spec)
+            if owns_weights or segment.bits != FULL_BITS or not is_whole(segment, spec)
         )
         if policy.head_bits != FULL_BITS:
             self.extra_bytes += weight_bytes(spec.vocab_size, spec.hidden_size, policy.head_bits, full_bytes)
@@ -84,12 +100,13 @@ def is_whole(segment: Segment, spec: ModelSpec) -> bool:
     return segment.start == 0 and segment.stop == num_channels(segment.kind, spec)
 
 
-def segments_of(policy: DraftPolicy, spec: ModelSpec) -> Iterator[Segment]:
-    """All segments of a policy, block by block, attention first, most bits first."""
-    for index, block in enumerate(policy.blocks):
-        for kind, shares in (("attention", block.attention), ("mlp", block.mlp)):
-            for bits, start, stop in shares.segments(num_channels(kind, spec)):  # type: ignore[arg-type]
-                yield Segment(index, kind, bits, start, stop)  # type: ignore[arg-type]
+def segments_of(policy: DraftPolicy, spec: ModelSpec, silent: frozenset[int] = frozenset()) -> Iterator[Segment]:
+    """All segments of a policy but those of `silent` sub-layers, block by block, attention first, most bits first."""
+    for index, shares in enumerate(policy.sub_layers):
+        if index not in silent:
+            kind = SUB_LAYER_KINDS[index % 2]
+            for bits, start, stop in shares.segments(num_channels(kind, spec)):
+                yield Segment(index // 2, kind, bits, start, stop)
 
 
 def sub_layer_bytes(kind: SubLayerKind, bits: int, spec: ModelSpec, full_bytes: int) -> int:
@@ -114,6 +131,15 @@ class SegmentSource:
     def __init__(self, spec: ModelSpec, weights: TargetWeights) -> None:
         self._spec = spec
         self._weights = weights
+
+    @property
+    def silent(self) -> frozenset[int]:
+        """Sub-layers that add nothing."""
+        return self._weights.silent_sub_layers
+
+    def segments_of(self, policy: DraftPolicy) -> Iterator[Segment]:
+        """All segments of a policy that add anything."""
+        return segments_of(policy, self._spec, self.silent)
 
     @cached_property
     def _orders(self) -> list[dict[SubLayerKind, Tensor]]:

@@ -22,11 +22,13 @@ from torch.nn import functional as F
 from autodraft.policy import FULL_BITS, DraftPolicy
 from autodraft.runtime.backend import KVCache, check_commit
 from autodraft.runtime.choosing import Candidates, ChainStop, ChoiceNoise, best_tokens
-from autodraft.runtime.plan import DraftPlan, Segment, SegmentSource, segments_of
+from autodraft.runtime.draft_weights import DraftWeights
+from autodraft.runtime.operations import apply_norm, rotate
+from autodraft.runtime.plan import DraftPlan, Segment, SegmentSource
 from autodraft.runtime.quantization import fake_quantize
 from autodraft.runtime.rows import Rows
 from autodraft.runtime.spec import ModelSpec
-from autodraft.runtime.weights import Norm, TargetWeights
+from autodraft.runtime.weights import TargetWeights
 
 ROW_PADDING = 16
 KEY_BLOCK = 256
@@ -89,27 +91,32 @@ class TorchBackend:
 
     def __init__(self, spec: ModelSpec, weights: TargetWeights, dtype: torch.dtype, device: torch.device) -> None:
         self.available_bits: tuple[int, ...] = (FULL_BITS,)
-        self._spec, self._weights, self._dtype, self._device = spec, weights, dtype, device
+        self.weights = weights
+        self._spec, self._dtype, self._device = spec, dtype, device
         self._source = SegmentSource(spec, weights)
-        # Parts live as long as a plan that uses them.
-        self._parts: weakref.WeakValueDictionary[Segment, _Part] = weakref.WeakValueDictionary()
+        # Parts live as long as a plan that uses them; the key says whose weights they are.
+        self._parts: weakref.WeakValueDictionary[tuple[str, Segment], _Part] = weakref.WeakValueDictionary()
         self._heads: dict[int, Tensor] = {FULL_BITS: weights.head}
 
     def new_cache(self, capacity: int) -> TorchCache:
         return TorchCache(self._spec, capacity, self._dtype, self._device)
 
-    def compile(self, policy: DraftPolicy) -> DraftPlan:
+    def compile(self, policy: DraftPolicy, own: DraftWeights | None = None) -> DraftPlan:
+        source = self._source if own is None else SegmentSource(self._spec, own.applied_to(self.weights))
+        owner = "" if own is None else own.digest
         payload = _Payload([[] for _ in policy.blocks], [[] for _ in policy.blocks], self._head(policy.head_bits))
-        for segment in segments_of(policy, self._spec):
+        for segment in source.segments_of(policy):
             parts = payload.attention if segment.kind == "attention" else payload.mlp
-            parts[segment.block].append(self._part(segment))
-        return DraftPlan(policy, self._spec, self._dtype.itemsize, payload)
+            parts[segment.block].append(self._part(segment, source, owner))
+        return DraftPlan(
+            policy, self._spec, self._dtype.itemsize, payload, silent=source.silent, owns_weights=own is not None
+        )
 
-    def _part(self, segment: Segment) -> _Part:
-        part = self._parts.get(segment)
+    def _part(self, segment: Segment, source: SegmentSource, owner: str) -> _Part:
+        part = self._parts.get((owner, segment))
         if part is None:
-            weights = self._source.weights_of(segment)
-            part = self._parts[segment] = _Part(
+            weights = source.weights_of(segment)
+            part = self._parts[owner, segment] = _Part(
                 weights.channels,
                 fake_quantize(weights.inputs, segment.bits),
                 weights.inputs_bias,
@@ -119,7 +126,7 @@ class TorchBackend:
 
     def _head(self, bits: int) -> Tensor:
         if bits not in self._heads:
-            self._heads[bits] = fake_quantize(self._weights.head, bits)
+            self._heads[bits] = fake_quantize(self.weights.head, bits)
         return self._heads[bits]
 
     @torch.inference_mode()
@@ -132,7 +139,7 @@ class TorchBackend:
         return self._head_of(plan, x)[: len(rows)] if with_logits else None
 
     def _head_of(self, plan: DraftPlan, x: Tensor) -> Tensor:
-        return self._linear(_norm(x, self._weights.final_norm, self._spec), plan.payload.head, None)
+        return self._linear(apply_norm(x, self.weights.final_norm, self._spec), plan.payload.head, None)
 
     @torch.inference_mode()
     def embed(self, plan: DraftPlan, cache: KVCache, rows: Rows) -> Tensor:
@@ -160,12 +167,12 @@ class TorchBackend:
         for index in range(first, last):
             if taps is not None:
                 taps[index] = x[:n]
-            block, number = self._weights.blocks[index // 2], index // 2
+            block, number = self.weights.blocks[index // 2], index // 2
             if index % 2 == 0 and payload.attention[number]:
-                normed = _norm(x, block.attention_norm, self._spec)
+                normed = apply_norm(x, block.attention_norm, self._spec)
                 x = x + self._attention(number, payload.attention[number], normed, cache, context)
             elif index % 2 == 1 and payload.mlp[number]:
-                x = x + self._mlp(number, payload.mlp[number], _norm(x, block.mlp_norm, self._spec))
+                x = x + self._mlp(number, payload.mlp[number], apply_norm(x, block.mlp_norm, self._spec))
         if taps is not None:
             taps[last] = x[:n]
         return x
@@ -231,13 +238,13 @@ class TorchBackend:
             mask[row, start : start + length] = True
             mask[row, list(path)] = True
         mask[n:, 0] = True  # a padding row that saw nothing would write NaN into its spare slot
-        x = self._weights.embedding[tokens].float()
-        if self._weights.positions is not None:
-            x = x + self._weights.positions[positions].float()
+        x = self.weights.embedding[tokens].float()
+        if self.weights.positions is not None:
+            x = x + self.weights.positions[positions].float()
         cos = sin = None
-        if self._weights.rotary_frequencies is not None:
-            angles = positions[:, None].float() * self._weights.rotary_frequencies
-            cos, sin = (table[:, None] * self._weights.rotary_scale for table in (angles.cos(), angles.sin()))
+        if self.weights.rotary_frequencies is not None:
+            angles = positions[:, None].float() * self.weights.rotary_frequencies
+            cos, sin = (table[:, None] * self.weights.rotary_scale for table in (angles.cos(), angles.sin()))
         return x, _Context(slots, mask.to(self._device), cos, sin)
 
     def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -245,7 +252,7 @@ class TorchBackend:
         return y if bias is None else y + bias
 
     def _attention(self, index: int, parts: list[_Part], x: Tensor, cache: TorchCache, context: _Context) -> Tensor:
-        spec, block = self._spec, self._weights.blocks[index]
+        spec, block = self._spec, self.weights.blocks[index]
         total = torch.zeros_like(x)
         for part in parts:
             heads = len(part.channels)
@@ -253,8 +260,8 @@ class TorchBackend:
             projected = self._linear(x, part.inputs, part.inputs_bias).view(len(x), -1, spec.head_dim)
             query, key, value = projected.split(sizes, dim=1)
             if block.query_norm is not None and block.key_norm is not None:
-                query, key = _norm(query, block.query_norm, spec), _norm(key, block.key_norm, spec)
-            query, key = _rotate(query, context), _rotate(key, context)
+                query, key = apply_norm(query, block.query_norm, spec), apply_norm(key, block.key_norm, spec)
+            query, key = rotate(query, context.cos, context.sin), rotate(key, context.cos, context.sin)
             whole = heads == spec.num_kv_heads
             channels: Tensor | slice = slice(None) if whole else part.channels
             where = (slice(None), context.slots) if whole else (part.channels[:, None], context.slots[None])
@@ -265,7 +272,7 @@ class TorchBackend:
         return total if block.output.bias is None else total + block.output.bias
 
     def _mlp(self, index: int, parts: list[_Part], x: Tensor) -> Tensor:
-        block, activation = self._weights.blocks[index], getattr(F, self._spec.activation)
+        block, activation = self.weights.blocks[index], getattr(F, self._spec.activation)
         total = torch.zeros_like(x)
         for part in parts:
             hidden = self._linear(x, part.inputs, part.inputs_bias)
@@ -276,20 +283,6 @@ class TorchBackend:
                 hidden = activation(hidden)
             total = total + self._linear(hidden, part.outputs, None)
         return total if block.down.bias is None else total + block.down.bias
-
-
-def _norm(x: Tensor, norm: Norm, spec: ModelSpec) -> Tensor:
-    if spec.norm == "layer":
-        return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, spec.norm_eps)
-    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + spec.norm_eps) * norm.weight
-
-
-def _rotate(x: Tensor, context: _Context) -> Tensor:
-    """Rotary embedding, halves paired as Hugging Face does. [n, heads, head_dim]"""
-    if context.cos is None or context.sin is None:
-        return x
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * context.cos - second * context.sin, second * context.cos + first * context.sin), dim=-1)
 
 
 def _attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:

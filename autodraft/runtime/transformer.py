@@ -13,11 +13,14 @@ from torch import Tensor
 
 from autodraft.errors import ContextLengthError
 from autodraft.policy import DraftPolicy
+from autodraft.profile_parts import WeightsFile
 from autodraft.runtime.backend import Backend, KVCache
 from autodraft.runtime.choosing import NEVER, Candidates, ChainStop, ChoiceNoise
+from autodraft.runtime.draft_weights import DraftWeights
 from autodraft.runtime.plan import DraftPlan
 from autodraft.runtime.rows import Rows
 from autodraft.runtime.spec import ModelSpec
+from autodraft.runtime.weights import TargetWeights
 
 PREFILL_ROWS = 128
 _MAX_PLANS = 64
@@ -41,8 +44,13 @@ class TransformerRuntime:
         self.device = device
         self.max_length = max_length
         self._backend = backend
-        self._plans: OrderedDict[str, DraftPlan] = OrderedDict()
+        self._plans: OrderedDict[tuple[str, str], DraftPlan] = OrderedDict()
         self.target = self.plan(DraftPolicy.uniform(spec.num_blocks))
+
+    @property
+    def weights(self) -> TargetWeights:
+        """The target's tensors."""
+        return self._backend.weights
 
     @property
     def backend(self) -> str:
@@ -58,16 +66,29 @@ class TransformerRuntime:
         """An empty cache, by default for `max_length` tokens."""
         return self._backend.new_cache(capacity or self.max_length)
 
-    def plan(self, policy: DraftPolicy) -> DraftPlan:
-        """The policy compiled for this runtime (cached); `PolicyError` if it does not fit the model."""
-        if policy.digest not in self._plans:
+    def plan(self, policy: DraftPolicy, weights: WeightsFile | None = None) -> DraftPlan:
+        """The policy compiled for this runtime, on weights of its own where a file of them is given (cached).
+
+        Raises:
+            PolicyError: it does not fit the model.
+            ProfileError: the weights are missing, changed, or do not fit model and policy.
+        """
+        key = (policy.digest, "" if weights is None else weights.sha256)
+        if key not in self._plans:
             policy.check(self.spec.num_blocks, self.spec.num_kv_heads)
-            self._plans[policy.digest] = self._backend.compile(policy)
+            self._plans[key] = self._backend.compile(policy, self._read(policy, weights))
             while len(self._plans) > _MAX_PLANS:
-                oldest = next(digest for digest, plan in self._plans.items() if not plan.is_target)
+                oldest = next(known for known, plan in self._plans.items() if not plan.is_target)
                 del self._plans[oldest]
-        self._plans.move_to_end(policy.digest)
-        return self._plans[policy.digest]
+        self._plans.move_to_end(key)
+        return self._plans[key]
+
+    def _read(self, policy: DraftPolicy, weights: WeightsFile | None) -> DraftWeights | None:
+        if weights is None:
+            return None
+        own = DraftWeights.read(weights, self.weights)
+        own.check(policy, self.spec)
+        return own
 
     def forward(self, plan: DraftPlan, cache: KVCache, rows: Rows) -> Tensor:
         """Logits of `rows` under `plan`, float32 [n, vocab]; writes their keys and values, commits nothing."""

@@ -7,6 +7,7 @@ norm weights and biases are small and kept in float32.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -32,6 +33,11 @@ class Projection:
 
     weight: Tensor  # [outputs, inputs]
     bias: Tensor | None  # [outputs], float32
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether its result is zero for every input."""
+        return not bool(self.weight.any()) and (self.bias is None or not bool(self.bias.any()))
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,12 @@ class TargetWeights:
     blocks: tuple[BlockWeights, ...]
     final_norm: Norm
     head: Tensor
+
+    @cached_property
+    def silent_sub_layers(self) -> frozenset[int]:
+        """Sub-layers, 2 * block + (0 attention, 1 MLP), that add exactly zero, as in a checkpoint that lost them."""
+        outputs = (projection for block in self.blocks for projection in (block.output, block.down))
+        return frozenset(index for index, output in enumerate(outputs) if output.is_zero)
 
     @classmethod
     def from_hf(cls, model: Any, spec: ModelSpec) -> TargetWeights:

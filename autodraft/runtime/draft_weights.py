@@ -1,0 +1,108 @@
+"""`DraftWeights`: matrices of a draft's own in the place of the target's, and the file that they are kept in.
+
+Only matrices of sub-layers: embedding, norms, biases and head of a draft are always the target's. Knows nothing of how
+they were trained or how they run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from autodraft.errors import ProfileError
+from autodraft.policy import DraftPolicy
+from autodraft.profile_parts import WeightsFile
+from autodraft.runtime.spec import ModelSpec
+from autodraft.runtime.weights import BlockWeights, Projection, TargetWeights
+
+ATTENTION_PARTS = ("query", "key", "value", "output")
+
+
+def mlp_parts(spec: ModelSpec) -> tuple[str, ...]:
+    """Names of an MLP's matrices."""
+    return ("gate", "up", "down") if spec.gated else ("up", "down")
+
+
+def sub_layer_parts(sub_layer: int, spec: ModelSpec) -> tuple[str, ...]:
+    """Names of the matrices of sub-layer 2 * block + (0 attention, 1 MLP)."""
+    return mlp_parts(spec) if sub_layer % 2 else ATTENTION_PARTS
+
+
+def matrix_name(block: int, part: str) -> str:
+    """The name of a matrix in files and mappings, such as `blocks.3.query`."""
+    return f"blocks.{block}.{part}"
+
+
+def target_matrices(weights: TargetWeights, spec: ModelSpec, sub_layers: set[int]) -> dict[str, Tensor]:
+    """The target's own matrices of some sub-layers."""
+    return {
+        matrix_name(index // 2, part): getattr(weights.blocks[index // 2], part).weight
+        for index in sorted(sub_layers)
+        for part in sub_layer_parts(index, spec)
+    }
+
+
+def kept_sub_layers(policy: DraftPolicy) -> set[int]:
+    """Sub-layers that run at any bit-width."""
+    return {index for index, shares in enumerate(policy.sub_layers) if not shares.is_skipped}
+
+
+def save_draft_weights(matrices: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None:
+    """Write matrices by the names of `matrix_name`, in the target's dtype."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: matrix.detach().to(dtype).contiguous() for name, matrix in matrices.items()}, path)
+    path.chmod(0o644)  # safetensors writes for the owner alone
+
+
+@dataclass(frozen=True)
+class DraftWeights:
+    """Matrices by the names of `matrix_name`, in the target's dtype and on its device; `digest` identifies them."""
+
+    matrices: Mapping[str, Tensor]
+    digest: str
+
+    @classmethod
+    def read(cls, file: WeightsFile, weights: TargetWeights) -> DraftWeights:
+        """The tensors of a profile's file; `ProfileError` where it is missing, changed or another model's."""
+        path = file.verified_path()
+        try:
+            tensors = load_file(path, device=str(weights.embedding.device))
+        except (SafetensorError, OSError) as error:
+            raise ProfileError(f"{path}: not a safetensors file ({error})") from error
+        shapes = {
+            matrix_name(index, part): projection.weight.shape
+            for index, block in enumerate(weights.blocks)
+            for part, projection in vars(block).items()
+            if isinstance(projection, Projection)
+        }
+        for name, tensor in tensors.items():
+            if tensor.shape != shapes.get(name):
+                raise ProfileError(f"{path}: the tensor {name!r} {tuple(tensor.shape)} does not fit this model")
+        dtype = weights.embedding.dtype
+        return cls({name: tensor.to(dtype) for name, tensor in tensors.items()}, file.sha256)
+
+    def check(self, policy: DraftPolicy, spec: ModelSpec) -> None:
+        """Raise `ProfileError` unless there is a matrix for everything that the policy keeps."""
+        for index in sorted(kept_sub_layers(policy)):
+            for part in sub_layer_parts(index, spec):
+                if matrix_name(index // 2, part) not in self.matrices:
+                    name = matrix_name(index // 2, part)
+                    raise ProfileError(f"the draft's own weights lack {name}, which its policy keeps")
+
+    def applied_to(self, weights: TargetWeights) -> TargetWeights:
+        """The target with these matrices in the place of its own."""
+        return replace(weights, blocks=tuple(self._block(index, block) for index, block in enumerate(weights.blocks)))
+
+    def _block(self, index: int, block: BlockWeights) -> BlockWeights:
+        changed = {
+            part: replace(projection, weight=self.matrices[matrix_name(index, part)])
+            for part, projection in vars(block).items()
+            if isinstance(projection, Projection) and matrix_name(index, part) in self.matrices
+        }
+        return replace(block, **changed)

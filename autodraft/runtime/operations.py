@@ -1,0 +1,28 @@
+"""Norms and rotary embedding as PyTorch operations, for every family. Knows nothing of caches, rows or training."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from autodraft.runtime.spec import ModelSpec
+from autodraft.runtime.weights import Norm
+
+
+def apply_norm(x: Tensor, norm: Norm, spec: ModelSpec) -> Tensor:
+    """RMSNorm or LayerNorm over the last dimension of `x`, float32."""
+    if spec.norm == "layer":
+        return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, spec.norm_eps)
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + spec.norm_eps) * norm.weight
+
+
+def rotate(x: Tensor, cos: Tensor | None, sin: Tensor | None) -> Tensor:
+    """Rotary embedding, halves paired as Hugging Face does; without tables `x` itself.
+
+    x [..., heads, head_dim]; cos, sin [..., 1, head_dim / 2].
+    """
+    if cos is None or sin is None:
+        return x
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)

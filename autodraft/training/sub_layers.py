@@ -1,0 +1,150 @@
+"""A differentiable forward pass over the sub-layers of any supported target: any of them left out, gated or retrained.
+
+The matrices of the sub-layers are the only thing that may be trained; embedding, norms, biases and head are the
+target's. Matrix products run in the target's dtype, the residual stream and norms in float32. A draft sees the target's
+keys and values for everything before its window, as it does in decoding. Knows nothing of data, losses or optimisers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from autodraft.runtime.draft_weights import matrix_name
+from autodraft.runtime.operations import apply_norm, rotate
+from autodraft.runtime.spec import ModelSpec
+from autodraft.runtime.weights import Projection, TargetWeights
+
+
+@dataclass(frozen=True)
+class TargetKeys:
+    """Keys and values that the target wrote for the same tokens.
+
+    Attributes:
+        keys, values: block -> [batch, kv_heads, tokens, head_dim].
+    """
+
+    keys: dict[int, Tensor]
+    values: dict[int, Tensor]
+
+
+@dataclass(frozen=True)
+class DraftView:
+    """What a draft sees: the target's keys before the first position of its window, its own from there on.
+
+    Attributes:
+        target: what the target wrote.
+        mask: [tokens, 2 * tokens], True where a query sees a key; the target's keys come first.
+    """
+
+    target: TargetKeys
+    mask: Tensor
+
+    @classmethod
+    def windowed(cls, target: TargetKeys, tokens: int, window: int, offset: int) -> DraftView:
+        """Windows of `window` positions, the first of which ends after `offset` of them."""
+        position = torch.arange(tokens)
+        start = torch.where(position < offset, 0, (position - offset) // window * window + offset)[:, None]
+        key = position[None, :]
+        own = (key >= start) & (key <= position[:, None])
+        return cls(target, torch.cat((key < start, own), dim=1))
+
+
+class SubLayers:
+    """The target with `matrices` in the place of its own ones.
+
+    Args:
+        spec, weights: the target.
+        matrices: by the names of `matrix_name`, in any float dtype; what is missing is the target's.
+        skipped: sub-layers that are left out, numbered 2 * block + (0 attention, 1 MLP).
+    """
+
+    def __init__(
+        self, spec: ModelSpec, weights: TargetWeights, matrices: Mapping[str, Tensor], skipped: Collection[int] = ()
+    ) -> None:
+        self.spec, self.weights, self.matrices = spec, weights, matrices
+        self.skipped = frozenset(skipped)
+        self._dtype = weights.embedding.dtype
+
+    def logits(self, tokens: Tensor, *, gates: Tensor | None = None, view: DraftView | None = None) -> Tensor:
+        """Next-token logits. [batch, tokens] -> float32 [batch, tokens, vocab]"""
+        return self._head(self._run(tokens, gates, view, None))
+
+    def logits_and_keys(self, tokens: Tensor) -> tuple[Tensor, TargetKeys]:
+        """The logits, and the keys and values of every attention sub-layer that runs."""
+        written = TargetKeys({}, {})
+        return self._head(self._run(tokens, None, None, written)), written
+
+    def _run(self, tokens: Tensor, gates: Tensor | None, view: DraftView | None, written: TargetKeys | None) -> Tensor:
+        """The residual stream after the last sub-layer, float32 [batch, tokens, hidden]; `gates` [2 * blocks]."""
+        x, (cos, sin) = self._embed(tokens), self._tables(tokens.shape[1])
+        for sub_layer in range(self.spec.num_sub_layers):
+            if sub_layer in self.skipped:
+                continue
+            block = sub_layer // 2
+            branch = self._mlp(x, block) if sub_layer % 2 else self._attention(x, block, cos, sin, view, written)
+            x = x + (branch if gates is None else gates[sub_layer] * branch)
+        return x
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        x = self.weights.embedding[tokens].float()
+        return x if self.weights.positions is None else x + self.weights.positions[: tokens.shape[1]].float()
+
+    def _tables(self, tokens: int) -> tuple[Tensor | None, Tensor | None]:
+        frequencies = self.weights.rotary_frequencies
+        if frequencies is None:
+            return None, None
+        angles = torch.arange(tokens, device=frequencies.device)[:, None, None] * frequencies
+        return angles.cos() * self.weights.rotary_scale, angles.sin() * self.weights.rotary_scale
+
+    def _head(self, x: Tensor) -> Tensor:
+        normed = apply_norm(x, self.weights.final_norm, self.spec).to(self._dtype)
+        return F.linear(normed, self.weights.head).float()
+
+    def _project(self, x: Tensor, block: int, part: str) -> Tensor:
+        projection: Projection = getattr(self.weights.blocks[block], part)
+        weight = self.matrices.get(matrix_name(block, part), projection.weight).to(self._dtype)
+        y = F.linear(x.to(self._dtype), weight).float()
+        return y if projection.bias is None else y + projection.bias
+
+    def _attention(
+        self,
+        x: Tensor,
+        block: int,
+        cos: Tensor | None,
+        sin: Tensor | None,
+        view: DraftView | None,
+        written: TargetKeys | None,
+    ) -> Tensor:
+        """What the attention sub-layer adds to the residual stream. [batch, tokens, hidden]"""
+        spec, weights = self.spec, self.weights.blocks[block]
+        normed = apply_norm(x, weights.attention_norm, spec)
+        query, key, value = (
+            self._project(normed, block, part).view(*x.shape[:2], -1, spec.head_dim)
+            for part in ("query", "key", "value")
+        )
+        if weights.query_norm is not None and weights.key_norm is not None:
+            query, key = apply_norm(query, weights.query_norm, spec), apply_norm(key, weights.key_norm, spec)
+        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        query, key, value = (part.transpose(1, 2).to(self._dtype) for part in (query, key, value))
+        if written is not None:
+            written.keys[block], written.values[block] = key, value
+        if view is not None:
+            key = torch.cat((view.target.keys[block], key), dim=2)
+            value = torch.cat((view.target.values[block], value), dim=2)
+        mask = None if view is None else view.mask
+        mixed = F.scaled_dot_product_attention(query, key, value, mask, is_causal=mask is None, enable_gqa=True)
+        return self._project(mixed.transpose(1, 2).flatten(2), block, "output")
+
+    def _mlp(self, x: Tensor, block: int) -> Tensor:
+        """What the MLP sub-layer adds to the residual stream. [batch, tokens, hidden]"""
+        normed, activation = apply_norm(x, self.weights.blocks[block].mlp_norm, self.spec), self.spec.activation
+        inner = self._project(normed, block, "gate" if self.spec.gated else "up")
+        inner = getattr(F, activation)(inner)
+        if self.spec.gated:
+            inner = inner * self._project(normed, block, "up")
+        return self._project(inner, block, "down")
