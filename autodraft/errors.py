@@ -29,5 +29,9 @@ class ContextLengthError(AutodraftError):
     """More tokens were asked for than the model or the cache has room for."""
 
 
+class TrainingError(AutodraftError):
+    """A training that diverged, or that cannot reach what was asked of it."""
+
+
 class InputError(AutodraftError):
     """A prompt, option or file given by the user that cannot be used."""

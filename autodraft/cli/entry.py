@@ -16,6 +16,7 @@ from autodraft.cli.profile import profile_app
 from autodraft.cli.search import search
 from autodraft.cli.simulate import simulate
 from autodraft.cli.train_controller import train_controller
+from autodraft.cli.train_router import train_router
 
 app = typer.Typer(
     name="autodraft",
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.command()(search)
 app.command()(train_controller)
+app.command()(train_router)
 app.command()(generate)
 app.command()(bench)
 app.command()(simulate)

@@ -1,7 +1,7 @@
-"""Progress of a search on stderr: a live line on a terminal, else one plain line per stage and every ten
+"""Progress of a search or a training on stderr: a live line on a terminal, else one plain line per stage and every ten
 seconds.
 
-Knows nothing of searching; it shows the events that the search reports. The best speedup is always labelled
+Knows nothing of searching or training; it shows the events that are reported. The best speedup is always labelled
 predicted or measured.
 """
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from autodraft.search.loop import SearchProgress
+    from autodraft.training.radial.trainer import RouterProgress
 
 _PLAIN_INTERVAL_S = 10.0
 
@@ -60,6 +61,42 @@ class SearchDisplay:
             self._stream.write(f"[{_clock(elapsed_s)}] {event.stage}: {describe(event)}{time_left(event)}\n")
             self._stream.flush()
             self._shown_stage, self._shown_at_s = event.stage, elapsed_s
+
+
+class TrainingDisplay:
+    """A context manager whose `update` is the callback of a router's training."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._shown_at_s = -_PLAIN_INTERVAL_S
+        self._live: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> TrainingDisplay:
+        if self._stream.isatty():
+            self._live = _live_line(self._stream)
+            self._task = self._live.add_task("loading", total=None, text="", left="")
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def update(self, event: RouterProgress) -> None:
+        """Show where the training is; figures are those of the last step's sampled routes."""
+        text = f"step {event.step} of {event.total}, agreement {event.agreement:.3f} at cost {event.cost:.2f}"
+        left, now_s = f", about {_clock(event.seconds_left)} left", time.monotonic()
+        if self._live is not None and self._task is not None:
+            self._live.update(
+                self._task, description="training", completed=event.step, total=event.total, text=text, left=left
+            )
+        elif now_s - self._shown_at_s >= _PLAIN_INTERVAL_S or event.step == event.total:
+            self._stream.write(f"{text}{left}\n")
+            self._stream.flush()
+            self._shown_at_s = now_s
 
 
 def describe(event: SearchProgress) -> str:

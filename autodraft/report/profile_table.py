@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from autodraft.cascade import Draft, PromptLookup, Scheduler, SelfDraft, SuffixAutomaton, TokenRecycling
+from autodraft.cascade import Draft, PromptLookup, RoutedDraft, Scheduler, SelfDraft, SuffixAutomaton, TokenRecycling
 from autodraft.profile import DraftProfile, Figures, Interval
 from autodraft.report.layout import plain_table
 
@@ -92,6 +92,9 @@ def _settings(draft: Draft) -> Iterator[str]:
             yield f"{skipped}, {policy.mean_bits:.1f} bits on average"
             yield f"{draft.num_draft_tokens} deep, stops below probability {draft.stop_threshold:g}"
             yield str(policy)
+        case RoutedDraft():
+            yield f"router {draft.router.file}, keys of passed blocks {draft.passed_keys}"
+            yield f"{draft.num_draft_tokens} deep, stops below probability {draft.stop_threshold:g}"
 
 
 def scheduler_text(scheduler: Scheduler) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,7 +20,9 @@ from torch import Tensor
 from autodraft.runtime.backend import KVCache
 from autodraft.runtime.routing import RouteGraph
 from autodraft.runtime.rows import Rows
-from autodraft.runtime.transformer import TransformerRuntime
+
+if TYPE_CHECKING:
+    from autodraft.runtime.transformer import TransformerRuntime
 
 PASSED_KEYS = ("masked", "projected")
 Chooser = Callable[[int, Tensor, Tensor], Tensor]

@@ -7,6 +7,7 @@ and "after block i" (i + 1); destinations are the blocks and, last, the output.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
@@ -74,6 +75,7 @@ class Router:
         graph: what it routes through.
         inputs, inputs_bias: [num_nodes + 1, hidden, width], [num_nodes + 1, width].
         outputs, outputs_bias: [num_nodes + 1, width, num_nodes + 1], [num_nodes + 1, num_nodes + 1].
+        expected_cost: share of the blocks' weights that its routes ran on average when it was trained.
     """
 
     graph: RouteGraph
@@ -81,27 +83,40 @@ class Router:
     inputs_bias: Tensor
     outputs: Tensor
     outputs_bias: Tensor
+    expected_cost: float = 1.0
 
     def logits(self, state: int, stream: Tensor) -> Tensor:
         """Log-odds of every destination, -inf where the graph has no way. [n, hidden] -> [n, num_nodes + 1]"""
-        hidden = torch.relu(torch.addmm(self.inputs_bias[state], unit_rms(stream), self.inputs[state]))
+        return self.logits_of_unit(state, unit_rms(stream))
+
+    def logits_of_unit(self, state: int, inputs: Tensor) -> Tensor:
+        """The same for streams that are divided by their root mean square already."""
+        hidden = torch.relu(torch.addmm(self.inputs_bias[state], inputs, self.inputs[state]))
         odds = torch.addmm(self.outputs_bias[state], hidden, self.outputs[state])
         return odds.masked_fill(~self.graph.allowed[state], -torch.inf)
 
+    def destinations(self, state: int, stream: Tensor) -> Tensor:
+        """The likeliest destination of each row. [n, hidden] -> int64 [n]"""
+        return self.logits(state, stream).argmax(-1)
+
     def tensors(self) -> dict[str, Tensor]:
-        return {field.name: getattr(self, field.name) for field in fields(self)[1:]}
+        """The weights by their names."""
+        return {field.name: getattr(self, field.name) for field in fields(self)[1:-1]}
 
     def widened(self, factor: int) -> Router:
         """The router that decides alike on the target widened `factor` times, whose channels are copies."""
         return replace(self, inputs=self.inputs.repeat(1, factor, 1) / factor)
 
     @classmethod
-    def straight(cls, graph: RouteGraph, hidden_size: int, width: int, seed: int = 0, lead: float = 4.0) -> Router:
-        """An untrained router that goes from each block to the next with log-odds of `lead` over the others."""
-        generator = torch.Generator().manual_seed(seed)
-        states = graph.num_nodes + 1
+    def along(
+        cls, graph: RouteGraph, nodes: Sequence[int], hidden_size: int, width: int, *, seed: int = 0, lead: float = 5.0
+    ) -> Router:
+        """An untrained router that takes everybody along `nodes`, with log-odds of `lead` over any other way."""
+        generator, states = torch.Generator().manual_seed(seed), graph.num_nodes + 1
         inputs = torch.randn((states, hidden_size, width), generator=generator) * hidden_size**-0.5
-        bias = lead * torch.eye(states)
+        bias = torch.zeros(states, states)
+        for state in range(states):
+            bias[state, min((node for node in nodes if node >= state), default=graph.output)] = lead
         return cls(graph, inputs, torch.zeros(states, width), torch.zeros(states, width, states), bias)
 
 
