@@ -59,6 +59,9 @@ class Backend(Protocol):
     ) -> Tensor:
         """Sub-layers `first .. last - 1` on a residual stream of one's own, float32 [n, hidden] -> [n, hidden]."""
 
+    def write_keys(self, plan: DraftPlan, cache: KVCache, rows: Rows, stream: Tensor, block: int) -> None:
+        """Write the keys and values that a block's attention would make of `stream`, without attending."""
+
     def embed(self, plan: DraftPlan, cache: KVCache, rows: Rows) -> Tensor:
         """The residual stream before the first sub-layer, float32 [n, hidden]; writes nothing."""
 

@@ -141,6 +141,9 @@ class TorchBackend:
     def _head_of(self, plan: DraftPlan, x: Tensor) -> Tensor:
         return self._linear(apply_norm(x, self.weights.final_norm, self._spec), plan.payload.head, None)
 
+    def write_keys(self, plan: DraftPlan, cache: KVCache, rows: Rows, stream: Tensor, block: int) -> None:
+        self.run_sub_layers(plan, cache, rows, stream, 2 * block, 2 * block + 1)  # what it adds is not looked at
+
     @torch.inference_mode()
     def embed(self, plan: DraftPlan, cache: KVCache, rows: Rows) -> Tensor:
         assert isinstance(cache, TorchCache)

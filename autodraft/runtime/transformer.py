@@ -167,6 +167,11 @@ class TransformerRuntime:
         self._check_room(cache, rows)
         return self._backend.run_sub_layers(plan, cache, rows, stream, first, last)
 
+    def write_keys(self, cache: KVCache, rows: Rows, stream: Tensor, block: int) -> None:
+        """Write to the rows' slots the target's keys and values of a block for streams that pass it by. [n, hidden]"""
+        self._check_room(cache, rows)
+        self._backend.write_keys(self.target, cache, rows, stream, block)
+
     def embed(self, cache: KVCache, rows: Rows) -> Tensor:
         """The residual stream of `rows` before the first sub-layer, float32 [n, hidden]; writes nothing."""
         self._check_room(cache, rows)
