@@ -131,7 +131,9 @@ class RoutedDraft(_Value):
     )
 
 
-Draft = Annotated[PromptLookup | SuffixAutomaton | TokenRecycling | SelfDraft | RoutedDraft, Field(discriminator="kind")]
+Draft = Annotated[
+    PromptLookup | SuffixAutomaton | TokenRecycling | SelfDraft | RoutedDraft, Field(discriminator="kind")
+]
 
 
 class Chain(_Value):

@@ -22,7 +22,9 @@ class RouterJob(TargetSettings):
     reuse: int = Field(default=0, ge=0, description="steps that a route may go back; 1 repeats the block just run")
     most_steps: int | None = Field(default=None, ge=1, description="steps of a route at most; null: one per block")
     width: int = Field(default=32, ge=1, le=1024, description="hidden units of the router")
-    start: str | None = Field(default=None, description="policy whose route is the first one; null runs everything")
+    start: str | None = Field(
+        default=None, description="policy whose route is the first one; null finds one of this cost"
+    )
     steps: int = Field(default=600, ge=1, description="training steps")
     rows_per_step: int = Field(default=1024, ge=16, description="tokens whose routes are tried in a step")
     sequences: int = Field(default=384, ge=2, description="continuations of the target to learn from")

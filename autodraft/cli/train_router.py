@@ -17,10 +17,14 @@ def train_router(
     cost: Annotated[float | None, typer.Option(help="Share of the blocks that a token runs on average.")] = None,
     unit: Annotated[str | None, typer.Option(help="What one step of a route runs: block or sub-layer.")] = None,
     reuse: Annotated[int | None, typer.Option(min=0, help="Steps that a route may go back.")] = None,
-    start: Annotated[str | None, typer.Option(help='First route, as a policy: "FF .F F. .. | head 16".')] = None,
+    start: Annotated[
+        str | None, typer.Option(help='First route as a policy, "FF .F .. | head 16"; found if not given.')
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
     text: Annotated[list[Path] | None, typer.Option(help="UTF-8 file of prompts' text; may be repeated.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder of router, checkpoint and logs.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of router, checkpoint and logs.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything that is drawn.")] = None,
     widen: options.Widen = None,
     dtype: options.Dtype = None,

@@ -103,7 +103,9 @@ class RoutedForward:
         """Keys and values of the blocks between `state` and where the rows go, from the stream that passes them."""
         for node in range(state, int(at[group].max())):
             first, last = self.graph.sub_layers(node)
-            passing = [row for row in group[at[group] > node].tolist() if first // 2 not in self._written[rows.slots[row]]]
+            passing = [
+                row for row in group[at[group] > node].tolist() if first // 2 not in self._written[rows.slots[row]]
+            ]
             if first % 2 == 0 and passing:
                 numbers = torch.tensor(passing)
                 seen = self._rows_at(rows, numbers, first)

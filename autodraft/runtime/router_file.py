@@ -25,7 +25,9 @@ def write_router(router: Router, path: Path, expected_cost: float) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     graph = {name: getattr(router.graph, name) for name in _SIZES} | {"expected_cost": expected_cost}
     temporary = path.with_name(f".{path.name}.tmp")
-    save_file({name: value.contiguous() for name, value in router.tensors().items()}, temporary, {_KEY: json.dumps(graph)})
+    save_file(
+        {name: value.contiguous() for name, value in router.tensors().items()}, temporary, {_KEY: json.dumps(graph)}
+    )
     temporary.chmod(0o644)  # safetensors writes for the owner alone
     temporary.replace(path)
 
@@ -49,4 +51,3 @@ def _fitted(router: Router, spec: ModelSpec, path: Path) -> Router:
         sizes = f"{router.graph.num_sub_layers // 2} blocks of {hidden} channels"
         raise ProfileError(f"{path}: this router is for a target with {sizes}, not for this model")
     return router.widened(spec.hidden_size // hidden)
-

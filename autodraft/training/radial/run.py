@@ -17,14 +17,18 @@ from autodraft.measure.device import versions
 from autodraft.policy_text import decode_policy
 from autodraft.profile import write_atomically
 from autodraft.router_job import RouterJob
-from autodraft.runtime import LoadedModel
+from autodraft.runtime import LoadedModel, ModelSpec
 from autodraft.runtime.draft_weights import kept_sub_layers
 from autodraft.runtime.router_file import write_router
+from autodraft.runtime.routing import RouteGraph
 from autodraft.training.radial.continuations import Continuations
+from autodraft.training.radial.evaluate import node_costs
+from autodraft.training.radial.static_routes import best_static_route
 from autodraft.training.radial.trainer import RouterProgress, RouterRecipe, RouterTrainer
 from autodraft.training.texts import TextStreams, load_streams
 
 ROUTER_NAME, SUMMARY_NAME, CURVE_NAME = "router.safetensors", "router.json", "curve.jsonl"
+START_NAME = "start.json"
 HELD_OUT_SEQUENCES = 64
 
 
@@ -34,7 +38,8 @@ def train_router(job: RouterJob, loaded: LoadedModel, on_progress: Callable[[Rou
     training, held_out = continuations(job, loaded, streams)
     folder = job.output_folder
     curve = _Curve(folder)
-    trainer = RouterTrainer(training, held_out, recipe_of(job, loaded, streams.source), folder, on_progress, curve.add)
+    recipe = recipe_of(job, loaded, streams.source, _first_route(job, training, folder))
+    trainer = RouterTrainer(training, held_out, recipe, folder, on_progress, curve.add)
     trainer.run()
     curve.rewrite(trainer.curve)
     router, score = trainer.finished()
@@ -65,17 +70,38 @@ def continuations(
     )
 
 
-def recipe_of(job: RouterJob, loaded: LoadedModel, text: str) -> RouterRecipe:
-    """What decides the result of a job on a loaded target."""
-    spec = loaded.runtime.spec
+def graph_of(job: RouterJob, spec: ModelSpec) -> RouteGraph:
+    """What routes of a job are made of."""
     nodes = spec.num_blocks if job.unit == "block" else spec.num_sub_layers
-    start = None if job.start is None else tuple(sorted(kept_sub_layers(decode_policy(job.start))))
+    return RouteGraph(spec.num_sub_layers, job.unit, job.reuse, job.most_steps or nodes)
+
+
+def _first_route(job: RouterJob, training: Continuations, folder: Path) -> tuple[int, ...]:
+    """The nodes that every token runs at first: those of the policy given, else of the best one of the wanted cost."""
+    spec = training.runtime.spec
+    graph, path = graph_of(job, spec), folder / START_NAME
+    if job.start is not None:
+        policy = decode_policy(job.start)
+        policy.check(spec.num_blocks, spec.num_kv_heads)
+        return tuple(sorted({sub_layer // graph.width for sub_layer in kept_sub_layers(policy)}))
+    asked = {"cost": job.cost, "unit": job.unit, "seed": job.seed, "sequences": job.sequences}
+    if path.is_file() and (known := json.loads(path.read_text(encoding="utf-8")))["asked"] == asked:
+        return tuple(known["nodes"])
+    nodes = best_static_route(training, graph, node_costs(spec, graph), job.cost, seed=job.seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps({"asked": asked, "nodes": nodes}) + "\n")
+    return nodes
+
+
+def recipe_of(job: RouterJob, loaded: LoadedModel, text: str, start: tuple[int, ...]) -> RouterRecipe:
+    """What decides the result of a job on a loaded target whose first route is `start`."""
+    graph = graph_of(job, loaded.runtime.spec)
     sizes = f"{job.sequences} of {job.prompt_tokens} + {job.new_tokens}"
     return RouterRecipe(
         cost=job.cost,
         unit=job.unit,
         reuse=job.reuse,
-        most_steps=job.most_steps or nodes,
+        most_steps=graph.most_steps,
         width=job.width,
         start=start,
         steps=job.steps,

@@ -26,7 +26,7 @@ from autodraft.training.radial.learner import RouteLearner, Sampler
 from autodraft.training.radial.thrift import with_mean_cost
 
 _APPROACH = 0.4  # share of the steps in which the aimed cost falls from that of the start to the wanted one
-_MATCH_WEIGHT = 0.75  # of choosing the target's token in a score; the rest is its probability
+_MATCH_WEIGHT = 0.9  # of choosing the target's token in a score; the rest is its probability
 _NUM_EVALUATIONS = 10
 _CHECKPOINT_EVERY_S = 30.0
 
@@ -38,7 +38,7 @@ class RouterRecipe:
     Attributes:
         cost: mean share of the blocks' weights that a token may run.
         width: hidden units of the router.
-        start: sub-layers of the first route; None: all.
+        start: nodes of the first route.
         steps: improvements.
         rows_per_step: tokens whose routes are tried in each.
         identity: names target and text.
@@ -49,7 +49,7 @@ class RouterRecipe:
     reuse: int
     most_steps: int
     width: int
-    start: tuple[int, ...] | None
+    start: tuple[int, ...]
     steps: int
     rows_per_step: int
     seed: int
@@ -92,10 +92,8 @@ class RouterTrainer:
         spec = training.runtime.spec
         graph = RouteGraph(spec.num_sub_layers, recipe.unit, recipe.reuse, recipe.most_steps)
         self._costs = node_costs(spec, graph)
-        kept = range(spec.num_sub_layers) if recipe.start is None else recipe.start
-        nodes = sorted({sub_layer // graph.width for sub_layer in kept})
-        start = Router.along(graph, nodes, spec.hidden_size, recipe.width, seed=recipe.seed)
-        self._start_cost = float(self._costs[nodes].sum())
+        start = Router.along(graph, recipe.start, spec.hidden_size, recipe.width, seed=recipe.seed)
+        self._start_cost = float(self._costs[list(recipe.start)].sum())
         self._learner = RouteLearner(start, self._costs)
         self._routed = RoutedForward(training.runtime, graph)
         self._restore()
@@ -167,7 +165,12 @@ class RouterTrainer:
 
     def save(self) -> None:
         """Write the checkpoint."""
-        state = {"recipe": asdict(self.recipe), "step": self.step, "curve": self.curve, "learner": self._learner.state()}
+        state = {
+            "recipe": asdict(self.recipe),
+            "step": self.step,
+            "curve": self.curve,
+            "learner": self._learner.state(),
+        }
         checkpoint.save(self._folder, state)
 
     def _restore(self) -> None:
