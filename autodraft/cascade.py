@@ -112,7 +112,28 @@ class SelfDraft(_Value):
     )
 
 
-Draft = Annotated[PromptLookup | SuffixAutomaton | TokenRecycling | SelfDraft, Field(discriminator="kind")]
+class RoutedDraft(_Value):
+    """Draft with the target's own blocks, of which a trained router picks some for every token.
+
+    Radial networks (Dotzel et al., arXiv 2404.04900); `autodraft train-router` makes the router.
+    """
+
+    kind: Literal["routed-draft"] = "routed-draft"
+    router: WeightsFile = Field(description="the router's weights")
+    passed_keys: Literal["masked", "projected"] = Field(
+        default="masked",
+        description="keys of a block that a drafted token passed by: hidden from later drafted tokens in that block, or"
+        " made from the stream that passes",
+    )
+    num_draft_tokens: int = Field(default=4, ge=1, le=64, description="deepest drafted position of a cycle")
+    stop_threshold: float = Field(
+        default=0.0, ge=0.0, le=1.0, description="drafting ends after a token of lower draft probability (kept)"
+    )
+
+
+Draft = Annotated[
+    PromptLookup | SuffixAutomaton | TokenRecycling | SelfDraft | RoutedDraft, Field(discriminator="kind")
+]
 
 
 class Chain(_Value):

@@ -60,7 +60,7 @@ __all__ = [
 
 SCHEMA_VERSION = 3
 KIND = "autodraft-profile"
-_KINDS = {"prompt-lookup", "suffix-automaton", "token-recycling", "self-draft"}
+_KINDS = {"prompt-lookup", "suffix-automaton", "token-recycling", "self-draft", "routed-draft"}
 SCHEMA_ID = f"urn:autodraft:schema:profile-v{SCHEMA_VERSION}"
 
 

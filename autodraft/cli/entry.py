@@ -18,6 +18,7 @@ from autodraft.cli.search import search
 from autodraft.cli.simulate import simulate
 from autodraft.cli.sparsify import sparsify
 from autodraft.cli.train_controller import train_controller
+from autodraft.cli.train_router import train_router
 
 app = typer.Typer(
     name="autodraft",
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.command()(search)
 app.command()(train_controller)
+app.command()(train_router)
 app.command()(generate)
 app.command()(bench)
 app.command()(simulate)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from autodraft.search.loop import SearchProgress
+    from autodraft.training.radial.trainer import RouterProgress
     from autodraft.training.sparsifier import TrainingProgress
 
 _PLAIN_INTERVAL_S = 10.0
@@ -74,6 +75,15 @@ class TrainingDisplay(StageDisplay):
         """Show where the training is."""
         text = f"step {event.step} of {event.total}, loss {event.loss:.3f}, {event.num_open} sub-layers open"
         self.show(event.stage, event.step, event.total, text, event.seconds_left)
+
+
+class RouterDisplay(StageDisplay):
+    """A display whose `update` is the callback that a router's training is given."""
+
+    def update(self, event: RouterProgress) -> None:
+        """Show where the training is; figures are those of the last step's sampled routes."""
+        text = f"step {event.step} of {event.total}, agreement {event.agreement:.3f} at cost {event.cost:.2f}"
+        self.show("training", event.step, event.total, text, event.seconds_left)
 
 
 def describe(event: SearchProgress) -> str:

@@ -14,7 +14,7 @@ from autodraft.decoding.growth import Growth
 from autodraft.decoding.sources import State, TokenSource
 from autodraft.decoding.step_times import StepTimes
 from autodraft.decoding.workbench import DraftLevel
-from autodraft.runtime import NEVER, Candidates, ChainStop, ChoiceNoise, DraftPlan, Rows, TransformerRuntime
+from autodraft.runtime import NEVER, Candidates, ChainStop, ChoiceNoise, DraftPlan, RoutedPlan, Rows, TransformerRuntime
 
 
 class _Placed:
@@ -78,7 +78,7 @@ class CacheWorkbench:
         self,
         runtime: TransformerRuntime,
         levels: Sequence[DraftLevel],
-        plans: Sequence[DraftPlan | None],
+        plans: Sequence[DraftPlan | RoutedPlan | None],
         sources: Sequence[TokenSource | None],
         times: StepTimes,
         clock: Callable[[], float] = time.perf_counter,
@@ -182,7 +182,7 @@ class CacheWorkbench:
             self._owner, self._placed = draft, _Placed()
         return self._placed
 
-    def _plan(self, draft: int) -> DraftPlan:
+    def _plan(self, draft: int) -> DraftPlan | RoutedPlan:
         plan = self._plans[draft]
         assert plan is not None, "a free draft has no model"
         return plan

@@ -9,7 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from autodraft.cascade import Cascade, Draft, PromptLookup, SelfDraft, SuffixAutomaton, TokenRecycling
+from autodraft.cascade import (
+    Cascade,
+    Draft,
+    PromptLookup,
+    RoutedDraft,
+    SelfDraft,
+    SuffixAutomaton,
+    TokenRecycling,
+)
 from autodraft.decoding.cache_workbench import CacheWorkbench
 from autodraft.decoding.drafters import DraftContext, Outcome
 from autodraft.decoding.growth import ROOT
@@ -19,14 +27,14 @@ from autodraft.decoding.step_times import TARGET, CostPrior, StepTimes
 from autodraft.decoding.tree import TokenTree
 from autodraft.decoding.workbench import DraftLevel
 from autodraft.profile_parts import Priors
-from autodraft.runtime import DraftPlan, TransformerRuntime
+from autodraft.runtime import DraftPlan, RoutedPlan, TransformerRuntime
 
 _UNKNOWN_VERIFY_COST = {1: 1.0, 8: 1.2, 16: 1.5, 32: 2.2}
 _UNKNOWN_ALPHA = 0.8
 
 
 def make_source(draft: Draft) -> TokenSource | None:
-    """The source behind a free draft; None for a self-draft."""
+    """The source behind a free draft; None for a model."""
     match draft:
         case PromptLookup():
             return PromptLookupSource(draft)
@@ -34,7 +42,18 @@ def make_source(draft: Draft) -> TokenSource | None:
             return SuffixAutomatonSource(draft)
         case TokenRecycling():
             return TokenRecyclingSource(draft)
+        case SelfDraft() | RoutedDraft():
+            return None
+
+
+def make_plan(draft: Draft, runtime: TransformerRuntime) -> DraftPlan | RoutedPlan | None:
+    """What runs a model draft's forward passes; None for a free draft."""
+    match draft:
         case SelfDraft():
+            return runtime.plan(draft.policy, draft.weights)
+        case RoutedDraft():
+            return runtime.routed_plan(draft.router, draft.passed_keys)
+        case _:
             return None
 
 
@@ -60,10 +79,7 @@ class ScheduledDrafter:
         priors = priors or Priors()
         self.cascade, self.num_drafts = cascade, len(cascade.drafts)
         self._runtime, self._clock = runtime, clock
-        self._plans = [
-            runtime.plan(draft.policy, draft.weights) if isinstance(draft, SelfDraft) else None
-            for draft in cascade.drafts
-        ]
+        self._plans = [make_plan(draft, runtime) for draft in cascade.drafts]
         self._sources = [make_source(draft) for draft in cascade.drafts]
         self.levels = [_level(draft, priors, number) for number, draft in enumerate(cascade.drafts)]
         self.times = StepTimes(
@@ -122,7 +138,7 @@ class ScheduledDrafter:
 
 
 def _level(draft: Draft, priors: Priors, number: int) -> DraftLevel:
-    if isinstance(draft, SelfDraft):
+    if isinstance(draft, SelfDraft | RoutedDraft):
         alpha = priors.drafts[number].alpha if priors.drafts else _UNKNOWN_ALPHA
         return DraftLevel(True, draft.num_draft_tokens, draft.stop_threshold, alpha)
     source = make_source(draft)
@@ -139,7 +155,9 @@ def _class_priors(draft: Draft, num_classes: int) -> tuple[float, ...]:
     return (*rising, *(0.15 for _ in range(num_classes - recent)))
 
 
-def _cost_prior(plan: DraftPlan | None, runtime: TransformerRuntime, priors: Priors, number: int) -> CostPrior | None:
+def _cost_prior(
+    plan: DraftPlan | RoutedPlan | None, runtime: TransformerRuntime, priors: Priors, number: int
+) -> CostPrior | None:
     """As measured, else by the bytes that a step reads."""
     if plan is None:
         return None

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from autodraft.cascade import Draft, PromptLookup, Scheduler, SelfDraft, SuffixAutomaton, TokenRecycling
+from autodraft.cascade import Draft, PromptLookup, RoutedDraft, Scheduler, SelfDraft, SuffixAutomaton, TokenRecycling
 from autodraft.profile import DraftProfile, Figures, Interval
 from autodraft.report.layout import plain_table
 
@@ -94,6 +94,9 @@ def _settings(draft: Draft) -> Iterator[str]:
             yield str(policy)
             if draft.weights is not None:
                 yield f"refitted weights of its own in {draft.weights.file}"
+        case RoutedDraft():
+            yield f"router {draft.router.file}, keys of passed blocks {draft.passed_keys}"
+            yield f"{draft.num_draft_tokens} deep, stops below probability {draft.stop_threshold:g}"
 
 
 def scheduler_text(scheduler: Scheduler) -> str:

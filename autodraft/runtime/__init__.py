@@ -4,6 +4,7 @@ from autodraft.runtime.backend import KVCache
 from autodraft.runtime.choosing import NEVER, Candidates, ChainStop, ChoiceNoise
 from autodraft.runtime.loading import LoadedModel, build_runtime, load_hf_model, load_model
 from autodraft.runtime.plan import DraftPlan
+from autodraft.runtime.routed_plan import RoutedPlan
 from autodraft.runtime.rows import Rows
 from autodraft.runtime.spec import SUPPORTED_FAMILIES, ModelSpec
 from autodraft.runtime.transformer import TransformerRuntime
@@ -18,6 +19,7 @@ __all__ = [
     "KVCache",
     "LoadedModel",
     "ModelSpec",
+    "RoutedPlan",
     "Rows",
     "TransformerRuntime",
     "build_runtime",

@@ -59,6 +59,15 @@ class Backend(Protocol):
     ) -> Tensor:
         """Sub-layers `first .. last - 1` on a residual stream of one's own, float32 [n, hidden] -> [n, hidden]."""
 
+    def write_keys(self, plan: DraftPlan, cache: KVCache, rows: Rows, stream: Tensor, block: int) -> None:
+        """Write the keys and values that a block's attention would make of `stream`, without attending."""
+
+    def embed(self, plan: DraftPlan, cache: KVCache, rows: Rows) -> Tensor:
+        """The residual stream before the first sub-layer, float32 [n, hidden]; writes nothing."""
+
+    def logits(self, plan: DraftPlan, cache: KVCache, rows: Rows, stream: Tensor) -> Tensor:
+        """Final norm and output head on a residual stream of one's own, float32 [n, hidden] -> [n, vocab]."""
+
     def review(
         self, plan: DraftPlan, cache: KVCache, rows: Rows, top: int, noise: ChoiceNoise | None, depths: Sequence[int]
     ) -> list[Candidates]:

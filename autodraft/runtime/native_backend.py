@@ -193,6 +193,20 @@ class NativeBackend:
         self._forward(plan, cache, rows, None, None, result, first, last)
         return result
 
+    def write_keys(self, plan: DraftPlan, cache: KVCache, rows: Rows, stream: Tensor, block: int) -> None:
+        passing = stream.to(torch.float32, copy=True).contiguous()
+        self._forward(plan, cache, rows, None, None, passing, 2 * block, 2 * block + 1, keys_only=True)
+
+    def embed(self, plan: DraftPlan, cache: KVCache, rows: Rows) -> Tensor:
+        taps = torch.empty((1, len(rows), self._spec.hidden_size))
+        self._forward(plan, cache, rows, None, taps, None, 0, 0)
+        return taps[0]
+
+    def logits(self, plan: DraftPlan, cache: KVCache, rows: Rows, stream: Tensor) -> Tensor:
+        logits = torch.empty((len(rows), self._padded_vocab))
+        self._forward(plan, cache, rows, logits, None, stream.to(torch.float32, copy=True).contiguous(), 0, 0)
+        return logits[:, : self._spec.vocab_size]
+
     def _forward(
         self,
         plan: DraftPlan,
@@ -203,6 +217,7 @@ class NativeBackend:
         stream: Tensor | None,
         first: int,
         last: int,
+        keys_only: bool = False,
     ) -> None:
         assert isinstance(cache, NativeCache)
         payload: _Payload = plan.payload
@@ -219,6 +234,7 @@ class NativeBackend:
                 *(ctypes.c_void_p(binding.pointer(tensor)) for tensor in (logits, taps, stream)),
                 first,
                 last,
+                keys_only,
             )
         del buffer
         _check(status)

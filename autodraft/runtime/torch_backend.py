@@ -136,9 +136,23 @@ class TorchBackend:
         assert isinstance(cache, TorchCache)
         x, context = self._start(cache, rows)
         x = self._run(plan, cache, context, x, 0, 2 * self._spec.num_blocks, len(rows), taps)
-        if not with_logits:
-            return None
-        return self._linear(apply_norm(x, self.weights.final_norm, self._spec), plan.payload.head, None)[: len(rows)]
+        return self._head_of(plan, x)[: len(rows)] if with_logits else None
+
+    def _head_of(self, plan: DraftPlan, x: Tensor) -> Tensor:
+        return self._linear(apply_norm(x, self.weights.final_norm, self._spec), plan.payload.head, None)
+
+    def write_keys(self, plan: DraftPlan, cache: KVCache, rows: Rows, stream: Tensor, block: int) -> None:
+        self.run_sub_layers(plan, cache, rows, stream, 2 * block, 2 * block + 1)  # what it adds is not looked at
+
+    @torch.inference_mode()
+    def embed(self, plan: DraftPlan, cache: KVCache, rows: Rows) -> Tensor:
+        assert isinstance(cache, TorchCache)
+        return self._start(cache, rows)[0][: len(rows)]
+
+    @torch.inference_mode()
+    def logits(self, plan: DraftPlan, cache: KVCache, rows: Rows, stream: Tensor) -> Tensor:
+        padded = F.pad(stream, (0, 0, 0, -len(rows) % ROW_PADDING))
+        return self._head_of(plan, padded)[: len(rows)]
 
     def _run(
         self,

@@ -18,6 +18,8 @@ from autodraft.runtime.backend import Backend, KVCache
 from autodraft.runtime.choosing import NEVER, Candidates, ChainStop, ChoiceNoise
 from autodraft.runtime.draft_weights import DraftWeights
 from autodraft.runtime.plan import DraftPlan
+from autodraft.runtime.routed_plan import RoutedPlan
+from autodraft.runtime.router_file import read_router
 from autodraft.runtime.rows import Rows
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.weights import TargetWeights
@@ -90,6 +92,10 @@ class TransformerRuntime:
         own.check(policy, self.spec)
         return own
 
+    def routed_plan(self, router: WeightsFile, passed_keys: str = "masked") -> RoutedPlan:
+        """A router's file ready to draft, for one decoder; `ProfileError` where it is missing, changed or misfits."""
+        return RoutedPlan(self, read_router(router.verified_path(), self.spec), passed_keys)
+
     def forward(self, plan: DraftPlan, cache: KVCache, rows: Rows) -> Tensor:
         """Logits of `rows` under `plan`, float32 [n, vocab]; writes their keys and values, commits nothing."""
         self._check_room(cache, rows)
@@ -99,7 +105,7 @@ class TransformerRuntime:
 
     def draft_chain(
         self,
-        plan: DraftPlan,
+        plan: DraftPlan | RoutedPlan,
         cache: KVCache,
         fed: Sequence[int],
         num_tokens: int,
@@ -122,11 +128,13 @@ class TransformerRuntime:
             noise: for sampled drafts; its first row is for the first drafted token.
         """
         self._check_room(cache, Rows.chain([*fed, *[0] * (num_tokens - 1)], cache.length + offset))
+        if isinstance(plan, RoutedPlan):
+            return plan.draft_chain(cache, fed, offset, num_tokens, top, stop, noise)
         return self._backend.draft_chain(plan, cache, fed, offset, num_tokens, top, stop, noise)
 
     def review(
         self,
-        plan: DraftPlan,
+        plan: DraftPlan | RoutedPlan,
         cache: KVCache,
         rows: Rows,
         top: int = 1,
@@ -138,6 +146,8 @@ class TransformerRuntime:
         With `noise`, `depths[i]` is the row of it that is added to row i.
         """
         self._check_room(cache, rows)
+        if isinstance(plan, RoutedPlan):
+            return plan.review(cache, rows, top, noise, depths)
         return self._backend.review(plan, cache, rows, top, noise, depths)
 
     def best_tokens(self, logits: Tensor, top: int) -> list[list[int]]:
@@ -156,6 +166,20 @@ class TransformerRuntime:
             raise ValueError(f"sub-layers {first} to {last} of {2 * self.spec.num_blocks}")
         self._check_room(cache, rows)
         return self._backend.run_sub_layers(plan, cache, rows, stream, first, last)
+
+    def write_keys(self, cache: KVCache, rows: Rows, stream: Tensor, block: int) -> None:
+        """Write to the rows' slots the target's keys and values of a block for streams that pass it by. [n, hidden]"""
+        self._check_room(cache, rows)
+        self._backend.write_keys(self.target, cache, rows, stream, block)
+
+    def embed(self, cache: KVCache, rows: Rows) -> Tensor:
+        """The residual stream of `rows` before the first sub-layer, float32 [n, hidden]; writes nothing."""
+        self._check_room(cache, rows)
+        return self._backend.embed(self.target, cache, rows)
+
+    def logits(self, plan: DraftPlan, cache: KVCache, rows: Rows, stream: Tensor) -> Tensor:
+        """Final norm and output head of `plan` on a residual stream, float32 [n, hidden] -> [n, vocab]."""
+        return self._backend.logits(plan, cache, rows, stream)
 
     def prefill(self, cache: KVCache, tokens: Sequence[int]) -> None:
         """Run the target over `tokens` after what is committed, and commit them."""

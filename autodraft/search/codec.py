@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 
-from autodraft.cascade import Cascade, Draft, PromptLookup, SelfDraft, SuffixAutomaton, TokenRecycling
+from autodraft.cascade import Cascade, Draft, PromptLookup, RoutedDraft, SelfDraft, SuffixAutomaton, TokenRecycling
 from autodraft.policy_text import encode_policy
 
 
@@ -37,3 +37,5 @@ def describe_draft(draft: Draft) -> str:
         case SelfDraft():
             stop = f", stop<{draft.stop_threshold:g}" if draft.stop_threshold else ""
             return f"self-draft(n={draft.num_draft_tokens}{stop}: {encode_policy(draft.policy)})"
+        case RoutedDraft():
+            return f"routed-draft(n={draft.num_draft_tokens}, {draft.router.file})"

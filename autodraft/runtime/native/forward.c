@@ -40,6 +40,7 @@ typedef struct {
     int threads;
     float *stream;   /* NULL: start from the embeddings; else [n][hidden], read before the first sub-layer, written after the last */
     int first, last; /* sub-layers that run */
+    int keys_only;   /* attention writes its keys and values and adds nothing */
 } Call;
 
 Workspace *workspace_new(int threads) {
@@ -232,7 +233,8 @@ static void attention(const Call *c, int block, int thread, Private *mine) {
         share(by_head ? s->channels : s->channels * n, thread, c->threads, &first, &last);
         if (by_head) first *= n, last *= n;
         for (int item = first; item < last; item++) place_head(c, block, s, item % n, item / n);
-        if (!by_head) pool_barrier(ws->pool);
+        if (!by_head || c->keys_only) pool_barrier(ws->pool);
+        if (c->keys_only) continue;
         for (int item = first; item < last;) { /* items run over rows first: the rows of a head go together */
             int end = item - item % n + n;
             end = end < last ? end : last;
@@ -328,12 +330,13 @@ static void run(const Call *c, int thread) {
 static void run_on(void *call, int thread) { run((const Call *)call, thread); }
 
 /* logits: [n][vocab padded to 16] or NULL; taps: [2 * blocks + 1][n][hidden] or NULL. With `stream` [n][hidden], sub-layers
- * first .. last - 1 are run on it in place instead of the whole model. Returns 0, or -1 without memory. */
+ * first .. last - 1 are run on it in place instead of the whole model; with `keys_only` for what attention writes alone.
+ * Returns 0, or -1 without memory. */
 int forward(const Model *m, const Plan *plan, const Cache *cache, const Rows *rows, Workspace *ws, int width, int keys,
-            float *logits, float *taps, float *stream, int first, int last) {
+            float *logits, float *taps, float *stream, int first, int last, int keys_only) {
     int threads = pool_threads(ws->pool);
     if (reserve(ws, m, rows->n, keys, width, threads)) return -1;
-    Call call = {m, plan, cache, rows, ws, logits, taps, threads, stream, first, last};
+    Call call = {m, plan, cache, rows, ws, logits, taps, threads, stream, first, last, keys_only};
     pool_run(ws->pool, run_on, &call);
     return 0;
 }
@@ -364,7 +367,7 @@ int review(const Model *m, const Plan *plan, const Cache *cache, const Rows *row
            float *logits, const Choosing *how, const int32_t *noise_rows, int32_t *tokens, float *probabilities) {
     int threads = pool_threads(ws->pool);
     if (reserve(ws, m, rows->n, keys, width, threads)) return -1;
-    Call call = {m, plan, cache, rows, ws, logits, 0, threads, 0, 0, 2 * m->num_blocks};
+    Call call = {m, plan, cache, rows, ws, logits, 0, threads, 0, 0, 2 * m->num_blocks, 0};
     Review argument = {&call, how, noise_rows, tokens, probabilities};
     pool_run(ws->pool, review_on, &argument);
     return 0;
@@ -392,7 +395,7 @@ int draft_chain(const Model *m, const Plan *plan, const Cache *cache, Workspace 
     Rows rows = {n, fed, positions, positions, starts, positions, offsets, positions};
     for (int i = 0; i < count; i++) {
         int last = positions[rows.n - 1];
-        if (forward(m, plan, cache, &rows, ws, width, last + 1, logits, 0, 0, 0, 2 * m->num_blocks)) return -1;
+        if (forward(m, plan, cache, &rows, ws, width, last + 1, logits, 0, 0, 0, 2 * m->num_blocks, 0)) return -1;
         choose(logits + (size_t)(rows.n - 1) * stride, m->vocab, how, i, tokens + i * how->top, probabilities + i * how->top);
         if (ends(stop, probabilities[i * how->top], &reach)) return i + 1;
         rows.n = 1, rows.tokens = tokens + i * how->top, positions[0] = last + 1;

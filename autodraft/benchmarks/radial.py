@@ -1,0 +1,189 @@
+"""Routed drafts beside the best static ones of the same cost: agreement, keys of passed blocks, and decoding.
+
+Run as `python -m autodraft.benchmarks.radial`. Both kinds are chosen on the same continuations of the target and judged on
+continuations of held-out prompts. Every finished part is written at once, and trainings keep checkpoints in the work folder,
+so the program can be stopped at any time and goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autodraft.benchmarks.writing import command_line, report_parser
+from autodraft.cascade import Cascade, Draft, DyTC, PromptLookup, RoutedDraft, SelfDraft, TokenRecycling
+from autodraft.measure.device import device_stamp
+from autodraft.measure.prompts import choose_prompts, encode_prompts, evaluation_prompts
+from autodraft.measure.speedup import speedup_of_cascades
+from autodraft.policy_text import encode_policy
+from autodraft.profile_parts import WeightsFile
+from autodraft.report.files import report_file, write_document
+from autodraft.report.radial_plot import plot_radial
+from autodraft.report.radial_table import radial_markdown
+from autodraft.router_job import RouterJob
+from autodraft.runtime import Rows, load_model
+from autodraft.runtime.routed import PASSED_KEYS
+from autodraft.runtime.router_file import read_router
+from autodraft.training.radial.continuations import Continuations
+from autodraft.training.radial.evaluate import RouteScore, node_costs, score, score_router
+from autodraft.training.radial.run import ROUTER_NAME, START_NAME, graph_of, train_router
+from autodraft.training.radial.static_routes import policy_along
+
+STAGES = ("agreement", "keys", "decode")
+_DRAFT_WINDOW = 4
+
+
+class Benchmark:
+    """The document, and what adds to it."""
+
+    def __init__(self, options: Any, arguments: Sequence[str] | None) -> None:
+        self.options = options
+        path = report_file(options.output, ".json")
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        self.loaded = load_model(options.model)
+        runtime = self.loaded.runtime
+        self.document: dict[str, Any] = {"agreement": [], **known} | {
+            "model": options.model,
+            "device": device_stamp(runtime.device, runtime.backend).model_dump(mode="json"),
+            "command": command_line("radial", arguments),
+        }
+
+    def job(self, cost: float, unit: str) -> RouterJob:
+        """The training of one router."""
+        settings = {"steps": self.options.steps, "sequences": self.options.sequences, "seed": self.options.seed}
+        folder = self.options.work / f"{unit}-{cost:g}"
+        return RouterJob.model_validate(
+            {"model": self.options.model, "cost": cost, "unit": unit, "output": folder, **settings}
+        )
+
+    def held_out(self, window: int = 1) -> Continuations:
+        """Prompts that nothing was chosen on, continued by the target."""
+        longest = self.job(0.5, "block").prompt_tokens
+        prompts = [prompt for prompt in encode_prompts(evaluation_prompts(), self.loaded.tokenizer, longest)]
+        tokens = torch.tensor([prompt.tokens for prompt in prompts if len(prompt.tokens) == longest])
+        return Continuations(self.loaded.runtime, tokens, self.job(0.5, "block").new_tokens, window=window)
+
+    def write(self) -> None:
+        """JSON, Markdown and picture."""
+        image = report_file(self.options.output, ".png")
+        plot_radial(self.document, image)
+        write_document(self.options.output, self.document, lambda document: radial_markdown(document, image.name))
+
+    def agreement(self) -> None:
+        """Routers and static policies at the same mean cost."""
+        rows = self.document["agreement"]
+        known = {(row["unit"], row["cost"]) for row in rows}
+        for unit in self.options.units.split(","):
+            for cost in map(float, self.options.costs.split(",")):
+                if (unit, cost) not in known:
+                    print(f"training: {unit}, {cost:g}", file=sys.stderr)
+                    rows.append(self._agreement_row(self.job(cost, unit)))
+                    self.write()
+
+    def _agreement_row(self, job: RouterJob) -> dict[str, Any]:
+        summary = json.loads(train_router(job, self.loaded, lambda _: None).read_text(encoding="utf-8"))
+        held_out = self.held_out()
+        router = read_router(job.output_folder / ROUTER_NAME)
+        nodes = json.loads((job.output_folder / START_NAME).read_text(encoding="utf-8"))["nodes"]
+        static = self._static_score(job, nodes, held_out)
+        curve = (job.output_folder / "curve.jsonl").read_text(encoding="utf-8").splitlines()
+        return {
+            "unit": job.unit,
+            "cost": job.cost,
+            "router": score_router(held_out, router).to_json(),
+            "static": static.to_json(),
+            "policy": encode_policy(policy_along(nodes, router.graph)),
+            "same_text": summary["held_out"],
+            "curve": [json.loads(line) for line in curve],
+        }
+
+    def _static_score(self, job: RouterJob, nodes: Sequence[int], held_out: Continuations) -> RouteScore:
+        runtime = self.loaded.runtime
+        graph = graph_of(job, runtime.spec)
+        plan, runs = runtime.plan(policy_along(nodes, graph)), torch.zeros(graph.num_nodes, dtype=torch.long)
+        runs[list(nodes)] = 1
+
+        def run(rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+            return runtime.forward(plan, held_out.cache, rows), runs.expand(len(rows), -1)
+
+        return score(held_out, run, node_costs(runtime.spec, graph))
+
+    def keys(self) -> None:
+        """Agreement at the 1st, 2nd, .. drafted token by how keys of passed blocks are handled."""
+        if "keys" not in self.document:
+            job, held_out = self.job(self.options.decode_cost, "sub-layer"), self.held_out(_DRAFT_WINDOW)
+            router = read_router(job.output_folder / ROUTER_NAME)
+            self.document["keys"] = {way: score_router(held_out, router, way).to_json() for way in PASSED_KEYS}
+            nodes = json.loads((job.output_folder / START_NAME).read_text(encoding="utf-8"))["nodes"]
+            self.document["keys"]["static"] = self._static_score(job, nodes, held_out).to_json()
+            self.write()
+
+    def decode(self) -> None:
+        """F2 of cascades with and without the router, paired, on the widened target as well."""
+        rows = self.document.setdefault("decode", [])
+        for widen in map(int, self.options.widen.split(",")):
+            if widen not in {row["widen"] for row in rows}:
+                rows.append({"widen": widen, **self._decoded(widen)})
+                self.write()
+
+    def _decoded(self, widen: int) -> dict[str, Any]:
+        options, loaded = self.options, load_model(self.options.model, widen=widen)
+        job = self.job(options.decode_cost, "sub-layer")
+        nodes = json.loads((job.output_folder / START_NAME).read_text(encoding="utf-8"))["nodes"]
+        weights = WeightsFile.of(job.output_folder / ROUTER_NAME, job.output_folder)
+        policy = policy_along(nodes, graph_of(job, loaded.runtime.spec))
+        models: dict[str, Draft] = {"static": SelfDraft(policy=policy), "masked": RoutedDraft(router=weights)}
+        models["projected"] = RoutedDraft(router=weights, passed_keys="projected")
+        free = (PromptLookup(), TokenRecycling())
+        cascades = {f"chain, {name}": Cascade(drafts=(draft,)) for name, draft in models.items()}
+        cascades |= {
+            f"dytc, {name}": Cascade(drafts=(models[name], *free), scheduler=DyTC()) for name in ("static", "masked")
+        }
+        cascades["dytc, free drafts only"] = Cascade(drafts=free, scheduler=DyTC())
+        prompts = encode_prompts(choose_prompts(evaluation_prompts(), options.num_prompts), loaded.tokenizer, 384)
+        session = speedup_of_cascades(
+            loaded.runtime, cascades, prompts, max_new_tokens=options.new_tokens, eos=loaded.generation_eos
+        )
+        return {"num_prompts": len(prompts), "cascades": {name: _decoded_row(session, name) for name in cascades}}
+
+
+def _decoded_row(session: Any, name: str) -> dict[str, Any]:
+    comparison, figures = session.compare(name), session.figures(name)
+    speedup = comparison.speedup
+    return {
+        "speedup": [speedup.ci_low, speedup.median, speedup.ci_high],
+        "identical": comparison.identical,
+        "alpha": figures.alpha,
+        "cost": figures.cost,
+        "tokens_per_cycle": figures.tokens_per_cycle,
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Do what is missing, part by part."""
+    parser = report_parser("radial", __doc__, "reports/radial")
+    parser.add_argument("stages", nargs="*", default=STAGES, help="agreement, keys, decode; default all")
+    parser.add_argument("--model", default="llama")
+    parser.add_argument("--work", type=Path, default=Path("autodraft-runs/radial"))
+    parser.add_argument("--units", default="sub-layer,block")
+    parser.add_argument("--costs", default="0.5,0.3,0.7", help="shares of the blocks")
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--sequences", type=int, default=384)
+    parser.add_argument("--decode-cost", type=float, default=0.5)
+    parser.add_argument("--widen", default="1,4", help="targets to decode with")
+    parser.add_argument("--num-prompts", type=int, default=12)
+    parser.add_argument("--new-tokens", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    benchmark = Benchmark(options, arguments)
+    for stage in options.stages:
+        getattr(benchmark, stage)()
+
+
+if __name__ == "__main__":
+    main()

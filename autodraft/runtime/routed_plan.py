@@ -1,0 +1,92 @@
+"""`RoutedPlan`: a draft whose tokens take the routes that a router picks, with the calls that decoding makes of a draft.
+
+Knows nothing of trees or schedulers. A plan belongs to one decoder: it remembers what the slots behind the committed ones
+hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from autodraft.policy import DraftPolicy
+from autodraft.runtime.backend import KVCache
+from autodraft.runtime.choosing import Candidates, ChainStop, ChoiceNoise, best_tokens
+from autodraft.runtime.routed import RoutedForward
+from autodraft.runtime.routing import Router
+from autodraft.runtime.rows import Rows
+
+if TYPE_CHECKING:
+    from autodraft.runtime.transformer import TransformerRuntime
+
+
+class RoutedPlan:
+    """A router over the target's blocks.
+
+    Args:
+        runtime: the target.
+        router: as wide as the target.
+        passed_keys: see `RoutedForward`.
+
+    Attributes:
+        weight_bytes: weights that one step is expected to read.
+    """
+
+    def __init__(self, runtime: TransformerRuntime, router: Router, passed_keys: str = "masked") -> None:
+        self.router, self.routed = router, RoutedForward(runtime, router.graph, passed_keys)
+        self._runtime = runtime
+        target = runtime.target.weight_bytes
+        head = runtime.plan(DraftPolicy.uniform(runtime.spec.num_blocks, 0)).weight_bytes
+        self.weight_bytes = head + router.expected_cost * (target - head)
+
+    def logits(self, cache: KVCache, rows: Rows) -> Tensor:
+        """Logits of `rows`, each after its own route, float32 [n, vocab]; writes their keys, commits nothing."""
+        passage = self.routed.run(cache, _with_own_paths(rows, cache.length), self._choose)
+        return self._runtime.logits(self._runtime.target, cache, rows, passage.stream)
+
+    def _choose(self, state: int, stream: Tensor, _: Tensor) -> Tensor:
+        return self.router.destinations(state, stream)
+
+    def review(
+        self, cache: KVCache, rows: Rows, top: int, noise: ChoiceNoise | None, depths: Sequence[int]
+    ) -> list[Candidates]:
+        """See `TransformerRuntime.review`."""
+        return best_tokens(self.logits(cache, rows), top, noise, depths)
+
+    def draft_chain(
+        self,
+        cache: KVCache,
+        fed: Sequence[int],
+        offset: int,
+        num_tokens: int,
+        top: int,
+        stop: ChainStop,
+        noise: ChoiceNoise | None,
+    ) -> list[Candidates]:
+        """See `TransformerRuntime.draft_chain`."""
+        drafted: list[Candidates] = []
+        reach, position = stop.reach, cache.length + offset
+        while len(drafted) < num_tokens:
+            logits = self.logits(cache, Rows.chain(fed, position))
+            position += len(fed)
+            drafted += best_tokens(logits[-1:], top, noise, [len(drafted)])
+            ended, reach = stop.ends_after(drafted[-1].probs[0], reach)
+            if ended:
+                break
+            fed = drafted[-1].tokens[:1]
+        return drafted
+
+
+def _with_own_paths(rows: Rows, committed: int) -> Rows:
+    """The same rows, with every slot behind the committed ones named in a path: what it holds differs by block."""
+    paths = [
+        [*range(max(start, committed), start + length), *path]
+        for start, length, path in zip(rows.prefix_starts, rows.prefix_lengths, rows.paths, strict=True)
+    ]
+    lengths = [
+        min(length, max(committed - start, 0))
+        for start, length in zip(rows.prefix_starts, rows.prefix_lengths, strict=True)
+    ]
+    return Rows(rows.tokens, rows.positions, rows.slots, rows.prefix_starts, lengths, paths)
