@@ -19,8 +19,9 @@ class JointPolicyEnv(SequentialEnv):
     """The layer decision and the channel decision of each sub-layer as one: 0 bits is dropping (AJPQ).
 
     ## Description
-    The agent walks over the target's sub-layers (attention 0, MLP 0, attention 1, ...) and says of each which share of
-    its channels, in order of importance, runs at which bit-width. The last step decides the output head's bits.
+    The first step decides the bits of the output head, the largest single part of a draft step. Then the agent walks
+    over the target's sub-layers (attention 0, MLP 0, attention 1, ...) and says of each which share of its channels, in
+    order of importance, runs at which bit-width.
 
     ## Action Space
     `Discrete(n)`: 0 drops the sub-layer, then shares by rising mean bits, n - 1 is full precision. With channels, on
@@ -34,7 +35,7 @@ class JointPolicyEnv(SequentialEnv):
 
     | figure | count | unit | range |
     |---|---|---|---|
-    | index | 1 | number of the decision over that of sub-layers | 0 to 1 |
+    | index | 1 | number of the sub-layer over that of all; 1 is the head | 0 to 1 |
     | is_attention, is_mlp, is_head | 3 | flags | 0 or 1 |
     | size | 1 | share of the target's weights (of its time where sizes are unknown) | 0 to 1 |
     | block_influence | 1 | 1 - cosine around the sub-layer, over the largest of all | 0 to 1 |
