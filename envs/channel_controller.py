@@ -23,8 +23,8 @@ class ChannelControllerEnv(SequentialEnv):
     """The channel controller's half of AJPQ: shares at {0, 4, 8, full} bits, in order of importance.
 
     ## Description
-    A layer decision is given. The agent walks over the kept sub-layers (each a fused group: {q,k,v,o} or
-    {gate,up,down}) and says which share of the channels runs at which bit-width; the last step decides the head's bits.
+    A layer decision is given. The agent first decides the output head's bits; then it walks over the kept sub-layers
+    (each a fused group: {q,k,v,o} or {gate,up,down}) and says which share of the channels runs at which bit-width.
 
     ## Action Space
     `Discrete(n)` as in `JointPolicyEnv`; 0 (dropping everything) is never allowed here.

@@ -19,8 +19,9 @@ class JointPolicyEnv(SequentialEnv):
     """The layer decision and the channel decision of each sub-layer as one: 0 bits is dropping (AJPQ).
 
     ## Description
-    The agent walks over the target's sub-layers (attention 0, MLP 0, attention 1, ...) and says of each which share of
-    its channels, in order of importance, runs at which bit-width. The last step decides the output head's bits.
+    The first step decides the bits of the output head, the largest single part of a draft step. Then the agent walks
+    over the target's sub-layers (attention 0, MLP 0, attention 1, ...) and says of each which share of its channels, in
+    order of importance, runs at which bit-width.
 
     ## Action Space
     `Discrete(n)`: 0 drops the sub-layer, then shares by rising mean bits, n - 1 is full precision. With channels, on
@@ -34,14 +35,14 @@ class JointPolicyEnv(SequentialEnv):
 
     | figure | count | unit | range |
     |---|---|---|---|
-    | index | 1 | number of the decision over that of sub-layers | 0 to 1 |
+    | index | 1 | number of the sub-layer over that of all; 1 is the head | 0 to 1 |
     | is_attention, is_mlp, is_head | 3 | flags | 0 or 1 |
     | size | 1 | share of the target's weights (of its time where sizes are unknown) | 0 to 1 |
     | block_influence | 1 | 1 - cosine around the sub-layer, over the largest of all | 0 to 1 |
     | drop_rank | 1 | rank in loss per time saved by dropping, over the last rank | 0 to 1 |
     | loss | n | x/(1+x) of the KL divergence in nats when only this is changed | 0 to 1 |
-    | time | n | time of this choice in average decisions, over 4 | 0 to 1 |
-    | memory | n | added bytes of this choice in average decisions, over 4 | 0 to 1 |
+    | time | n | time of this choice beyond the fastest, in average decisions, over 4 | 0 to 1 |
+    | memory | n | added bytes of this choice beyond the fewest, in average decisions, over 4 | 0 to 1 |
     | allowed | n | the action mask | 0 or 1 |
     | progress | 1 | share of the decisions taken | 0 to 1 |
     | cost, cost_ahead | 2 | target steps: decided so far; the rest at full precision | 0 to 1 |
@@ -51,7 +52,7 @@ class JointPolicyEnv(SequentialEnv):
     | loss_so_far | 1 | x/(1+x) of the summed losses | 0 to 1 |
     | bits_so_far | 1 | mean bits of what is decided, over 16 | 0 to 1 |
     | previous_1 to previous_4 | 4 | mean bits of the latest decisions over 16, 1 before the first | 0 to 1 |
-    | time_price, memory_price | 2 | log scale, 0.0001 to 10: losses a unit that keep the budgets; 0: none | 0 to 1 |
+    | time_price_ahead, memory_price_ahead | 2 | losses a unit that keep what is left; log of 0.0001 to 10; 0: none | 0 to 1 |
 
     ## Rewards
     0 until the last step; then the natural logarithm of the speedup: predicted (F1), or in `JointPolicyMeasured-v0`

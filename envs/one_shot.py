@@ -66,8 +66,8 @@ class OneShotEnv(PolicyEnv[npt.NDArray[np.integer[Any]]]):
         return self._observer.whole(self.construction.budgets)
 
     def _apply(self, action: npt.NDArray[np.integer[Any]]) -> None:
-        for option in action:
-            self.construction.take(self.construction.nearest(int(option)))
+        for decision in self._plan.order:
+            self.construction.take(self.construction.nearest(int(action[decision])))
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
         budgets = self.construction.budgets
@@ -77,5 +77,5 @@ class OneShotEnv(PolicyEnv[npt.NDArray[np.integer[Any]]]):
     def _each_first(self) -> list[Plan]:
         """For every decision a plan that takes it before all others."""
         plan, everything = self._plan, self._plan.order
-        orders = [[first, *(index for index in everything if index != first)] for first in everything]
+        orders = [[first, *(index for index in everything if index != first)] for first in sorted(everything)]
         return [Plan(plan.table, order, plan.options, least_kept=plan.least_kept) for order in orders]

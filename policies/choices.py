@@ -137,6 +137,10 @@ class DecisionTable:
         *sub_layers, head = (self.menu[choice] for choice in choices)
         return DraftPolicy.from_sub_layers(sub_layers, round(head.mean_bits))
 
+    def choices(self, policy: DraftPolicy) -> list[int]:
+        """The inverse of `policy`; raises ValueError for shares that are not on the menu."""
+        return [self.menu.index(shares) for shares in (*policy.sub_layers, ChannelShares.all_at(policy.head_bits))]
+
     def limits(self, budgets: Budgets) -> npt.NDArray[np.int64]:
         """Budgets as (picoseconds, bytes), rounded up by a nanosecond and far beyond everything where unlimited. [2]"""
         if budgets.max_extra_bytes is not None and not self.features.target_bytes:

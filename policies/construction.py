@@ -88,8 +88,9 @@ class Plan:
 
     @classmethod
     def joint(cls, table: DecisionTable, least_kept: int = 1) -> Plan:
-        """Every decision in turn, sub-layers first and then the head; an option is one choice of the menu."""
-        return cls(table, range(table.num_decisions), np.eye(len(table.menu), dtype=bool), least_kept=least_kept)
+        """The head, which is the largest part, and then every sub-layer in turn; an option is one choice of the menu."""
+        order = [table.head, *range(table.head)]
+        return cls(table, order, np.eye(len(table.menu), dtype=bool), least_kept=least_kept)
 
     @classmethod
     def layers(cls, table: DecisionTable, least_kept: int = 1) -> Plan:
@@ -101,12 +102,12 @@ class Plan:
 
     @classmethod
     def channels(cls, table: DecisionTable, kept: Sequence[bool]) -> Plan:
-        """Shares of the kept sub-layers and then the head's bits, given which sub-layers are kept."""
+        """The head's bits and then shares of the kept sub-layers, given which sub-layers are kept."""
         if len(kept) != table.head or not any(kept):
             raise PolicyError(f"a layer decision has a flag for each of {table.head} sub-layers and keeps at least one")
         options = np.eye(len(table.menu), dtype=bool)
         options[DROPPED] = False
-        order = [*(index for index, is_kept in enumerate(kept) if is_kept), table.head]
+        order = [table.head, *(index for index, is_kept in enumerate(kept) if is_kept)]
         settled = {index: DROPPED for index, is_kept in enumerate(kept) if not is_kept}
         forbidden = [index for index in settled if not table.offered[index, DROPPED]]
         if forbidden:

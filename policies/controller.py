@@ -19,14 +19,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
-from autodraft.policies.observation import (
-    HIGHEST_PRICE,
-    LOWEST_PRICE,
-    PER_OPTION,
-    PRICE_FLOOR,
-    PRICES,
-    Layout,
-)
+from autodraft.policies.observation import PER_OPTION, PRICE_FLOOR, PRICES, Layout
+from autodraft.policies.prices import HIGHEST_PRICE, LOWEST_PRICE
 from autodraft.policies.proxy import Prior
 
 WIDTH = 32
@@ -85,7 +79,7 @@ class PricedOptions(nn.Module):
             nn.init.zeros_(layer.bias)
         with torch.no_grad():
             self.prices.bias[0] = math.log(prior.price)
-            self.prices.bias[1] = math.log(prior.price) - 3.0  # memory is worth a twentieth of time until learnt
+            self.prices.bias[1] = math.log(LOWEST_PRICE)  # memory is worth nothing while there is enough
 
     def forward(self, latent: Tensor) -> Tensor:
         """[batch, width + 3 * options + prices] -> [batch, options]"""

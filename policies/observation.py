@@ -2,8 +2,8 @@
 
 Knows nothing of agents. The figures are those of AMC and HAQ (index, kind, size, what is spent and what is left, the
 previous decisions) plus what calibration measured: block influence, and loss, time and memory of every option; and the
-prices of time and memory at which a knapsack over these figures keeps the budgets of the episode. Their number depends
-on the number of options only, so what was learnt on one model can be used on a model of another depth.
+prices of time and memory at which a knapsack over what is still open keeps what is left of the budgets. Their number
+depends on the number of options only, so what was learnt on one model can be used on a model of another depth.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from autodraft.policies.choices import DROPPED, Budgets, DecisionTable
 from autodraft.policies.construction import Construction, Plan
+from autodraft.policies.prices import HIGHEST_PRICE, LOWEST_PRICE, PriceLadder, Totals, prices_ahead
 from autodraft.policy import FULL_BITS
 
 Vector = npt.NDArray[np.float32]
@@ -26,12 +27,10 @@ PROGRESS = (
     "kept", "loss_so_far", "bits_so_far",
 )  # fmt: skip
 NUM_PREVIOUS = 4
-PRICES = ("time_price", "memory_price")
-"""The prices at which the budgets are just kept (0: they are kept anyway), on a logarithmic scale."""
-LOWEST_PRICE, HIGHEST_PRICE = 1e-4, 10.0
+PRICES = ("time_price_ahead", "memory_price_ahead")
+"""The prices at which what is left is just kept (0: it is kept anyway), on a logarithmic scale."""
 PRICE_FLOOR = 0.01
 """Where the lowest price stands on the scale, to tell it from none."""
-_PRICE_GRID = np.concatenate([[0.0], np.geomspace(LOWEST_PRICE, HIGHEST_PRICE, 40)])
 _RELATIVE_RANGE = 4.0
 """Time and memory of a decision are in multiples of their average; this many become 1."""
 
@@ -81,8 +80,8 @@ class Observer:
         self._target_ps = table.features.target_ms * 1e9
         self._target_bytes = max(table.features.target_bytes, 1)
         self._own_ps = table.ps[:, -1] / self._target_ps
-        self._option_totals = _option_totals(plan)
-        self._priced: tuple[Budgets, tuple[float, float]] = (Budgets(), (0.0, 0.0))
+        self._ladder = _ladder(plan, self._static, self.layout)
+        self._totals: tuple[Plan, Totals] | None = None
 
     def __call__(self, construction: Construction) -> Vector:
         """The observation before the next step; after the last one the rows of the current decision are 0."""
@@ -136,33 +135,14 @@ class Observer:
         ]
 
     def _prices(self, construction: Construction) -> tuple[float, float]:
-        """Prices of time and memory that choose what fits with the least loss; the same throughout an episode."""
-        if construction.budgets == Budgets():
+        """Prices of time and memory that choose what fits into what is left with the least loss, on their scale."""
+        if construction.budgets == Budgets() or construction.is_finished:
             return 0.0, 0.0
-        if construction.budgets != self._priced[0]:
-            self._priced = (construction.budgets, self._prices_for(construction))
-        return self._priced[1]
-
-    def _prices_for(self, construction: Construction) -> tuple[float, float]:
-        plan, layout = construction.plan, self.layout
-        order, base = list(plan.order), plan.base.min(axis=0)
-        rows = self._static[order]
-        loss, time, memory = (rows[:, layout.of_options(name)] for name in PER_OPTION[:3])
-        steps, options = np.arange(len(order)), range(layout.num_options)
-        offered = np.array([[plan.points(step, option) is not None for option in options] for step in steps.tolist()])
-        loss = np.where(offered, loss, np.inf)
-        ps, size = self._option_totals[:, order]
-        best = (np.inf, 0.0, 0.0)
-        for memory_price in _PRICE_GRID:
-            priced = loss + memory_price * memory + _PRICE_GRID[:, None, None] * time
-            chosen = priced.argmin(axis=2)  # [prices of time, decisions]
-            fits = (ps[steps, chosen].sum(axis=1) + base[0] <= construction.limits[0]) & (
-                size[steps, chosen].sum(axis=1) + base[1] <= construction.limits[1]
-            )
-            losses = np.where(fits, loss[steps, chosen].sum(axis=1), np.inf)
-            number = int(losses.argmin())
-            best = min(best, (float(losses[number]), float(memory_price), float(_PRICE_GRID[number])))
-        return _on_scale(best[2]), _on_scale(best[1])
+        if self._totals is None or self._totals[0] is not construction.plan:
+            self._totals = construction.plan, self._ladder.totals(construction.plan.order)
+        left = construction.limits - construction.spent.min(axis=0)
+        time, memory = prices_ahead(self._totals[1], construction.step, left)
+        return _on_scale(time), _on_scale(memory)
 
     def _previous(self, construction: Construction) -> list[float]:
         """Mean bits of the latest decisions, latest first; 1 before there were any."""
@@ -202,7 +182,11 @@ def _sizes(table: DecisionTable) -> npt.NDArray[np.float64]:
 
 
 def _option_figures(plan: Plan) -> npt.NDArray[np.float64]:
-    """Loss, time and memory of the fastest choice that an option leaves open; 1 where it is not offered."""
+    """Loss, time and memory of the fastest choice that an option leaves open; 1 where it is not offered.
+
+    Time and memory are beyond the least that the decision takes anyway: what the head costs at any precision, and the
+    rest of a step that is counted with it, would hide what its bits are worth.
+    """
     table, num_options = plan.table, len(plan.options)
     figures = np.ones((table.num_decisions, 3, num_options))
     relative = (
@@ -211,25 +195,29 @@ def _option_figures(plan: Plan) -> npt.NDArray[np.float64]:
         / table.num_decisions
     )
     for index in range(table.num_decisions):
+        least = [amounts[index, table.offered[index]].min() for amounts in (table.ps, table.extra_bytes)]
         for option in range(num_options):
             if (table.offered[index] & plan.options[option]).any():
                 choice = plan.fastest(index, option)
                 loss = table.loss[index, choice]
-                amounts = np.array([table.ps[index, choice], table.extra_bytes[index, choice]]) / relative
-                figures[index, :, option] = (loss / (1.0 + loss), *amounts)
+                amounts = np.array([table.ps[index, choice], table.extra_bytes[index, choice]]) - least
+                figures[index, :, option] = (loss / (1.0 + loss), *(amounts / relative))
     return figures.reshape(table.num_decisions, -1)
 
 
-def _option_totals(plan: Plan) -> npt.NDArray[np.int64]:
-    """Picoseconds and bytes of every option's fastest choice, 0 where there is none. [2, decisions, options]"""
-    table = plan.table
-    totals = np.zeros((2, table.num_decisions, len(plan.options)), dtype=np.int64)
+def _ladder(plan: Plan, static: npt.NDArray[np.float64], layout: Layout) -> PriceLadder:
+    """Of all decisions of the table; an option costs what the fastest choice costs that it leaves open."""
+    table, num_options = plan.table, len(plan.options)
+    loss, time, memory = (static[:, layout.of_options(name)].copy() for name in PER_OPTION[:3])
+    amounts = np.zeros((2, table.num_decisions, num_options), dtype=np.int64)
     for index in range(table.num_decisions):
-        for option in range(len(plan.options)):
+        for option in range(num_options):
             if (table.offered[index] & plan.options[option]).any():
                 choice = plan.fastest(index, option)
-                totals[:, index, option] = table.ps[index, choice], table.extra_bytes[index, choice]
-    return totals
+                amounts[:, index, option] = table.ps[index, choice], table.extra_bytes[index, choice]
+            else:
+                loss[index, option] = np.inf
+    return PriceLadder(loss, time, memory, amounts)
 
 
 def _on_scale(price: float) -> float:

@@ -54,11 +54,12 @@ def test_a_mask_allows_exactly_what_some_policy_within_the_budgets_begins_with(
         return
     construction = Construction(plan, limits)
     while not construction.is_finished:
-        step = construction.step
-        possible = {choices[step] for choices in feasible if choices[:step] == construction.taken}
+        done = plan.order[: construction.step]
+        beginning = [choices for choices in feasible if [choices[index] for index in done] == construction.taken]
+        possible = {choices[construction.decision] for choices in beginning}
         assert set(np.flatnonzero(construction.mask()).tolist()) == possible
         construction.take(random.choice(sorted(possible)))  # type: ignore[attr-defined]
-    assert construction.taken in feasible
+    assert construction.choices() in feasible
 
 
 @settings(max_examples=40, deadline=None)
@@ -163,7 +164,7 @@ def test_an_observation_has_a_name_for_every_figure_whatever_the_depth() -> None
         construction = Construction(plan, Budgets(0.5))
         seen = dict(zip(observer.layout.names, observer(construction).tolist(), strict=True))
         assert len(seen) == Layout(4).size
-        assert seen["cost_budget"] == 0.5 and seen["is_attention"] == 1 and seen["previous_1"] == 1
+        assert seen["cost_budget"] == 0.5 and seen["is_head"] == 1 and seen["previous_1"] == 1
         for option in range(4):
             construction.take(option if construction.mask()[option] else construction.nearest(option))
         seen = dict(zip(observer.layout.names, observer(construction).tolist(), strict=True))

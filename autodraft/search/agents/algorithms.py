@@ -22,7 +22,8 @@ from autodraft.envs import ContinuousChoices, PolicyEnv
 from autodraft.envs.continuous import option_at
 from autodraft.errors import InputError
 from autodraft.evaluator import Evaluator, TrialFailed
-from autodraft.policies.controller import WIDTH, Controller, MaskableController, SubLayerEncoder
+from autodraft.policies.continuous_controller import DeterministicController, GaussianController
+from autodraft.policies.controller import WIDTH, Controller, MaskableController
 from autodraft.policies.proxy import Pricing
 from autodraft.policies.rollout import Chooser
 
@@ -53,7 +54,7 @@ class AgentSettings:
     episodes_per_update: int = 16
     epochs: int = 8
     shaping: str = "none"
-    noise: float = 0.4
+    noise: float = 0.16
 
     def __post_init__(self) -> None:
         if self.shaping not in ("none", "proxy"):
@@ -97,11 +98,11 @@ def make_agent(
     common: dict[str, Any] = {"gamma": 1.0, "seed": seed, "device": "cpu", "learning_rate": settings.learning_rate}
     common |= arguments
     num_options = int(env.action_space.n)  # type: ignore[attr-defined]
-    if name in CONTINUOUS:
-        return _continuous(name, ContinuousChoices(env), num_options, settings, common)
     pricing = Pricing(env.plan)
     prior = pricing.prior(pricing.guessed_price() if price is None else price)
     kwargs = {"num_options": num_options, "price": prior.price, "sharpness": prior.sharpness, "width": settings.width}
+    if name in CONTINUOUS:
+        return _continuous(name, ContinuousChoices(env), settings, {**common, "policy_kwargs": kwargs})
     episode = len(env.plan.order)
     common |= {"gae_lambda": 1.0, "ent_coef": settings.entropy, "policy_kwargs": kwargs}
     if name == "a2c":
@@ -117,7 +118,7 @@ def make_agent(
 
 
 def _continuous(
-    name: str, env: gym.Env[Any, Any], num_options: int, settings: AgentSettings, common: dict[str, Any]
+    name: str, env: gym.Env[Any, Any], settings: AgentSettings, common: dict[str, Any]
 ) -> BaseAlgorithm:
     """DDPG, TD3 or SAC over the continuous form: an update for every step once a few episodes are known."""
     length = len(env.unwrapped.plan.order)  # type: ignore[attr-defined]
@@ -128,16 +129,27 @@ def _continuous(
         "gradient_steps": length,
         "buffer_size": 200_000,
         "batch_size": 128,
-        "policy_kwargs": {
-            "features_extractor_class": SubLayerEncoder,
-            "features_extractor_kwargs": {"num_options": num_options, "width": settings.width},
-            "net_arch": [2 * settings.width],
-        },
     }
     if name == "sac":
-        return SAC("MlpPolicy", env, ent_coef=f"auto_{max(settings.entropy, 1e-6)}", **common)
+        return _SAC(GaussianController, env, ent_coef=f"auto_{max(settings.entropy, 1e-6)}", **common)
     noise = NormalActionNoise(np.zeros(1), np.full(1, settings.noise))
-    return (TD3 if name == "td3" else DDPG)("MlpPolicy", env, action_noise=noise, **common)
+    return (_TD3 if name == "td3" else _DDPG)(DeterministicController, env, action_noise=noise, **common)
+
+
+class _OwnStart:
+    """Before it learns, an agent acts as its network does and not at random: the network begins at a good policy."""
+
+    def _sample_action(self, learning_starts: int, *arguments: Any, **named: Any) -> Any:
+        return super()._sample_action(0, *arguments, **named)  # type: ignore[misc]
+
+
+class _SAC(_OwnStart, SAC): ...  # type: ignore[misc]
+
+
+class _TD3(_OwnStart, TD3): ...  # type: ignore[misc]
+
+
+class _DDPG(_OwnStart, DDPG): ...  # type: ignore[misc]
 
 
 def chooser(agent: BaseAlgorithm, deterministic: bool = True) -> Chooser:

@@ -16,7 +16,7 @@ from autodraft.envs import JointPolicyEnv
 from autodraft.evaluator import Evaluation
 from autodraft.policies.choices import Budgets
 from autodraft.policies.features import PolicyFeatures
-from autodraft.search.agents.algorithms import CONTINUOUS, HIERARCHICAL, AgentSettings, best_price, make_agent
+from autodraft.search.agents.algorithms import HIERARCHICAL, AgentSettings, best_price, make_agent
 from autodraft.search.agents.exploring import KeepExploring
 from autodraft.search.agents.hierarchical import ControllerPair
 from autodraft.search.agents.inverted import InvertedEvaluator
@@ -72,7 +72,7 @@ class AgentSearcher(Searcher):
 
     def _learn(self, evaluator: InvertedEvaluator) -> None:
         env = JointPolicyEnv(evaluator, shaping=self._settings.shaping, **self._arguments)
-        price = None if self.name in CONTINUOUS else best_price(env, evaluator)
+        price = best_price(env, evaluator)
         if self.name == HIERARCHICAL:
             pair = ControllerPair(evaluator, self._settings, self._seed, price, **self._arguments)
             while True:

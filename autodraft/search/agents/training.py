@@ -17,10 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file
 
 from autodraft.envs import JointPolicyEnv
@@ -29,10 +31,10 @@ from autodraft.evaluator import Evaluator
 from autodraft.measure.device import versions
 from autodraft.policies.choices import Budgets
 from autodraft.policies.rollout import LearnedDecider
+from autodraft.policy_text import decode_policy
 from autodraft.profile import write_atomically
 from autodraft.search.agents.algorithms import (
     AGENTS,
-    CONTINUOUS,
     HIERARCHICAL,
     AgentSettings,
     best_price,
@@ -41,9 +43,11 @@ from autodraft.search.agents.algorithms import (
 )
 from autodraft.search.agents.files import AGENT_NAME, save_agents
 from autodraft.search.agents.hierarchical import ControllerPair
+from autodraft.search.agents.hindsight import Archive, Hindsight
 
 EPISODES_PER_BLOCK = 16
 _SEEDS_PER_BLOCK = 10
+_FINAL_LESSONS = 60
 STATE_NAME, CURVE_NAME = "training.json", "curve.jsonl"
 
 
@@ -116,7 +120,7 @@ class ControllerTraining:
             "protect_ends": options.protect_ends,
         }
         env = JointPolicyEnv(evaluator, shaping=options.settings.shaping, **arguments)
-        price = None if options.algorithm in CONTINUOUS else best_price(env, evaluator)
+        price = best_price(env, evaluator)
         if options.algorithm == HIERARCHICAL:
             pair = ControllerPair(evaluator, options.settings, options.seed, price, **arguments)
             self._agents: dict[str, BaseAlgorithm] = pair.agents
@@ -124,6 +128,8 @@ class ControllerTraining:
             self._agents = {"joint": make_agent(options.algorithm, env, options.settings, options.seed, price)}
         folder.mkdir(parents=True, exist_ok=True)
         self.episodes: list[Episode] = []
+        self._archive = Archive(evaluator.features)
+        self._hindsight = self._teachers() if options.sample_budget else []
         self._blocks, self._checkpoint = 0, ""
         self._resume()
         formats = ["tensorboard"] if importlib.util.find_spec("tensorboard") else []
@@ -147,6 +153,8 @@ class ControllerTraining:
             self._learn_block()
             self._blocks += 1
             self._save_checkpoint()
+        for number in range(_FINAL_LESSONS):
+            self._teach([self.options.seed, self._blocks, number], 1.0 - number / _FINAL_LESSONS)
         path = self._folder / AGENT_NAME
         save_agents(self._agents, path, self._facts())
         return path
@@ -162,15 +170,33 @@ class ControllerTraining:
             if hasattr(agent, "n_steps"):
                 steps = -(-steps // agent.n_steps) * agent.n_steps
             agent.learn(steps, callback=_Listener(role, self._record), reset_num_timesteps=False)
+        self._teach([self.options.seed, self._blocks], 1.0)
+
+    def _teachers(self) -> list[Hindsight]:
+        return [
+            Hindsight(agent, agent.get_env().get_attr("plan")[0], role == "channels")  # type: ignore[union-attr]
+            for role, agent in self._agents.items()
+            if isinstance(agent, OnPolicyAlgorithm)
+        ]
+
+    def _teach(self, seed: list[int], share_of_rate: float) -> None:
+        """One lesson for every agent that learns from what has been evaluated for whichever budget."""
+        for number, hindsight in enumerate(self._hindsight):
+            hindsight.lesson(self._archive, np.random.default_rng([*seed, number]), share_of_rate)
 
     def _record(self, role: str, info: Mapping[str, Any]) -> None:
         limits = {name: None if math.isinf(info[name]) else info[name] for name in ("max_cost", "max_extra_bytes")}
         episode = Episode(len(self.episodes) + 1, role, info["speedup"], info["c"], info["policy"], **limits)
         self.episodes.append(episode)
+        self._remember(episode)
         with (self._folder / CURVE_NAME).open("a", encoding="utf-8") as file:
             file.write(json.dumps(episode.__dict__) + "\n")
         if self._on_episode is not None:
             self._on_episode(episode)
+
+    def _remember(self, episode: Episode) -> None:
+        if episode.speedup > 0:
+            self._archive.add(decode_policy(episode.policy), episode.speedup)
 
     def _facts(self) -> dict[str, Any]:
         """What the card says of the agent."""
@@ -227,6 +253,8 @@ class ControllerTraining:
             _restore(agent, self._folder / self._checkpoint, role, *state["counters"][role])
         lines = (self._folder / CURVE_NAME).read_text(encoding="utf-8").splitlines()[: state["episodes"]]
         self.episodes = [Episode(**json.loads(line)) for line in lines]
+        for episode in self.episodes:
+            self._remember(episode)
         write_atomically(self._folder / CURVE_NAME, "".join(f"{line}\n" for line in lines))
 
 
