@@ -85,6 +85,16 @@ class TrainingDisplay:
         if self._live is not None:
             self._live.stop()
 
+    def search(self, cost: float) -> None:
+        """Show how far the search for the first route has come."""
+        text = f"best route for all tokens, down to {cost:.2f} of the blocks"
+        if self._live is not None and self._task is not None:
+            self._live.update(self._task, description="searching", text=text)
+        elif time.monotonic() - self._shown_at_s >= _PLAIN_INTERVAL_S:
+            self._stream.write(f"{text}\n")
+            self._stream.flush()
+            self._shown_at_s = time.monotonic()
+
     def update(self, event: RouterProgress) -> None:
         """Show where the training is; figures are those of the last step's sampled routes."""
         text = f"step {event.step} of {event.total}, agreement {event.agreement:.3f} at cost {event.cost:.2f}"

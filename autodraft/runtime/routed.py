@@ -102,7 +102,7 @@ class RoutedForward:
     def _project(self, cache: KVCache, rows: Rows, passage: Passage, at: Tensor, group: Tensor, state: int) -> None:
         """Keys and values of the blocks between `state` and where the rows go, from the stream that passes them."""
         for node in range(state, int(at[group].max())):
-            first, last = self.graph.sub_layers(node)
+            first, _ = self.graph.sub_layers(node)
             passing = [
                 row for row in group[at[group] > node].tolist() if first // 2 not in self._written[rows.slots[row]]
             ]

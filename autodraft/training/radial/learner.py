@@ -122,7 +122,10 @@ class RouteLearner:
     def _loss(self, decisions: list[Decision], scores: Tensor, to_go: list[Tensor], entropy_weight: float) -> Tensor:
         expected = [self._expected(decision) for decision in decisions]
         worths = [scores[decision.rows] - self.price * cost for decision, cost in zip(decisions, to_go, strict=True)]
-        gains = [worth - (value[:, 0] - self.price * value[:, 1]).detach() for worth, value in zip(worths, expected)]
+        gains = [
+            worth - (value[:, 0] - self.price * value[:, 1]).detach()
+            for worth, value in zip(worths, expected, strict=True)
+        ]
         scale = torch.cat(gains).std() + 1e-6
         total = torch.zeros(())
         for decision, value, gain, cost in zip(decisions, expected, gains, to_go, strict=True):

@@ -1,7 +1,7 @@
 """`RouterTrainer`: teaches a router on the target's continuations, resumable at every checkpoint.
 
-The target is unchanged: it is distilled into routes, not into weights. Knows nothing of command lines or profiles. What a
-step does depends on its number, the seed and what the step before left, so a resumed training is the uninterrupted one.
+The target is unchanged: it is distilled into routes, not into weights. What a step does depends on its number, the seed
+and what the step before left, so a resumed training is the uninterrupted one. Knows nothing of command lines.
 """
 
 from __future__ import annotations
