@@ -72,11 +72,11 @@ def test_another_training_in_the_same_folder_is_refused(continuations, tmp_path)
         RouterTrainer(continuations, continuations, recipe(cost=0.4), tmp_path)
 
 
-def test_divergence_keeps_the_last_good_checkpoint(continuations, tmp_path):
+def test_divergence_keeps_the_last_good_checkpoint(continuations, tmp_path, monkeypatch):
     RouterTrainer(continuations, continuations, recipe(), tmp_path).run(max_steps=2)
     before = (tmp_path / "checkpoint.pt").read_bytes()
     trainer = RouterTrainer(continuations, continuations, recipe(), tmp_path)
-    trainer._learner.price = float("nan")
+    monkeypatch.setattr("autodraft.training.radial.learner._LEARNING_RATE", float("inf"))
     with pytest.raises(TrainingError, match="diverged at step 2"):
         trainer.run()
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
@@ -89,7 +89,7 @@ def test_thrift_meets_a_mean_cost_or_says_that_it_cannot(continuations):
     outputs = torch.randn(router.outputs.shape, generator=torch.Generator().manual_seed(2))
     router = Router(graph, router.inputs, router.inputs_bias, outputs, router.outputs_bias)
     for cost in (0.3, 0.6):
-        assert with_mean_cost(router, continuations, costs, cost).expected_cost == pytest.approx(cost, abs=0.06)
+        assert cost - 0.15 < with_mean_cost(router, continuations, costs, cost).expected_cost <= cost
     endless = Router.along(RouteGraph(6, "block", 3, 9), range(3), 64, 4, lead=1e6)  # nothing outweighs that
     with pytest.raises(TrainingError, match="as cheap as"):
         with_mean_cost(endless, continuations, node_costs(continuations.runtime.spec, endless.graph), 0.5)

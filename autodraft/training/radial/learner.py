@@ -83,6 +83,11 @@ class RouteLearner:
         """The router as it is now."""
         return replace(self._router, **{name: value.detach().clone() for name, value in self._actor.items()})
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether every weight is a number."""
+        return all(bool(torch.isfinite(weight).all()) for weight in self._weights)
+
     def learn(self, decisions: list[Decision], scores: Tensor, runs: Tensor, aim: float, progress: float) -> float:
         """One improvement.
 
@@ -105,7 +110,7 @@ class RouteLearner:
         for _ in range(_EPOCHS):
             loss = self._loss(decisions, scores, to_go, _ENTROPY * (1.0 - progress))
             self._adam.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(self._weights, 1.0)
             self._adam.step()
         return float(loss.detach())
