@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autodraft.cascade import Cascade, PromptLookup, SelfDraft
+    from autodraft.cascade import Cascade, PromptLookup, RoutedDraft, SelfDraft
     from autodraft.configuration import SearchJob
     from autodraft.decoding import CascadeDecoder
     from autodraft.errors import AutodraftError
@@ -28,6 +28,7 @@ __all__ = [
     "DraftPolicy",
     "DraftProfile",
     "PromptLookup",
+    "RoutedDraft",
     "SearchJob",
     "SelfDraft",
     "__version__",
@@ -42,6 +43,7 @@ _HOME = {
     "DraftPolicy": "policy",
     "DraftProfile": "profile",
     "PromptLookup": "cascade",
+    "RoutedDraft": "cascade",
     "SearchJob": "configuration",
     "SelfDraft": "cascade",
     "load_model": "runtime",

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from autodraft.cascade import Cascade, Chain, SelfDraft, StaticTree
+from autodraft.cascade import Cascade, Chain, RoutedDraft, SelfDraft, StaticTree
 from autodraft.errors import ProfileError
 from autodraft.policy import ChannelShares, DraftPolicy
 from autodraft.profile import DraftProfile, Interval, WeightsFile, _checksum, profile_schema
@@ -89,6 +89,16 @@ def test_weights_files_are_found_beside_the_profile_and_known_by_their_bytes(
     (folder / "weights" / "draft.safetensors").unlink()
     with pytest.raises(ProfileError, match="cannot read"):
         of_the_draft().verified_path()
+
+
+def test_a_routers_file_is_found_beside_the_profile(profile: DraftProfile, tmp_path: Path) -> None:
+    (tmp_path / "router.safetensors").write_bytes(b"some tensors")
+    draft = RoutedDraft(router=WeightsFile.of(tmp_path / "router.safetensors", tmp_path), passed_keys="projected")
+    cascade = Cascade(drafts=(profile.cascade.drafts[0], draft))
+    profile.model_copy(update={"cascade": cascade}).save(tmp_path / "p.json")
+    loaded = DraftProfile.load(tmp_path / "p.json").cascade.drafts[1]
+    assert isinstance(loaded, RoutedDraft) and loaded == draft
+    assert loaded.router.verified_path() == tmp_path / "router.safetensors"
 
 
 @pytest.mark.parametrize("file", ["/etc/passwd", "../other.safetensors", "a/../../b", "", "."])

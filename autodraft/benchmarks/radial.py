@@ -1,8 +1,8 @@
 """Routed drafts beside the best static ones of the same cost: agreement, keys of passed blocks, and decoding.
 
-Run as `python -m autodraft.benchmarks.radial`. Both kinds are chosen on the same continuations of the target and judged on
-continuations of held-out prompts. Every finished part is written at once, and trainings keep checkpoints in the work folder,
-so the program can be stopped at any time and goes on where it was.
+Run as `python -m autodraft.benchmarks.radial`. Both kinds are chosen on the same continuations of the target and
+judged on continuations of held-out prompts. Every finished part is written at once, and trainings keep checkpoints in
+the work folder, so the program can be stopped at any time and goes on where it was.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from autodraft.runtime.routed import PASSED_KEYS
 from autodraft.runtime.router_file import read_router
 from autodraft.training.radial.continuations import Continuations
 from autodraft.training.radial.evaluate import RouteScore, node_costs, score, score_router
-from autodraft.training.radial.run import ROUTER_NAME, START_NAME, graph_of, train_router
-from autodraft.training.radial.static_routes import policy_along
+from autodraft.training.radial.run import ROUTER_NAME, START_NAME, continuations, graph_of, train_router
+from autodraft.training.radial.static_routes import best_static_route, policy_along
+from autodraft.training.texts import load_streams
 
 STAGES = ("agreement", "keys", "decode")
 _DRAFT_WINDOW = 4
@@ -64,7 +65,7 @@ class Benchmark:
     def held_out(self, window: int = 1) -> Continuations:
         """Prompts that nothing was chosen on, continued by the target."""
         longest = self.job(0.5, "block").prompt_tokens
-        prompts = [prompt for prompt in encode_prompts(evaluation_prompts(), self.loaded.tokenizer, longest)]
+        prompts = encode_prompts(evaluation_prompts(), self.loaded.tokenizer, longest)
         tokens = torch.tensor([prompt.tokens for prompt in prompts if len(prompt.tokens) == longest])
         return Continuations(self.loaded.runtime, tokens, self.job(0.5, "block").new_tokens, window=window)
 
@@ -89,18 +90,28 @@ class Benchmark:
         summary = json.loads(train_router(job, self.loaded, lambda _: None).read_text(encoding="utf-8"))
         held_out = self.held_out()
         router = read_router(job.output_folder / ROUTER_NAME)
-        nodes = json.loads((job.output_folder / START_NAME).read_text(encoding="utf-8"))["nodes"]
+        routed = score_router(held_out, router)
+        nodes = self._best_static(job, max(job.cost, routed.cost))
         static = self._static_score(job, nodes, held_out)
         curve = (job.output_folder / "curve.jsonl").read_text(encoding="utf-8").splitlines()
         return {
             "unit": job.unit,
             "cost": job.cost,
-            "router": score_router(held_out, router).to_json(),
+            "router": routed.to_json(),
             "static": static.to_json(),
             "policy": encode_policy(policy_along(nodes, router.graph)),
             "same_text": summary["held_out"],
             "curve": [json.loads(line) for line in curve],
         }
+
+    def _best_static(self, job: RouterJob, cost: float) -> tuple[int, ...]:
+        """The best policy of all searches on what the router learnt from; it may cost what the router's routes do."""
+        spec = self.loaded.runtime.spec
+        graph = graph_of(job, spec)
+        streams = load_streams(self.loaded.tokenizer, job.text, job.prompt_tokens, job.seed)
+        training, _ = continuations(job, self.loaded, streams)
+        swaps = self.options.swaps
+        return best_static_route(training, graph, node_costs(spec, graph), cost, swaps=swaps, seed=job.seed)
 
     def _static_score(self, job: RouterJob, nodes: Sequence[int], held_out: Continuations) -> RouteScore:
         runtime = self.loaded.runtime
@@ -173,6 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--units", default="sub-layer,block")
     parser.add_argument("--costs", default="0.5,0.3,0.7", help="shares of the blocks")
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--swaps", type=int, default=200, help="mutations of the best static policy")
     parser.add_argument("--sequences", type=int, default=384)
     parser.add_argument("--decode-cost", type=float, default=0.5)
     parser.add_argument("--widen", default="1,4", help="targets to decode with")

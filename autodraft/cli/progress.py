@@ -80,6 +80,10 @@ class TrainingDisplay(StageDisplay):
 class RouterDisplay(StageDisplay):
     """A display whose `update` is the callback that a router's training is given."""
 
+    def search(self, cost: float) -> None:
+        """Show how far the search for the first route has come."""
+        self.show("searching", 0, 0, f"best route for all tokens, down to {cost:.2f} of the blocks", None)
+
     def update(self, event: RouterProgress) -> None:
         """Show where the training is; figures are those of the last step's sampled routes."""
         text = f"step {event.step} of {event.total}, agreement {event.agreement:.3f} at cost {event.cost:.2f}"

@@ -31,12 +31,17 @@ def train_router(
     device: options.Device = None,
     backend: options.Backend = None,
     revision: options.Revision = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any other setting of the training; may be repeated."),
+    ] = None,
     json_: options.Json = False,
 ) -> None:
     """Train a router for drafts whose path differs from token to token (radial networks).
 
     Running the same command again resumes the training.
     """
+    from autodraft.configuration import parse_assignments
     from autodraft.router_job import router_job
 
     flags: dict[str, Any] = {
@@ -55,7 +60,8 @@ def train_router(
         "backend": backend,
         "revision": revision,
     }
-    _run(router_job({name: value for name, value in flags.items() if value is not None}), json_)
+    given = {name: value for name, value in flags.items() if value is not None}
+    _run(router_job({**parse_assignments(set_ or []), **given}), json_)
 
 
 def _run(job: Any, as_json: bool) -> None:
@@ -76,7 +82,7 @@ def _run(job: Any, as_json: bool) -> None:
     typer.echo(f"training a router for {job.cost:g} of {job.model}'s blocks; output: {job.output_folder}", err=True)
     try:
         with RouterDisplay() as display:
-            path = train_router(job, loaded, display.update)
+            path = train_router(job, loaded, display.update, display.search)
     except KeyboardInterrupt as error:
         typer.echo("interrupted; run the same command to resume", err=True)
         raise typer.Exit(INTERRUPTED) from error

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PASSED_KEYS = ("masked", "projected")
 Chooser = Callable[[int, Tensor, Tensor], Tensor]
-"""(state, streams [n, hidden], row numbers [n]) -> destinations [n]."""
+"""(state, streams [n, hidden], row numbers [n]) -> destinations [n]; all on the CPU, where the routes are decided."""
 
 
 @dataclass
@@ -93,7 +93,7 @@ class RoutedForward:
         self, cache: KVCache, rows: Rows, choose: Chooser, passage: Passage, at: Tensor, group: Tensor, state: int
     ) -> None:
         """Send `group` on from `state`; whoever has run the most blocks that a route may have goes to the output."""
-        chosen = choose(state, passage.stream[group], group)
+        chosen = choose(state, passage.stream[group].cpu(), group)
         spent = passage.runs[group].sum(1) >= self.graph.most_steps
         at[group] = torch.where(spent, self.graph.output, chosen)
         if self.passed_keys == "projected":
@@ -102,7 +102,7 @@ class RoutedForward:
     def _project(self, cache: KVCache, rows: Rows, passage: Passage, at: Tensor, group: Tensor, state: int) -> None:
         """Keys and values of the blocks between `state` and where the rows go, from the stream that passes them."""
         for node in range(state, int(at[group].max())):
-            first, last = self.graph.sub_layers(node)
+            first, _ = self.graph.sub_layers(node)
             passing = [
                 row for row in group[at[group] > node].tolist() if first // 2 not in self._written[rows.slots[row]]
             ]

@@ -1,7 +1,7 @@
-"""`RoutedPlan`: a draft whose tokens take the routes that a router picks, with the calls that decoding makes of a draft.
+"""`RoutedPlan`: a draft whose tokens take the routes that a router picks, with the calls that decoding makes of it.
 
-Knows nothing of trees or schedulers. A plan belongs to one decoder: it remembers what the slots behind the committed ones
-hold.
+Knows nothing of trees or schedulers. A plan belongs to one decoder: it remembers what the slots behind the committed
+ones hold.
 """
 
 from __future__ import annotations

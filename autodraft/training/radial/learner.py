@@ -83,6 +83,11 @@ class RouteLearner:
         """The router as it is now."""
         return replace(self._router, **{name: value.detach().clone() for name, value in self._actor.items()})
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether every weight is a number."""
+        return all(bool(torch.isfinite(weight).all()) for weight in self._weights)
+
     def learn(self, decisions: list[Decision], scores: Tensor, runs: Tensor, aim: float, progress: float) -> float:
         """One improvement.
 
@@ -105,7 +110,7 @@ class RouteLearner:
         for _ in range(_EPOCHS):
             loss = self._loss(decisions, scores, to_go, _ENTROPY * (1.0 - progress))
             self._adam.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(self._weights, 1.0)
             self._adam.step()
         return float(loss.detach())
@@ -122,7 +127,10 @@ class RouteLearner:
     def _loss(self, decisions: list[Decision], scores: Tensor, to_go: list[Tensor], entropy_weight: float) -> Tensor:
         expected = [self._expected(decision) for decision in decisions]
         worths = [scores[decision.rows] - self.price * cost for decision, cost in zip(decisions, to_go, strict=True)]
-        gains = [worth - (value[:, 0] - self.price * value[:, 1]).detach() for worth, value in zip(worths, expected)]
+        gains = [
+            worth - (value[:, 0] - self.price * value[:, 1]).detach()
+            for worth, value in zip(worths, expected, strict=True)
+        ]
         scale = torch.cat(gains).std() + 1e-6
         total = torch.zeros(())
         for decision, value, gain, cost in zip(decisions, expected, gains, to_go, strict=True):

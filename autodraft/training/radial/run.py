@@ -32,13 +32,21 @@ START_NAME = "start.json"
 HELD_OUT_SEQUENCES = 64
 
 
-def train_router(job: RouterJob, loaded: LoadedModel, on_progress: Callable[[RouterProgress], None]) -> Path:
-    """Train, or resume, and write the router; returns the path of its summary."""
+def train_router(
+    job: RouterJob,
+    loaded: LoadedModel,
+    on_progress: Callable[[RouterProgress], None],
+    on_search: Callable[[float], None] | None = None,
+) -> Path:
+    """Train, or resume, and write the router; returns the path of its summary.
+
+    `on_search` hears of the search for the first route: the cost that it has come down to.
+    """
     streams = load_streams(loaded.tokenizer, job.text, job.prompt_tokens, job.seed)
     training, held_out = continuations(job, loaded, streams)
     folder = job.output_folder
     curve = _Curve(folder)
-    recipe = recipe_of(job, loaded, streams.source, _first_route(job, training, folder))
+    recipe = recipe_of(job, loaded, streams.source, _first_route(job, training, folder, on_search))
     trainer = RouterTrainer(training, held_out, recipe, folder, on_progress, curve.add)
     trainer.run()
     curve.rewrite(trainer.curve)
@@ -76,7 +84,9 @@ def graph_of(job: RouterJob, spec: ModelSpec) -> RouteGraph:
     return RouteGraph(spec.num_sub_layers, job.unit, job.reuse, job.most_steps or nodes)
 
 
-def _first_route(job: RouterJob, training: Continuations, folder: Path) -> tuple[int, ...]:
+def _first_route(
+    job: RouterJob, training: Continuations, folder: Path, on_search: Callable[[float], None] | None
+) -> tuple[int, ...]:
     """The nodes that every token runs at first: those of the policy given, else of the best one of the wanted cost."""
     spec = training.runtime.spec
     graph, path = graph_of(job, spec), folder / START_NAME
@@ -87,7 +97,7 @@ def _first_route(job: RouterJob, training: Continuations, folder: Path) -> tuple
     asked = {"cost": job.cost, "unit": job.unit, "seed": job.seed, "sequences": job.sequences}
     if path.is_file() and (known := json.loads(path.read_text(encoding="utf-8")))["asked"] == asked:
         return tuple(known["nodes"])
-    nodes = best_static_route(training, graph, node_costs(spec, graph), job.cost, seed=job.seed)
+    nodes = best_static_route(training, graph, node_costs(spec, graph), job.cost, seed=job.seed, on_step=on_search)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps({"asked": asked, "nodes": nodes}) + "\n")
     return nodes

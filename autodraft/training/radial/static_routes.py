@@ -40,8 +40,11 @@ def best_static_route(
 
     Args:
         continuations: where agreement is measured.
+        graph: what routes are made of.
         costs: of the nodes.
+        cost: that the route may have.
         swaps: mutations tried after the elimination.
+        seed: of the mutations.
         on_step: called with the cost reached during the elimination.
     """
     shares, count = costs.tolist(), len(continuations)

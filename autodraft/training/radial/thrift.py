@@ -1,7 +1,7 @@
 """A trained router at exactly the mean cost that was asked for.
 
-Training meets the cost with sampled routes; the likeliest ones that decoding takes cost a little more or less. One number
-closes the gap: every destination is preferred by `thrift` per share of the blocks that is passed by on the way to it.
+Training meets the cost with sampled routes; the likeliest ones that decoding takes cost a little more or less. One
+number closes the gap: every destination is preferred by `thrift` per share of the blocks that is passed by on the way.
 """
 
 from __future__ import annotations

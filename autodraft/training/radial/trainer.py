@@ -1,7 +1,7 @@
 """`RouterTrainer`: teaches a router on the target's continuations, resumable at every checkpoint.
 
-The target is unchanged: it is distilled into routes, not into weights. Knows nothing of command lines or profiles. What a
-step does depends on its number, the seed and what the step before left, so a resumed training is the uninterrupted one.
+The target is unchanged: it is distilled into routes, not into weights. What a step does depends on its number, the seed
+and what the step before left, so a resumed training is the uninterrupted one. Knows nothing of command lines.
 """
 
 from __future__ import annotations
@@ -137,13 +137,13 @@ class RouterTrainer:
         sampler = Sampler(self.router, generator)
         runtime, cache = self._training.runtime, self._training.cache
         passage = self._routed.run(cache, trial.rows, sampler)
-        logits = runtime.logits(runtime.target, cache, trial.rows, passage.stream)
+        logits = runtime.logits(runtime.target, cache, trial.rows, passage.stream).cpu()
         matches = (logits.argmax(-1) == trial.wanted).float()
         chances = torch.softmax(logits, -1).gather(1, trial.wanted[:, None])[:, 0]
         scores = _MATCH_WEIGHT * matches + (1.0 - _MATCH_WEIGHT) * chances
         progress = self.step / self.recipe.steps
         loss = self._learner.learn(sampler.decisions, scores.clone(), passage.runs, self._aim(progress), progress)
-        if not isfinite(loss):
+        if not (isfinite(loss) and self._learner.is_finite):
             raise TrainingError(f"the training diverged at step {self.step}; its last good checkpoint is kept")
         self.step += 1
         return float((passage.runs.float() @ self._costs).mean()), float(matches.mean())
