@@ -49,9 +49,9 @@ def controllers_markdown(document: Document, image: str) -> str:
             "## One controller for every budget",
             "",
             f"MaskablePPO with hindsight, trained once on {training['episodes']} episodes whose budgets were drawn at",
-            "random; then one rollout for each budget, which evaluates nothing. A search for a budget is the better one of",
-            "MaskablePPO and evolution with that budget. Predicted speedups. How to train was decided on other budgets of",
-            "the same model.",
+            "random; then one rollout for each budget, which evaluates nothing. A search for a budget is the better",
+            "one of MaskablePPO and evolution with that budget. Predicted speedups. How to train was decided on other",
+            "budgets of the same model.",
             "",
             *_budget_table(document["budgets"]["rows"]),
         ]

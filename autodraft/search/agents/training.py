@@ -13,7 +13,6 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +33,7 @@ from autodraft.policies.rollout import LearnedDecider
 from autodraft.policy_text import decode_policy
 from autodraft.profile import write_atomically
 from autodraft.search.agents.algorithms import (
-    AGENTS,
     HIERARCHICAL,
-    AgentSettings,
     best_price,
     chooser,
     make_agent,
