@@ -46,7 +46,7 @@ from autodraft.search.agents.training_options import TrainingOptions
 
 EPISODES_PER_BLOCK = 16
 _SEEDS_PER_BLOCK = 10
-_FINAL_LESSONS = 60
+_MOST_FINAL_LESSONS = 60
 STATE_NAME, CURVE_NAME = "training.json", "curve.jsonl"
 
 
@@ -107,13 +107,17 @@ class ControllerTraining:
         )
 
     def run(self) -> Path:
-        """Train to the end, with a checkpoint after each block; the path of the saved agent."""
+        """Train to the end, with a checkpoint after each block; the path of the saved agent.
+
+        The last lessons, at a falling rate, come after the last checkpoint: a longer training goes on without them.
+        """
         while len(self.episodes) < self.options.episodes:
             self._learn_block()
             self._blocks += 1
             self._save_checkpoint()
-        for number in range(_FINAL_LESSONS):
-            self._teach([self.options.seed, self._blocks, number], 1.0 - number / _FINAL_LESSONS)
+        num_lessons = min(self._blocks, _MOST_FINAL_LESSONS)
+        for number in range(num_lessons):
+            self._teach([self.options.seed, self._blocks, number], 1.0 - number / num_lessons)
         path = self._folder / AGENT_NAME
         save_agents(self._agents, path, self._facts())
         return path
