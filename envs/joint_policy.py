@@ -52,7 +52,7 @@ class JointPolicyEnv(SequentialEnv):
     | loss_so_far | 1 | x/(1+x) of the summed losses | 0 to 1 |
     | bits_so_far | 1 | mean bits of what is decided, over 16 | 0 to 1 |
     | previous_1 to previous_4 | 4 | mean bits of the latest decisions over 16, 1 before the first | 0 to 1 |
-    | time_price_ahead, memory_price_ahead | 2 | losses a unit that keep what is left; log of 0.0001 to 10; 0: none | 0 to 1 |
+    | time_price_ahead, memory_price_ahead | 2 | loss a unit that keeps what is left, log scale; 0: none | 0 to 1 |
 
     ## Rewards
     0 until the last step; then the natural logarithm of the speedup: predicted (F1), or in `JointPolicyMeasured-v0`

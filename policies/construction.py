@@ -88,7 +88,7 @@ class Plan:
 
     @classmethod
     def joint(cls, table: DecisionTable, least_kept: int = 1) -> Plan:
-        """The head, which is the largest part, and then every sub-layer in turn; an option is one choice of the menu."""
+        """The head, the largest part, and then every sub-layer in turn; an option is one choice of the menu."""
         order = [table.head, *range(table.head)]
         return cls(table, order, np.eye(len(table.menu), dtype=bool), least_kept=least_kept)
 

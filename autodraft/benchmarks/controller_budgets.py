@@ -19,9 +19,11 @@ from autodraft.policies.choices import Budgets
 from autodraft.policies.features import PolicyFeatures
 from autodraft.policy import DraftPolicy
 from autodraft.policy_text import encode_policy
+from autodraft.search.agents.curve import Episode
 from autodraft.search.agents.files import load_decider
 from autodraft.search.agents.searcher import AgentSearcher
-from autodraft.search.agents.training import ControllerTraining, Episode, TrainingOptions
+from autodraft.search.agents.training import ControllerTraining
+from autodraft.search.agents.training_options import TrainingOptions
 from autodraft.search.evolution import EvolutionSearcher
 from autodraft.search.knapsack_search import KnapsackSearcher
 from autodraft.search.loop import Clock, SearchLoop

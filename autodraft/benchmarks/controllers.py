@@ -8,6 +8,7 @@ stopped at any time and goes on where it was.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import sys
 import time
@@ -20,6 +21,7 @@ import optuna
 from autodraft.benchmarks.controller_budgets import Late, budget_rows, train
 from autodraft.benchmarks.controller_searches import search_row
 from autodraft.benchmarks.writing import command_line, report_parser
+from autodraft.errors import InputError
 from autodraft.evaluator import Evaluation, chain_of
 from autodraft.measure.prompts import calibration_prompts, choose_prompts, encode_prompts, evaluation_prompts
 from autodraft.policy_text import decode_policy
@@ -67,6 +69,14 @@ class Benchmark:
             "device": self.target.runtime.stamp.model_dump(mode="json"),
             "command": command_line("controllers", arguments),
         }
+        self._check_calibration()
+
+    def _check_calibration(self) -> None:
+        """Predictions with the times of one calibration are not compared with those of another."""
+        features = json.dumps(self.target.evaluator.features.to_json())
+        calibration = hashlib.sha256(features.encode()).hexdigest()[:16]
+        if self.document.setdefault("calibration", calibration) != calibration:
+            raise InputError(f"{self.options.output}.json was made with another calibration; choose another --output")
 
     def _is_late(self) -> bool:
         return bool(time.monotonic() > self._deadline)

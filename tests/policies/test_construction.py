@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from autodraft.errors import PolicyError
 from autodraft.policies.choices import Budgets, DecisionTable, share_menu
 from autodraft.policies.construction import DROP, KEEP, Construction, Plan
-from autodraft.policies.observation import PER_OPTION, Layout, Observer
+from autodraft.policies.observation import PER_OPTION, PRICES, Layout, Observer
+from autodraft.policies.prices import HIGHEST_PRICE, PriceLadder, prices_ahead
 from autodraft.policy import FULL_BITS, DraftPolicy
 from autodraft.search.testing import PlantedEvaluator
 
@@ -171,3 +172,34 @@ def test_an_observation_has_a_name_for_every_figure_whatever_the_depth() -> None
         assert seen["previous_1"] == construction.plan.table.menu[construction.taken[-1]].mean_bits / FULL_BITS
         assert seen["progress"] == pytest.approx(4 / (2 * blocks + 1))
     assert Layout(4).of_options(PER_OPTION[0]) == slice(7, 11)
+
+
+def test_prices_are_those_of_the_least_loss_that_fits_into_what_is_left() -> None:
+    """Against the price of every policy that a price leads to, found by trying them one by one."""
+    random = np.random.default_rng(0)
+    loss, time = np.sort(random.random((6, 3)))[:, ::-1], np.sort(random.random((6, 3)))
+    amounts = np.stack([(1000 * time).astype(np.int64), np.zeros((6, 3), dtype=np.int64)])
+    totals = PriceLadder(loss, time, np.zeros((6, 3)), amounts).totals(range(6))
+    for step, left in ((0, 3000), (0, 2000), (3, 1200), (5, 300)):
+        price, _ = prices_ahead(totals, step, np.array([left, 0]))
+
+        def taken(at: float, step: int = step) -> tuple[float, int]:
+            chosen = (loss + at * time).argmin(axis=1)[step:]
+            rows = np.arange(step, 6)
+            return float(loss[rows, chosen].sum()), int(amounts[0, rows, chosen].sum())
+
+        fitting = [taken(at)[0] for at in np.geomspace(1e-4, HIGHEST_PRICE, 100) if taken(at)[1] <= left]
+        assert taken(price)[1] <= left and taken(price)[0] == pytest.approx(min(fitting))
+    assert prices_ahead(totals, 0, np.array([-1, 0])) == (HIGHEST_PRICE, HIGHEST_PRICE)
+
+
+def test_prices_follow_what_is_left_of_the_budget() -> None:
+    """After spending most of it on the first decisions the rest is dear; after dropping them it is free."""
+    plan = Plan.joint(DecisionTable(PlantedEvaluator(4).features, share_menu((16, 8, 4), channels=False)))
+    observer, prices = Observer(plan), {}
+    for option in (0, 3):
+        construction = Construction(plan, Budgets(0.6))
+        while construction.step < 6:
+            construction.take(construction.nearest(option))
+        prices[option] = observer(construction)[-len(PRICES)]
+    assert prices[0] < prices[3]

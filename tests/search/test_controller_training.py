@@ -16,8 +16,10 @@ from autodraft.policies import PolicyFeatures
 from autodraft.policies.choices import Budgets
 from autodraft.policy import DraftPolicy
 from autodraft.search.agents.algorithms import AGENTS, AgentSettings
+from autodraft.search.agents.curve import Episode
 from autodraft.search.agents.files import load_decider, read_card
-from autodraft.search.agents.training import ControllerTraining, Episode, TrainingOptions
+from autodraft.search.agents.training import ControllerTraining
+from autodraft.search.agents.training_options import TrainingOptions
 from autodraft.search.agents.tuning import tune_settings
 from autodraft.search.cached import CachedEvaluator, calibrated_in
 from autodraft.search.plans import decided

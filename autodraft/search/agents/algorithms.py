@@ -117,9 +117,7 @@ def make_agent(
     return MaskablePPO(MaskableController, env, **common)
 
 
-def _continuous(
-    name: str, env: gym.Env[Any, Any], settings: AgentSettings, common: dict[str, Any]
-) -> BaseAlgorithm:
+def _continuous(name: str, env: gym.Env[Any, Any], settings: AgentSettings, common: dict[str, Any]) -> BaseAlgorithm:
     """DDPG, TD3 or SAC over the continuous form: an update for every step once a few episodes are known."""
     length = len(env.unwrapped.plan.order)  # type: ignore[attr-defined]
     common |= {

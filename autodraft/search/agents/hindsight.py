@@ -1,10 +1,9 @@
 """`Hindsight`: what has been evaluated teaches a controller which policy a budget should have had.
 
 Knows nothing of evaluating. A policy is an answer to every budget that it keeps, whichever it was decided for. For
-budgets drawn at random the best known policy that keeps them is shown to the controller step by step, and the controller
-learns to take the same options: self-imitation (Oh et al., 1806.05635) with relabelled goals (hindsight experience
-replay, Andrychowicz et al., 1707.01495). It takes no evaluations, and no return of one budget is compared with that of
-another.
+budgets drawn at random the best known policy that keeps them is shown to the controller step by step, and it learns to
+take the same options: self-imitation (Oh et al., 1806.05635) with relabelled goals (hindsight experience replay,
+Andrychowicz et al., 1707.01495). It takes no evaluations, and no return of one budget is compared with that of another.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class Archive:
         self._known[policy.digest] = speedup, features.cost(policy), extra_bytes, policy
 
     def best(self, budgets: Budgets) -> DraftPolicy | None:
-        """Of those that keep the budgets and gain as much as any but for `_ALIKE`, the one that takes least; None: none.
+        """Of those that keep the budgets and gain as much as any but for `_ALIKE`, the one that takes least.
 
         So one policy stands for a range of budgets, and a controller has fewer of them to tell apart.
         """

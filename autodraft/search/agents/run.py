@@ -16,7 +16,9 @@ from autodraft.controller_job import ControllerJob
 from autodraft.measure.prompts import calibration_prompts, encode_prompts
 from autodraft.runtime import load_model
 from autodraft.search.agents.algorithms import AgentSettings
-from autodraft.search.agents.training import ControllerTraining, Episode, TrainingOptions
+from autodraft.search.agents.curve import Episode
+from autodraft.search.agents.training import ControllerTraining
+from autodraft.search.agents.training_options import TrainingOptions
 from autodraft.search.agents.tuning import tune_settings
 from autodraft.search.cached import calibrated_in
 from autodraft.search.loop import SearchProgress

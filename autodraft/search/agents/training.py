@@ -13,7 +13,6 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,66 +33,21 @@ from autodraft.policies.rollout import LearnedDecider
 from autodraft.policy_text import decode_policy
 from autodraft.profile import write_atomically
 from autodraft.search.agents.algorithms import (
-    AGENTS,
     HIERARCHICAL,
-    AgentSettings,
     best_price,
     chooser,
     make_agent,
 )
+from autodraft.search.agents.curve import Curve, Episode
 from autodraft.search.agents.files import AGENT_NAME, save_agents
 from autodraft.search.agents.hierarchical import ControllerPair
 from autodraft.search.agents.hindsight import Archive, Hindsight
+from autodraft.search.agents.training_options import TrainingOptions
 
 EPISODES_PER_BLOCK = 16
 _SEEDS_PER_BLOCK = 10
-_FINAL_LESSONS = 60
+_MOST_FINAL_LESSONS = 60
 STATE_NAME, CURVE_NAME = "training.json", "curve.jsonl"
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """What is trained, and for how long.
-
-    Attributes:
-        algorithm: one of `AGENTS`.
-        episodes: policies to learn from, rounded up to whole blocks.
-        sample_budget: draw the budgets of every episode, so that the controller learns to decide for any.
-        channels: whether channels of a sub-layer may be at different bits.
-        protect_ends: whether the first and last block are kept.
-        seed: of everything.
-        settings: hyper-parameters of the agent.
-    """
-
-    algorithm: str = "maskable-ppo"
-    episodes: int = 1000
-    sample_budget: bool = True
-    channels: bool = False
-    protect_ends: bool = False
-    seed: int = 0
-    settings: AgentSettings = field(default_factory=AgentSettings)
-
-    def __post_init__(self) -> None:
-        if self.algorithm not in AGENTS:
-            raise InputError(f"no agent {self.algorithm!r}; choose one of {', '.join(AGENTS)}")
-        if self.episodes < 1:
-            raise InputError(f"episodes is {self.episodes}; it must be positive")
-
-    def to_json(self) -> dict[str, Any]:
-        return {**self.__dict__, "settings": self.settings.to_json()}
-
-
-@dataclass(frozen=True)
-class Episode:
-    """One line of the curve."""
-
-    number: int
-    role: str
-    speedup: float
-    cost: float
-    policy: str
-    max_cost: float | None
-    max_extra_bytes: int | None
 
 
 class ControllerTraining:
@@ -127,7 +81,7 @@ class ControllerTraining:
         else:
             self._agents = {"joint": make_agent(options.algorithm, env, options.settings, options.seed, price)}
         folder.mkdir(parents=True, exist_ok=True)
-        self.episodes: list[Episode] = []
+        self._curve = Curve(folder / CURVE_NAME)
         self._archive = Archive(evaluator.features)
         self._hindsight = self._teachers() if options.sample_budget else []
         self._blocks, self._checkpoint = 0, ""
@@ -135,6 +89,11 @@ class ControllerTraining:
         formats = ["tensorboard"] if importlib.util.find_spec("tensorboard") else []
         for role, agent in self._agents.items():
             agent.set_logger(configure(str(folder / "logs" / role), formats))
+
+    @property
+    def episodes(self) -> list[Episode]:
+        """What its episodes ended in so far, those of earlier runs included."""
+        return self._curve.episodes
 
     def decider(self, budgets: Budgets | None = None) -> LearnedDecider:
         """What has been learnt so far."""
@@ -148,13 +107,17 @@ class ControllerTraining:
         )
 
     def run(self) -> Path:
-        """Train to the end, with a checkpoint after each block; the path of the saved agent."""
+        """Train to the end, with a checkpoint after each block; the path of the saved agent.
+
+        The last lessons, at a falling rate, come after the last checkpoint: a longer training goes on without them.
+        """
         while len(self.episodes) < self.options.episodes:
             self._learn_block()
             self._blocks += 1
             self._save_checkpoint()
-        for number in range(_FINAL_LESSONS):
-            self._teach([self.options.seed, self._blocks, number], 1.0 - number / _FINAL_LESSONS)
+        num_lessons = min(self._blocks, _MOST_FINAL_LESSONS)
+        for number in range(num_lessons):
+            self._teach([self.options.seed, self._blocks, number], 1.0 - number / num_lessons)
         path = self._folder / AGENT_NAME
         save_agents(self._agents, path, self._facts())
         return path
@@ -187,10 +150,8 @@ class ControllerTraining:
     def _record(self, role: str, info: Mapping[str, Any]) -> None:
         limits = {name: None if math.isinf(info[name]) else info[name] for name in ("max_cost", "max_extra_bytes")}
         episode = Episode(len(self.episodes) + 1, role, info["speedup"], info["c"], info["policy"], **limits)
-        self.episodes.append(episode)
+        self._curve.append(episode)
         self._remember(episode)
-        with (self._folder / CURVE_NAME).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(episode.__dict__) + "\n")
         if self._on_episode is not None:
             self._on_episode(episode)
 
@@ -226,7 +187,7 @@ class ControllerTraining:
             if isinstance(agent, OffPolicyAlgorithm):
                 agent.save_replay_buffer(folder / f"{role}-replay.pkl")
         state = {
-            "options": _resumable(self.options),
+            "options": self.options.resumable(),
             "blocks": self._blocks,
             "episodes": len(self.episodes),
             "checkpoint": self._checkpoint,
@@ -240,27 +201,20 @@ class ControllerTraining:
         """Go on from the last checkpoint of this folder, if there is one."""
         path = self._folder / STATE_NAME
         if not path.is_file():
-            (self._folder / CURVE_NAME).unlink(missing_ok=True)
+            self._curve.cut(0)
             return
         state = json.loads(path.read_text(encoding="utf-8"))
-        if state["options"] != _resumable(self.options):
+        if state["options"] != self.options.resumable():
             changed = sorted(
-                name for name, value in _resumable(self.options).items() if state["options"][name] != value
+                name for name, value in self.options.resumable().items() if state["options"][name] != value
             )
             raise InputError(f"{self._folder} holds a training with other {', '.join(changed)}; choose another folder")
         self._blocks, self._checkpoint = state["blocks"], state["checkpoint"]
         for role, agent in self._agents.items():
             _restore(agent, self._folder / self._checkpoint, role, *state["counters"][role])
-        lines = (self._folder / CURVE_NAME).read_text(encoding="utf-8").splitlines()[: state["episodes"]]
-        self.episodes = [Episode(**json.loads(line)) for line in lines]
-        for episode in self.episodes:
+        self._curve.cut(state["episodes"])
+        for episode in self._curve:
             self._remember(episode)
-        write_atomically(self._folder / CURVE_NAME, "".join(f"{line}\n" for line in lines))
-
-
-def _resumable(options: TrainingOptions) -> dict[str, Any]:
-    """What has to be the same for a training to go on: everything but its length."""
-    return {name: value for name, value in options.to_json().items() if name != "episodes"}
 
 
 def _restore(agent: BaseAlgorithm, folder: Path, role: str, num_timesteps: int, num_updates: int) -> None:

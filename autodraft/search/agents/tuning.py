@@ -20,7 +20,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from autodraft.evaluator import Evaluator, TrialFailed
 from autodraft.policies.choices import Budgets
 from autodraft.search.agents.algorithms import AgentSettings
-from autodraft.search.agents.training import ControllerTraining, TrainingOptions
+from autodraft.search.agents.training import ControllerTraining
+from autodraft.search.agents.training_options import TrainingOptions
 from autodraft.search.sampled import make_sampler
 from autodraft.search.study import open_storage
 
