@@ -35,7 +35,7 @@ def write_router(router: Router, path: Path, expected_cost: float) -> None:
 def read_router(path: Path, spec: ModelSpec | None = None) -> Router:
     """Read a router, for a target of this architecture where one is given; `ProfileError` where it does not fit."""
     try:
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="pt") as file:
             document = json.loads((file.metadata() or {})[_KEY])
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         graph = RouteGraph(**{name: document[name] for name in _SIZES})

@@ -65,7 +65,7 @@ class RouteLearner:
 
     def __init__(self, router: Router, costs: Tensor) -> None:
         self._router, self._costs = router, costs
-        self._actor = {name: value.clone().requires_grad_() for name, value in router.tensors().items()}
+        self._actor: dict[str, Any] = {name: value.clone().requires_grad_() for name, value in router.tensors().items()}
         states, _, width = router.inputs.shape
         baseline = {
             "inputs": router.inputs.clone(),
