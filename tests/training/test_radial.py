@@ -126,7 +126,7 @@ def test_the_learner_finds_routes_that_depend_on_the_token():
 def walk(graph: RouteGraph, choose, kind: torch.Tensor):
     """Routes of tokens whose stream says nothing but their kind."""
     stream = torch.nn.functional.one_hot(kind, 4).float()
-    runs, at = torch.zeros((len(kind), 3), dtype=torch.long), choose(0, stream, torch.arange(len(kind)))
+    runs, at = torch.zeros((len(kind), 3), dtype=torch.long), choose(0, stream, torch.arange(len(kind))).clone()
     for node in range(3):
         here = (at == node).nonzero()[:, 0]
         if len(here):
