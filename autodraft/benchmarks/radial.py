@@ -167,7 +167,7 @@ def _decoded_row(session: Any, name: str) -> dict[str, Any]:
     comparison, figures = session.compare(name), session.figures(name)
     speedup = comparison.speedup
     return {
-        "speedup": [speedup.ci_low, speedup.median, speedup.ci_high],
+        "speedup": [speedup.low, speedup.value, speedup.high],
         "identical": comparison.identical,
         "alpha": figures.alpha,
         "cost": figures.cost,
