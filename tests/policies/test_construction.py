@@ -180,7 +180,7 @@ def test_prices_are_those_of_the_least_loss_that_fits_into_what_is_left() -> Non
     loss, time = np.sort(random.random((6, 3)))[:, ::-1], np.sort(random.random((6, 3)))
     amounts = np.stack([(1000 * time).astype(np.int64), np.zeros((6, 3), dtype=np.int64)])
     totals = PriceLadder(loss, time, np.zeros((6, 3)), amounts).totals(range(6))
-    for step, left in ((0, 3000), (0, 2000), (3, 1200), (5, 300)):
+    for step, left in ((0, 3000), (0, 2000), (3, 1200), (5, 400)):
         price, _ = prices_ahead(totals, step, np.array([left, 0]))
 
         def taken(at: float, step: int = step) -> tuple[float, int]:
