@@ -60,8 +60,8 @@ def test_lessons_teach_one_controller_a_policy_for_each_budget() -> None:
     known, full = Archive(FEATURES), DraftPolicy.uniform(3, 16)
     known.add(full, 2.0)
     known.add(FAST, 1.2)
-    for number in range(30):
-        hindsight.lesson(known, random, 1.0 - number / 30)
+    for number in range(120):
+        hindsight.lesson(known, random, 1.0 - number / 120)
     for budgets, wanted in ((Budgets(), full), (Budgets(max_cost=0.5), FAST)):
         construction = Construction(env.plan, budgets)
         assert roll_out(construction, Observer(env.plan), chooser(agent)).policy() == wanted
