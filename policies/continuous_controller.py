@@ -41,7 +41,7 @@ class PricedPosition(nn.Module):
 
     def forward(self, latent: Tensor) -> Tensor:
         """[batch, width + 3 * options + prices] -> [batch, 1]"""
-        place = self.options(latent).softmax(dim=1) @ self.centres
+        place: Tensor = self.options(latent).softmax(dim=1) @ self.centres
         return place.atanh().unsqueeze(1)
 
 
@@ -63,19 +63,19 @@ class _ContinuousController:
         return PricedPosition(self._width, self._num_options, self._prior)
 
 
-class GaussianController(_ContinuousController, SACPolicy):  # type: ignore[misc]
+class GaussianController(_ContinuousController, SACPolicy):
     """A controller for SAC."""
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> GaussianActor:
         actor = super().make_actor(features_extractor)
-        actor.mu = self._position()  # type: ignore[assignment]
+        actor.mu = self._position()
         assert isinstance(actor.log_std, nn.Linear)
         nn.init.zeros_(actor.log_std.weight)
         nn.init.constant_(actor.log_std.bias, torch.tensor(STRAYING_SIGMA / self._num_options).log().item())
         return actor
 
 
-class DeterministicController(_ContinuousController, TD3Policy):  # type: ignore[misc]
+class DeterministicController(_ContinuousController, TD3Policy):
     """A controller for DDPG and TD3."""
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Actor:

@@ -141,13 +141,13 @@ class _OwnStart:
         return super()._sample_action(0, *arguments, **named)  # type: ignore[misc]
 
 
-class _SAC(_OwnStart, SAC): ...  # type: ignore[misc]
+class _SAC(_OwnStart, SAC): ...
 
 
-class _TD3(_OwnStart, TD3): ...  # type: ignore[misc]
+class _TD3(_OwnStart, TD3): ...
 
 
-class _DDPG(_OwnStart, DDPG): ...  # type: ignore[misc]
+class _DDPG(_OwnStart, DDPG): ...
 
 
 def chooser(agent: BaseAlgorithm, deterministic: bool = True) -> Chooser:
