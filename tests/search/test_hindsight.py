@@ -57,10 +57,13 @@ def test_lessons_teach_one_controller_a_policy_for_each_budget() -> None:
     agent = make_agent("maskable-ppo", env, AgentSettings(), seed=0)
     assert isinstance(agent, OnPolicyAlgorithm)
     hindsight, random = Hindsight(agent, env.plan, given_layers=False), np.random.default_rng(0)
-    for number in range(30):
-        hindsight.lesson(archive(), random, 1.0 - number / 30)
-    for cost, wanted in ((FEATURES.cost(FAST) + 0.01, FAST), (FEATURES.cost(SLOW) + 0.02, SLOW)):
-        construction = Construction(env.plan, Budgets(cost))
+    known, full = Archive(FEATURES), DraftPolicy.uniform(3, 16)
+    known.add(full, 2.0)
+    known.add(FAST, 1.2)
+    for number in range(120):
+        hindsight.lesson(known, random, 1.0 - number / 120)
+    for budgets, wanted in ((Budgets(), full), (Budgets(max_cost=0.5), FAST)):
+        construction = Construction(env.plan, budgets)
         assert roll_out(construction, Observer(env.plan), chooser(agent)).policy() == wanted
 
 
