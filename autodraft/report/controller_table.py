@@ -19,11 +19,10 @@ def controllers_markdown(document: Document, image: str) -> str:
     """The whole report."""
     device = document["device"]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(device["versions"].items()))
-    seeds = len({row["seed"] for row in document["searches"]})
     lines = [
         "# Learning controllers beside the other searchers",
         "",
-        f"Model `{document['model']}`; {seeds} seeds; every method sees the same calibration and the same predictions.",
+        f"Model `{document['model']}`; every method sees the same calibration and the same predictions.",
         f"Device: {device['name']}, {device['threads']} threads, backend {device['backend']}; {versions}.",
         f"Command: `{document['command']}`",
         "",
@@ -73,6 +72,7 @@ def _search_table(document: Document) -> Iterator[str]:
     checkpoints = checkpoints or [document["num_evaluations"]]
     header = [
         "method",
+        "seeds",
         *(f"at {number}" for number in checkpoints),
         "of the best",
         "evaluations",
@@ -88,6 +88,7 @@ def _search_table(document: Document) -> Iterator[str]:
         mine = [row for row in rows if row["method"] == method]
         found = [
             method,
+            str(len(mine)),
             *(_score(rows, method, number) for number in checkpoints),
             f"{100 * final[method] / best:.1f} %",
         ]
