@@ -19,107 +19,22 @@ gain - rate * time, with the rate that results, maximises the ratio of expected 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from autodraft.cascade import DyTC
 from autodraft.decoding.acceptance import Calibration, ModelEvidence, MovingAcceptance
-from autodraft.decoding.growth import NO_DRAFT, ROOT, Growth
+from autodraft.decoding.growth import NO_DRAFT, ROOT
+from autodraft.decoding.schedulers.dytc_state import SLOPE, Account, Cycle, KnownModel, Step
 from autodraft.decoding.schedulers.free_growth import FreeGrowth
 from autodraft.decoding.schedulers.frontier import Alternative, Frontier, Place
 from autodraft.decoding.step_times import TARGET
 from autodraft.decoding.workbench import DraftLevel, Workbench
 from autodraft.runtime.choosing import ACCEPTANCE_BINS, Candidates, ChainStop
 
-_RATE_MEMORY = 0.97
 _COST_MEMORY = 0.9
 _PROBE_SHARE = 0.01
 _UNINTERRUPTED = 4
 _PROMISING = 0.5  # expected tokens of free drafts from which on a cycle counts as one where they know how to go on
 _MOST_ROWS = 16  # of a draft's forward
-_SLOPE = 4  # rows over which the target's marginal cost is averaged: kernels take rows in batches
-
-
-@dataclass
-class _Model:
-    """What is known of one self-draft."""
-
-    alpha: MovingAcceptance
-    calibration: Calibration
-    agreement: dict[int, Calibration]  # by free draft: how often the model would choose that draft's token
-    cost_per_token: float = 0.0  # target steps per token of its chains, inner verification included; 0: not known yet
-    idle: int = 0  # cycles since it drafted
-
-
-class _Account:
-    """Tokens and target steps of the cycles of one kind, the latest weighing most."""
-
-    def __init__(self, rate: float) -> None:
-        self._tokens, self._steps = 10.0 * rate, 10.0
-
-    @property
-    def rate(self) -> float:
-        """Tokens per target step: what time is worth."""
-        return max(self._tokens / self._steps, 1.0)
-
-    def add(self, tokens: int, steps: float) -> None:
-        self._tokens = _RATE_MEMORY * self._tokens + tokens
-        self._steps = _RATE_MEMORY * self._steps + steps
-
-
-@dataclass
-class _Cycle:
-    """The state of one cycle.
-
-    Attributes:
-        account: of cycles like this one; prices the verification of nodes.
-        unknown: of cycles in which free drafts do not know how to go on; prices the models' time.
-    """
-
-    bench: Workbench
-    account: _Account
-    unknown: _Account
-    frontier: Frontier
-    free: FreeGrowth
-    reviewed: set[int] = field(default_factory=set)  # nodes from which a model has gone on
-    drafted: dict[int, tuple[float, int]] = field(default_factory=dict)  # model -> (target steps, tokens)
-    last_model: int = NO_DRAFT
-
-    @property
-    def growth(self) -> Growth:
-        return self.bench.growth
-
-    @property
-    def rate(self) -> float:
-        """What time is worth in this cycle."""
-        return self.account.rate
-
-    @property
-    def model_rate(self) -> float:
-        """What a model's time is worth: it adds tokens that the free drafts do not know, here or further on."""
-        return self.unknown.rate
-
-    def node_price(self) -> float:
-        """Tokens that verifying one more node must gain."""
-        rows = len(self.growth)
-        times = self.bench.times
-        return self.rate * max(times.cost(TARGET, rows + _SLOPE) - times.cost(TARGET, rows), 0.0) / _SLOPE
-
-
-@dataclass(frozen=True)
-class _Step:
-    """What a model is to do next.
-
-    Attributes:
-        draft: the model.
-        leaf: where it goes on.
-        most: tokens that it is to draft there at most.
-        beside: other places that it goes on from in the same forward.
-    """
-
-    draft: int
-    leaf: Place
-    most: int
-    beside: list[Place]
 
 
 class DyTCScheduler:
@@ -137,7 +52,7 @@ class DyTCScheduler:
             draft: Calibration(level.class_priors) for draft, level in enumerate(levels) if not level.is_model
         }
         self._models = {
-            draft: _Model(
+            draft: KnownModel(
                 MovingAcceptance(level.alpha, settings.ema_weight, settings.window),
                 Calibration(ModelEvidence.priors(level.alpha)),
                 {free: Calibration(levels[free].class_priors) for free in self._free},
@@ -145,8 +60,8 @@ class DyTCScheduler:
             for draft, level in enumerate(levels)
             if level.is_model
         }
-        self._accounts = _Account(rate), _Account(rate)  # without and with free drafts that know how to go on
-        self._cycle: _Cycle | None = None
+        self._accounts = Account(rate), Account(rate)  # without and with free drafts that know how to go on
+        self._cycle: Cycle | None = None
 
     def calibration(self, draft: int) -> Calibration:
         """Estimated acceptance by class of evidence of a draft's tokens."""
@@ -156,7 +71,7 @@ class DyTCScheduler:
         frontier = Frontier(bench.growth, self._alternative)
         free = FreeGrowth(bench, self._free, self._settings.max_depth, self._settings.max_nodes)
         cheapest = min(self._accounts, key=lambda account: account.rate)
-        cycle = self._cycle = _Cycle(bench, cheapest, self._accounts[0], frontier, free)
+        cycle = self._cycle = Cycle(bench, cheapest, self._accounts[0], frontier, free)
         free.grow([ROOT], cycle.node_price())
         cycle.account = self._accounts[sum(bench.growth.reach[1:]) > _PROMISING]
         while (step := self._best_step(cycle)) is not None:
@@ -168,7 +83,7 @@ class DyTCScheduler:
 
     # ------------------------------------------------------------------ models
 
-    def _best_step(self, cycle: _Cycle) -> _Step | None:
+    def _best_step(self, cycle: Cycle) -> Step | None:
         """The step that gains most beyond the price of its time; None: verify now."""
         growth, bench = cycle.growth, cycle.bench
         places = cycle.frontier.places() if self._models else []
@@ -181,14 +96,14 @@ class DyTCScheduler:
         if room < 1:
             return None
         covered = self._covered(cycle, leaf)
-        best: tuple[float, _Step] | None = None
+        best: tuple[float, Step] | None = None
         for draft, model in self._models.items():
             alpha = model.alpha.alpha
             price = cycle.model_rate * self._cost(cycle, draft) + cycle.node_price()
             catch_up = 0.0 if cycle.last_model in (draft, NO_DRAFT) else self._catch_up(cycle, draft, node)
             length = self._best_length(cycle, draft, leaf.reach, min(room, bench.levels[draft].num_draft_tokens))
             beside, bonus = self._beside(cycle, draft, places[1:])
-            step = _Step(draft, leaf, max(length, 1), beside)
+            step = Step(draft, leaf, max(length, 1), beside)
             if self._is_probed(cycle, draft, leaf):
                 return step
             gain = leaf.reach * alpha * (1 - alpha**step.most) / (1 - alpha) - covered + bonus
@@ -197,7 +112,7 @@ class DyTCScheduler:
                 best = value, step
         return best[1] if best is not None else None
 
-    def _beside(self, cycle: _Cycle, draft: int, places: Sequence[Place]) -> tuple[list[Place], float]:
+    def _beside(self, cycle: Cycle, draft: int, places: Sequence[Place]) -> tuple[list[Place], float]:
         """The places from which the model may go on in the same forward, and what that gains beyond its price."""
         times, alpha = cycle.bench.times, self._models[draft].alpha.alpha
         taken: list[Place] = []
@@ -217,7 +132,7 @@ class DyTCScheduler:
                 bonus += place.reach * alpha - more
         return taken, bonus
 
-    def _best_length(self, cycle: _Cycle, draft: int, reach: float, most: int) -> int:
+    def _best_length(self, cycle: Cycle, draft: int, reach: float, most: int) -> int:
         """The longest chain whose last token gains more than the time that it takes."""
         times, rows = cycle.bench.times, len(cycle.growth)
         alpha, cost = self._models[draft].alpha.alpha, self._cost(cycle, draft)
@@ -225,7 +140,7 @@ class DyTCScheduler:
         while length < most:
             reach *= alpha
             at = rows + length
-            verify = (times.cost(TARGET, at + _SLOPE) - times.cost(TARGET, at)) / _SLOPE
+            verify = (times.cost(TARGET, at + SLOPE) - times.cost(TARGET, at)) / SLOPE
             if reach <= cycle.model_rate * (cost + max(verify, 0.0)):
                 break
             length += 1
@@ -234,7 +149,7 @@ class DyTCScheduler:
     def _alternative(self, model: int, prob: float) -> float:
         return self._models[model].calibration.means[ModelEvidence.other(prob)]
 
-    def _covered(self, cycle: _Cycle, leaf: Place) -> float:
+    def _covered(self, cycle: Cycle, leaf: Place) -> float:
         """Expected tokens beyond `leaf` that free drafts have in the tree already."""
         if leaf.what != ROOT:
             return 0.0
@@ -243,22 +158,22 @@ class DyTCScheduler:
         verify = cycle.bench.times.cost(TARGET, len(growth)) - cycle.bench.times.cost(TARGET, 1)
         return max(covered - cycle.rate * verify, 0.0)
 
-    def _cost(self, cycle: _Cycle, draft: int) -> float:
+    def _cost(self, cycle: Cycle, draft: int) -> float:
         """Target steps per token of a model's chain, with what inner verification has saved of late."""
         return self._models[draft].cost_per_token or cycle.bench.times.cost(draft, 1)
 
-    def _catch_up(self, cycle: _Cycle, draft: int, node: int) -> float:
+    def _catch_up(self, cycle: Cycle, draft: int, node: int) -> float:
         times, rows = cycle.bench.times, cycle.growth.depths[node] + 1
         return times.cost(draft, rows) - times.cost(draft, 1)
 
-    def _is_probed(self, cycle: _Cycle, draft: int, leaf: Place) -> bool:
+    def _is_probed(self, cycle: Cycle, draft: int, leaf: Place) -> bool:
         """Whether a model that has not drafted for long is tried again, at `_PROBE_SHARE` of the time at most."""
         if leaf.what != ROOT or cycle.drafted:
             return False
         cost = cycle.bench.times.cost(draft, 1) + cycle.node_price() / cycle.rate
         return self._models[draft].idle * _PROBE_SHARE > cost
 
-    def _draft(self, cycle: _Cycle, step: _Step) -> None:
+    def _draft(self, cycle: Cycle, step: Step) -> None:
         """Let a model go on, by reviewing what is proposed there or by itself."""
         bench, draft, siblings = cycle.bench, step.draft, self._settings.siblings
         cycle.last_model = draft
@@ -282,7 +197,7 @@ class DyTCScheduler:
         before = cycle.drafted.get(draft, (0.0, 0))
         cycle.drafted[draft] = before[0] + steps, before[1] + drafted
 
-    def _place_path(self, cycle: _Cycle, draft: int, path: Sequence[int], found: Sequence[Candidates]) -> int:
+    def _place_path(self, cycle: Cycle, draft: int, path: Sequence[int], found: Sequence[Candidates]) -> int:
         """Add what a model chose after each node of a path that it reviewed; tokens that come of its own choices.
 
         Where it chose another token than the next one of the path, that one counts as far as it was a good choice too.
@@ -298,7 +213,7 @@ class DyTCScheduler:
                 cycle.frontier.leaves.append(chosen)
         return drafted
 
-    def _place(self, cycle: _Cycle, draft: int, parent: int, candidates: Candidates) -> int:
+    def _place(self, cycle: Cycle, draft: int, parent: int, candidates: Candidates) -> int:
         """Add a model's choice after `parent`, remember the others, and judge free drafts' tokens there anew."""
         growth, means = cycle.growth, self._models[draft].calibration.means
         token, prob = candidates.tokens[0], candidates.probs[0]
@@ -320,7 +235,7 @@ class DyTCScheduler:
         cycle.frontier.alternatives += [Alternative(parent, other, draft, prob) for other, prob in others.items()]
         return chosen
 
-    def _chain(self, cycle: _Cycle, step: _Step, leaf: int) -> list[Candidates]:
+    def _chain(self, cycle: Cycle, step: Step, leaf: int) -> list[Candidates]:
         """What a model drafts by itself until its own estimate says stop."""
         bench, model = cycle.bench, self._models[step.draft]
         price = cycle.model_rate * self._cost(cycle, step.draft) + cycle.node_price()
@@ -333,7 +248,7 @@ class DyTCScheduler:
         # Every few tokens the other places and the free drafts get a chance.
         return bench.chain(step.draft, leaf, min(step.most, _UNINTERRUPTED), self._settings.siblings, stop)
 
-    def _worth_reviewing(self, cycle: _Cycle, draft: int, leaf: int) -> list[int]:
+    def _worth_reviewing(self, cycle: Cycle, draft: int, leaf: int) -> list[int]:
         """The free drafts' chain after `leaf`, as far as a review is expected to save more steps than it costs."""
         growth, times, model = cycle.growth, cycle.bench.times, self._models[draft]
         if not self._free:
@@ -351,7 +266,7 @@ class DyTCScheduler:
 
     # ------------------------------------------------------------------ the end of a cycle
 
-    def _prune(self, cycle: _Cycle) -> None:
+    def _prune(self, cycle: Cycle) -> None:
         """Keep the likeliest nodes, as many as gain most beyond the price of verifying them."""
         growth, times = cycle.growth, cycle.bench.times
         growth.refresh()
