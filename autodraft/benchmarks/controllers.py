@@ -82,7 +82,9 @@ class Benchmark:
         return bool(time.monotonic() > self._deadline)
 
     def write(self) -> None:
-        """JSON, Markdown and picture."""
+        """JSON, Markdown and picture, once there is a search to show."""
+        if not self.document["searches"]:
+            return
         plot_controllers(self.document, report_file(self.options.output, ".png"))
         image = report_file(self.options.output, ".png").name
         write_document(self.options.output, self.document, lambda document: controllers_markdown(document, image))
@@ -155,6 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with contextlib.suppress(Late):
         for stage in options.stages:
             getattr(benchmark, stage)()
+    benchmark.write()
 
 
 if __name__ == "__main__":
