@@ -7,13 +7,15 @@ one token is wanted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from autodraft.runtime.rows import Rows
 
 ACCEPTANCE_BINS = 16
 """Bins of `ChainStop.acceptance`, equal in the square of the probability: fine where drafts are sure."""
@@ -83,3 +85,26 @@ def best_tokens(
         scores = logits / noise.temperature + rows
     best = torch.topk(torch.softmax(scores, -1), top)
     return [Candidates(*pair) for pair in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+
+
+def greedy_chain(
+    logits: Callable[[Rows], Tensor],
+    fed: Sequence[int],
+    position: int,
+    num_tokens: int,
+    top: int,
+    stop: ChainStop,
+    noise: ChoiceNoise | None,
+) -> list[Candidates]:
+    """`TransformerRuntime.draft_chain` over any forward pass that returns logits [n, vocab]; `fed` begins at `position`."""
+    drafted: list[Candidates] = []
+    reach = stop.reach
+    while len(drafted) < num_tokens:
+        found = logits(Rows.chain(fed, position))
+        position += len(fed)
+        drafted += best_tokens(found[-1:], top, noise, [len(drafted)])
+        ended, reach = stop.ends_after(drafted[-1].probs[0], reach)
+        if ended:
+            break
+        fed = drafted[-1].tokens[:1]
+    return drafted

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from autodraft.policy import DraftPolicy
 from autodraft.runtime.backend import KVCache
-from autodraft.runtime.choosing import Candidates, ChainStop, ChoiceNoise, best_tokens
+from autodraft.runtime.choosing import Candidates, ChainStop, ChoiceNoise, best_tokens, greedy_chain
 from autodraft.runtime.routed import RoutedForward
 from autodraft.runtime.routing import Router
 from autodraft.runtime.rows import Rows
@@ -66,17 +66,8 @@ class RoutedPlan:
         noise: ChoiceNoise | None,
     ) -> list[Candidates]:
         """See `TransformerRuntime.draft_chain`."""
-        drafted: list[Candidates] = []
-        reach, position = stop.reach, cache.length + offset
-        while len(drafted) < num_tokens:
-            logits = self.logits(cache, Rows.chain(fed, position))
-            position += len(fed)
-            drafted += best_tokens(logits[-1:], top, noise, [len(drafted)])
-            ended, reach = stop.ends_after(drafted[-1].probs[0], reach)
-            if ended:
-                break
-            fed = drafted[-1].tokens[:1]
-        return drafted
+        position = cache.length + offset
+        return greedy_chain(lambda rows: self.logits(cache, rows), fed, position, num_tokens, top, stop, noise)
 
 
 def _with_own_paths(rows: Rows, committed: int) -> Rows:

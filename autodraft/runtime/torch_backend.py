@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from autodraft.policy import FULL_BITS, DraftPolicy
 from autodraft.runtime.backend import KVCache, check_commit
-from autodraft.runtime.choosing import Candidates, ChainStop, ChoiceNoise, best_tokens
+from autodraft.runtime.choosing import Candidates, ChainStop, ChoiceNoise, best_tokens, greedy_chain
 from autodraft.runtime.draft_weights import DraftWeights
 from autodraft.runtime.operations import apply_norm, rotate
 from autodraft.runtime.plan import DraftPlan, Segment, SegmentSource
@@ -192,9 +192,12 @@ class TorchBackend:
     def review(
         self, plan: DraftPlan, cache: KVCache, rows: Rows, top: int, noise: ChoiceNoise | None, depths: Sequence[int]
     ) -> list[Candidates]:
+        return best_tokens(self._all_logits(plan, cache, rows), top, noise, depths)
+
+    def _all_logits(self, plan: DraftPlan, cache: KVCache, rows: Rows) -> Tensor:
         logits = self.forward(plan, cache, rows)
         assert logits is not None
-        return best_tokens(logits, top, noise, depths)
+        return logits
 
     def best_tokens(self, logits: Tensor, top: int) -> list[list[int]]:
         tokens: list[list[int]] = torch.topk(logits, top).indices.tolist()
@@ -211,18 +214,10 @@ class TorchBackend:
         stop: ChainStop,
         noise: ChoiceNoise | None,
     ) -> list[Candidates]:
-        drafted: list[Candidates] = []
-        reach, position = stop.reach, cache.length + offset
-        while len(drafted) < num_tokens:
-            logits = self.forward(plan, cache, Rows.chain(fed, position))
-            assert logits is not None
-            position += len(fed)
-            drafted += best_tokens(logits[-1:], top, noise, [len(drafted)])
-            ended, reach = stop.ends_after(drafted[-1].probs[0], reach)
-            if ended:
-                break
-            fed = drafted[-1].tokens[:1]
-        return drafted
+        position = cache.length + offset
+        return greedy_chain(
+            lambda rows: self._all_logits(plan, cache, rows), fed, position, num_tokens, top, stop, noise
+        )
 
     def _start(self, cache: TorchCache, rows: Rows) -> tuple[Tensor, _Context]:
         """Embed the rows, padded to whole multiples of `ROW_PADDING`, and say what they see."""
