@@ -96,7 +96,7 @@ def greedy_chain(
     stop: ChainStop,
     noise: ChoiceNoise | None,
 ) -> list[Candidates]:
-    """`TransformerRuntime.draft_chain` over any forward pass that returns logits [n, vocab]; `fed` begins at `position`."""
+    """`TransformerRuntime.draft_chain` over any forward pass to logits [n, vocab]; `fed` begins at `position`."""
     drafted: list[Candidates] = []
     reach = stop.reach
     while len(drafted) < num_tokens:
