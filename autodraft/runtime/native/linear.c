@@ -8,6 +8,7 @@
 #include "tiles.h"
 
 #define MAX_ROWS 8
+#define CACHED_PANELS 4
 #define UNROLL _Pragma("GCC unroll 8")
 
 /* ---------------------------------------------------------------- activations */
@@ -34,16 +35,31 @@ static void quantize_row(const float *x, int k, int k_padded, int with_groups, i
         }
 }
 
+/* Activations beside 16-bit weights are rounded to 16 bits. Without instructions for products of such pairs they are
+ * kept as floats, which multiply-adds broadcast from memory: rounding them again for every panel took most of the time. */
+#ifdef __AVX512BF16__
+typedef uint16_t pair_operand;
+INLINE pair_operand to_operand(float x) { return float_to_bf16(x); }
+INLINE void store_operands(pair_operand *p, f32x16 v) { store_bf16(p, v); }
+#else
+typedef float pair_operand;
+INLINE pair_operand to_operand(float x) { return bf16_to_float(float_to_bf16(x)); }
+INLINE void store_operands(pair_operand *p, f32x16 v) {
+    u32x16 bits = (u32x16)v;
+    store(p, (f32x16)((bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u));
+}
+#endif
+
 void prepare(const Linear *w, const float *x, int rows, int stride, Activations *a) {
     int k = w->k, kp = w->k_padded;
     a->stride = kp;
     for (int r = 0; r < rows; r++) {
         const float *src = x + (size_t)r * stride;
         if (w->kind == KIND_BF16) {
-            uint16_t *dst = (uint16_t *)a->data + (size_t)r * kp;
+            pair_operand *dst = (pair_operand *)a->data + (size_t)r * kp;
             int i = 0;
-            for (; i + LANES <= k; i += LANES) store_bf16(dst + i, load(src + i));
-            for (; i < k; i++) dst[i] = float_to_bf16(src[i]);
+            for (; i + LANES <= k; i += LANES) store_operands(dst + i, load(src + i));
+            for (; i < k; i++) dst[i] = to_operand(src[i]);
             for (; i < kp; i++) dst[i] = 0;
         } else if (w->kind == KIND_F32) {
             memcpy((float *)a->data + (size_t)r * kp, src, sizeof(float) * k);
@@ -82,7 +98,7 @@ INLINE void kernel_f32(const Linear *w, int panel, const Activations *a, int row
 INLINE void kernel_bf16(const Linear *w, int panel, const Activations *a, int row, float *y, int stride, int add,
                         const int ROWS, const int PANELS) {
     const int pairs = w->k_padded / 2;
-    const uint16_t *x = (const uint16_t *)a->data + (size_t)row * a->stride;
+    const pair_operand *x = (const pair_operand *)a->data + (size_t)row * a->stride;
     const uint16_t *wp = (const uint16_t *)w->weight + (size_t)panel * pairs * 32;
     f32x16 acc[MAX_ROWS][4];
     UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = splat(0);
@@ -97,14 +113,17 @@ INLINE void kernel_bf16(const Linear *w, int panel, const Activations *a, int ro
             UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = (f32x16)_mm512_dpbf16_ps((__m512)acc[r][p], wv[p], xv);
         }
 #else
+        f32x16 even[4], odd[4];
         UNROLL for (int p = 0; p < PANELS; p++) {
             u32x16 both;
             memcpy(&both, wp + ((size_t)p * pairs + i) * 32, sizeof both);
-            f32x16 even = (f32x16)(both << 16), odd = (f32x16)(both & 0xffff0000u);
-            UNROLL for (int r = 0; r < ROWS; r++) {
-                acc[r][p] += splat(bf16_to_float(x[(size_t)r * a->stride + 2 * i])) * even;
-                acc[r][p] += splat(bf16_to_float(x[(size_t)r * a->stride + 2 * i + 1])) * odd;
-            }
+            even[p] = (f32x16)(both << 16);
+            odd[p] = (f32x16)(both & 0xffff0000u);
+        }
+        UNROLL for (int r = 0; r < ROWS; r++) {
+            f32x16 first = splat(x[(size_t)r * a->stride + 2 * i]), second = splat(x[(size_t)r * a->stride + 2 * i + 1]);
+            UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] += first * even[p];
+            UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] += second * odd[p];
         }
 #endif
     }
@@ -210,13 +229,19 @@ void multiply(const Linear *w, int first, int last, const Activations *a, int ro
         multiply_tiles(w, first, last, a, rows, y, stride, add);
         return;
     }
-    for (int row = 0; row < rows; row += MAX_ROWS) {
-        int count = rows - row < MAX_ROWS ? rows - row : MAX_ROWS;
-        switch (w->kind) {
-        case KIND_F32: kernel_f32_table[count](w, first, last, a, row, y, stride, add); break;
-        case KIND_BF16: kernel_bf16_table[count](w, first, last, a, row, y, stride, add); break;
-        case KIND_INT8: kernel_int8_table[count](w, first, last, a, row, y, stride, add); break;
-        default: kernel_int4_table[count](w, first, last, a, row, y, stride, add); break;
+    /* Rows in blocks of about the same size, and few panels at a time: what one block has read from memory the next
+     * ones find in the cache. */
+    int blocks = (rows + MAX_ROWS - 1) / MAX_ROWS, step = blocks > 1 ? CACHED_PANELS : last - first;
+    for (int panel = first; panel < last; panel += step) {
+        int end = panel + step < last ? panel + step : last;
+        for (int block = 0; block < blocks; block++) {
+            int row = rows * block / blocks, count = rows * (block + 1) / blocks - row;
+            switch (w->kind) {
+            case KIND_F32: kernel_f32_table[count](w, panel, end, a, row, y, stride, add); break;
+            case KIND_BF16: kernel_bf16_table[count](w, panel, end, a, row, y, stride, add); break;
+            case KIND_INT8: kernel_int8_table[count](w, panel, end, a, row, y, stride, add); break;
+            default: kernel_int4_table[count](w, panel, end, a, row, y, stride, add); break;
+            }
         }
     }
 }
