@@ -19,6 +19,7 @@ _RISE, _FALL = 0.07, 0.25
 _LARGEST_JUMP = 2.0
 _PRIOR_COUNT = 6
 _RECORDS_PER_REFRESH = 64  # costs are looked up far more often than they change
+_SLOPE = 4  # rows over which the target's marginal cost is averaged: kernels take rows in batches
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class StepTimes:
         self._measured: dict[tuple[int, int], dict[int, tuple[float, int]]] = {}
         self._pace: dict[int, float] = {}  # seconds per target step of the prior, by model
         self._range = 0
-        self._costs: dict[tuple[int, int], float] = {}
+        self._costs: dict[int, dict[int, float]] = {model: {} for model in self._priors}  # by rows, once asked for
+        self._marginal: dict[int, float] = {}  # of the target, likewise
         self._records = 0
 
     def set_context(self, length: int) -> None:
@@ -72,7 +74,7 @@ class StepTimes:
             known = self._measured.get((model, before))
             if known is not None:
                 self._measured.setdefault((model, self._range), dict(known))
-        self._costs.clear()
+        self._forget_costs()
 
     def record(self, model: int, rows: int, seconds: float) -> None:
         """A step of `model` over `rows` query tokens took so long.
@@ -89,7 +91,7 @@ class StepTimes:
         self._pace[model] = _blend(pace, seconds / prior)
         self._records += 1
         if not count or self._records % _RECORDS_PER_REFRESH == 0:
-            self._costs.clear()
+            self._forget_costs()
 
     @property
     def target_s(self) -> float:
@@ -98,13 +100,27 @@ class StepTimes:
 
     def cost(self, model: int, rows: int) -> float:
         """A step of `model` over `rows` query tokens, in target steps."""
-        key = (model, rows)
-        cost = self._costs.get(key)
+        cost = self._costs[model].get(rows)
         if cost is None:
-            target_s, seconds = self.target_s, self._seconds(model, rows)
-            measured = target_s and seconds
-            cost = self._costs[key] = seconds / target_s if measured else self._priors[model].at(rows)
+            cost = self._costs[model][rows] = self._cost(model, rows)
         return cost
+
+    def marginal_cost(self, rows: int) -> float:
+        """What one more query token than `rows` adds to a step of the target, in target steps; at least 0."""
+        cost = self._marginal.get(rows)
+        if cost is None:
+            span = self.cost(TARGET, rows + _SLOPE) - self.cost(TARGET, rows)
+            cost = self._marginal[rows] = max(span, 0.0) / _SLOPE
+        return cost
+
+    def _forget_costs(self) -> None:
+        for costs in self._costs.values():
+            costs.clear()
+        self._marginal.clear()
+
+    def _cost(self, model: int, rows: int) -> float:
+        target_s, seconds = self.target_s, self._seconds(model, rows)
+        return seconds / target_s if target_s and seconds else self._priors[model].at(rows)
 
     def _seconds(self, model: int, rows: int) -> float:
         """Between what was measured and the prior at the model's own pace, by how often it was; 0 if never at all."""

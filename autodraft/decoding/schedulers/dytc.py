@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from autodraft.cascade import DyTC
 from autodraft.decoding.acceptance import Calibration, ModelEvidence, MovingAcceptance
 from autodraft.decoding.growth import NO_DRAFT, ROOT
-from autodraft.decoding.schedulers.dytc_state import SLOPE, Account, Cycle, KnownModel, Step
+from autodraft.decoding.schedulers.dytc_state import Account, Cycle, KnownModel, Step
 from autodraft.decoding.schedulers.free_growth import FreeGrowth
 from autodraft.decoding.schedulers.frontier import Alternative, Frontier, Place
 from autodraft.decoding.step_times import TARGET
@@ -68,7 +68,7 @@ class DyTCScheduler:
         return self._models[draft].calibration if draft in self._models else self._free[draft]
 
     def grow(self, bench: Workbench) -> None:
-        frontier = Frontier(bench.growth, self._alternative)
+        frontier = Frontier(bench.growth)
         free = FreeGrowth(bench, self._free, self._settings.max_depth, self._settings.max_nodes)
         cheapest = min(self._accounts, key=lambda account: account.rate)
         cycle = self._cycle = Cycle(bench, cheapest, self._accounts[0], frontier, free)
@@ -134,20 +134,15 @@ class DyTCScheduler:
 
     def _best_length(self, cycle: Cycle, draft: int, reach: float, most: int) -> int:
         """The longest chain whose last token gains more than the time that it takes."""
-        times, rows = cycle.bench.times, len(cycle.growth)
+        times, rows, rate = cycle.bench.times, len(cycle.growth), cycle.model_rate
         alpha, cost = self._models[draft].alpha.alpha, self._cost(cycle, draft)
         length = 0
         while length < most:
             reach *= alpha
-            at = rows + length
-            verify = (times.cost(TARGET, at + SLOPE) - times.cost(TARGET, at)) / SLOPE
-            if reach <= cycle.model_rate * (cost + max(verify, 0.0)):
+            if reach <= rate * (cost + times.marginal_cost(rows + length)):
                 break
             length += 1
         return length
-
-    def _alternative(self, model: int, prob: float) -> float:
-        return self._models[model].calibration.means[ModelEvidence.other(prob)]
 
     def _covered(self, cycle: Cycle, leaf: Place) -> float:
         """Expected tokens beyond `leaf` that free drafts have in the tree already."""
@@ -232,7 +227,9 @@ class DyTCScheduler:
         evidence = ModelEvidence.first(prob)
         chosen = growth.add(parent, token, draft)
         growth.estimate(chosen, draft, means[evidence], evidence)
-        cycle.frontier.alternatives += [Alternative(parent, other, draft, prob) for other, prob in others.items()]
+        for other, prob in others.items():
+            evidence = ModelEvidence.other(prob)
+            cycle.frontier.alternatives.append(Alternative(parent, other, draft, means[evidence], evidence))
         return chosen
 
     def _chain(self, cycle: Cycle, step: Step, leaf: int) -> list[Candidates]:

@@ -11,12 +11,9 @@ from autodraft.decoding.acceptance import Calibration, MovingAcceptance
 from autodraft.decoding.growth import NO_DRAFT, Growth
 from autodraft.decoding.schedulers.free_growth import FreeGrowth
 from autodraft.decoding.schedulers.frontier import Frontier, Place
-from autodraft.decoding.step_times import TARGET
 from autodraft.decoding.workbench import Workbench
 
 _RATE_MEMORY = 0.97
-SLOPE = 4
-"""Rows over which the target's marginal cost is averaged: kernels take rows in batches."""
 
 
 @dataclass
@@ -31,19 +28,20 @@ class KnownModel:
 
 
 class Account:
-    """Tokens and target steps of the cycles of one kind, the latest weighing most."""
+    """Tokens and target steps of the cycles of one kind, the latest weighing most.
+
+    Attributes:
+        rate: tokens per target step: what time is worth.
+    """
 
     def __init__(self, rate: float) -> None:
         self._tokens, self._steps = 10.0 * rate, 10.0
-
-    @property
-    def rate(self) -> float:
-        """Tokens per target step: what time is worth."""
-        return max(self._tokens / self._steps, 1.0)
+        self.rate = max(rate, 1.0)
 
     def add(self, tokens: int, steps: float) -> None:
         self._tokens = _RATE_MEMORY * self._tokens + tokens
         self._steps = _RATE_MEMORY * self._steps + steps
+        self.rate = max(self._tokens / self._steps, 1.0)
 
 
 @dataclass
@@ -80,9 +78,7 @@ class Cycle:
 
     def node_price(self) -> float:
         """Tokens that verifying one more node must gain."""
-        rows = len(self.growth)
-        times = self.bench.times
-        return self.rate * max(times.cost(TARGET, rows + SLOPE) - times.cost(TARGET, rows), 0.0) / SLOPE
+        return self.account.rate * self.bench.times.marginal_cost(len(self.bench.growth))
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,20 @@ had where they did: those become nodes of the tree only when they are taken.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from operator import itemgetter
 from typing import NamedTuple
 
-from autodraft.decoding.acceptance import ModelEvidence
 from autodraft.decoding.growth import ROOT, Growth
 
 
 class Alternative(NamedTuple):
-    """A token that a model would have chosen after `node` if not for a better one."""
+    """A token that a model would have chosen after `node` if not for a better one, and its acceptance if `node` is."""
 
     node: int
     token: int
     model: int
     prob: float
+    evidence: int
 
 
 class Place(NamedTuple):
@@ -34,20 +34,19 @@ class Frontier:
 
     Args:
         growth: the tree.
-        estimate: (model, draft probability) -> acceptance of an alternative where its parent is accepted.
     """
 
-    def __init__(self, growth: Growth, estimate: Callable[[int, float], float]) -> None:
+    def __init__(self, growth: Growth) -> None:
         self.leaves = [ROOT]
         self.alternatives: list[Alternative] = []
-        self._growth, self._estimate = growth, estimate
+        self._growth = growth
 
     def places(self) -> list[Place]:
         """All of them, likeliest first."""
         reach = self._growth.reach
         places = [Place(reach[node], node) for node in self.leaves]
-        places += [Place(reach[each.node] * self._estimate(each.model, each.prob), each) for each in self.alternatives]
-        places.sort(key=lambda place: -place.reach)
+        places += [Place(reach[each.node] * each.prob, each) for each in self.alternatives]
+        places.sort(key=itemgetter(0), reverse=True)
         return places
 
     def take(self, place: Place) -> int:
@@ -65,6 +64,4 @@ class Frontier:
                 self._add(place.what)
 
     def _add(self, chosen: Alternative) -> int:
-        evidence = ModelEvidence.other(chosen.prob)
-        prob = self._estimate(chosen.model, chosen.prob)
-        return self._growth.add(chosen.node, chosen.token, chosen.model, prob, evidence)
+        return self._growth.add(chosen.node, chosen.token, chosen.model, chosen.prob, chosen.evidence)
