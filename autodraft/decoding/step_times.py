@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 TARGET = -1
 """The number of the target, where drafts have theirs."""
@@ -34,17 +35,22 @@ class CostPrior:
     cost: float
     by_rows: Mapping[int, float]
 
+    @cached_property
+    def _points(self) -> tuple[list[int], list[float]]:
+        timed = sorted(self.by_rows)
+        return timed, [self.by_rows[rows] for rows in timed]
+
     def at(self, rows: int) -> float:
-        points = sorted(self.by_rows.items())
-        if not points:
+        timed, costs = self._points
+        if not timed:
             return self.cost
-        above = bisect_left([n for n, _ in points], rows)
-        if above == len(points):
-            return points[-1][1] * max(1.0, rows / points[-1][0])
-        if points[above][0] == rows or above == 0:
-            return points[above][1]
-        (n0, c0), (n1, c1) = points[above - 1], points[above]
-        return c0 + (c1 - c0) * (rows - n0) / (n1 - n0)
+        above = bisect_left(timed, rows)
+        if above == len(timed):
+            return costs[-1] * max(1.0, rows / timed[-1])
+        if timed[above] == rows or above == 0:
+            return costs[above]
+        n0, c0 = timed[above - 1], costs[above - 1]
+        return c0 + (costs[above] - c0) * (rows - n0) / (timed[above] - n0)
 
 
 class StepTimes:
