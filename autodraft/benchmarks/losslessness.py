@@ -1,8 +1,9 @@
 """Is the output really the target's? Token identity over many prompts, for the record in reports/.
 
-Run as `python -m autodraft.benchmarks.losslessness`. Knows nothing of speed. Greedy output of each cascade is
-compared, token by token and with no tolerance, with our autoregressive output; that one is compared with
-Hugging Face's `generate`, and where they differ the gap between the two tokens' logits is shown.
+Run as `python -m autodraft.benchmarks.losslessness`. Knows nothing of speed. Output of every scheduler and kind of
+draft, greedy and sampled with a seed, is compared, token by token and with no tolerance, with our autoregressive
+output; the greedy one of those is compared with Hugging Face's `generate`, and where they differ the gap between the
+two tokens' logits is shown.
 """
 
 from __future__ import annotations
@@ -10,14 +11,27 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from autodraft.benchmarks.writing import command_line, device_line, report_parser, write_report
-from autodraft.cascade import AUTOREGRESSIVE, Cascade, PromptLookup, SelfDraft, StaticTree
-from autodraft.decoding import CascadeDecoder
+from autodraft.cascade import (
+    Cascade,
+    DyTC,
+    Horizontal,
+    PromptLookup,
+    SelfDraft,
+    StaticTree,
+    SuffixAutomaton,
+    TokenRecycling,
+    Vertical,
+    VerticalHorizontal,
+)
+from autodraft.decoding import GREEDY, CascadeDecoder, SamplingConfig
+from autodraft.decoding.on_the_fly import OnTheFlyDrafter
 from autodraft.measure.device import device_stamp
 from autodraft.measure.prompts import bundled_prompts, choose_prompts
 from autodraft.policy import ChannelShares, DraftPolicy
@@ -46,6 +60,7 @@ class Identity:
 
     method: str
     reference: str
+    temperature: float = 0.0
     prompts: int = 0
     identical_prompts: int = 0
     tokens: int = 0
@@ -53,48 +68,64 @@ class Identity:
 
 
 def standard_cascades(num_blocks: int) -> dict[str, Cascade]:
-    """Every kind of draft, among them one that is nearly always wrong."""
+    """Every scheduler and every kind of draft, among them one that is nearly always wrong."""
     low = DraftPolicy.uniform(num_blocks, 4)
     middle = {
         2 * block + kind: ChannelShares() for block in range(num_blocks // 4, num_blocks - 2, 2) for kind in (0, 1)
     }
-    sparse = low.replace(middle)
+    sparse = SelfDraft(policy=low.replace(middle), num_draft_tokens=5, stop_threshold=0.3)
     useless = low.replace({index: ChannelShares() for index in range(1, 2 * num_blocks)})
-    eight = DraftPolicy.uniform(num_blocks, 8)
+    eight = SelfDraft(policy=DraftPolicy.uniform(num_blocks, 8), num_draft_tokens=6)
+    copies = SuffixAutomaton(num_draft_tokens=15)
+    hierarchy = (copies, TokenRecycling(), sparse, eight)
     return {
-        "prompt lookup": Cascade(drafts=(PromptLookup(num_draft_tokens=8),)),
-        "chain, 8 bits": Cascade(drafts=(SelfDraft(policy=eight, num_draft_tokens=6),)),
-        "chain, 4 bits, half of the middle skipped": Cascade(
-            drafts=(SelfDraft(policy=sparse, num_draft_tokens=5, stop_threshold=0.3),)
-        ),
-        "tree, 4 bits, half of the middle skipped": Cascade(
-            drafts=(SelfDraft(policy=sparse, num_draft_tokens=4),), scheduler=StaticTree(branching=3, max_nodes=12)
-        ),
+        "chain, prompt lookup": Cascade(drafts=(PromptLookup(num_draft_tokens=8),)),
+        "chain, token recycling": Cascade(drafts=(TokenRecycling(),)),
+        "chain, 8 bits": Cascade(drafts=(eight,)),
+        "chain, 4 bits, half of the middle skipped": Cascade(drafts=(sparse,)),
         "chain, all but one sub-layer skipped": Cascade(drafts=(SelfDraft(policy=useless, num_draft_tokens=4),)),
+        "static tree, 4 bits, half of the middle skipped": Cascade(
+            drafts=(sparse,), scheduler=StaticTree(branching=3, max_nodes=12)
+        ),
+        "vertical, automaton and 8 bits": Cascade(drafts=(copies, eight), scheduler=Vertical()),
+        "horizontal, automaton and 8 bits": Cascade(drafts=(copies, eight), scheduler=Horizontal()),
+        "vertical+horizontal, automaton and 8 bits": Cascade(drafts=(copies, eight), scheduler=VerticalHorizontal()),
+        "dytc, automaton and 8 bits": Cascade(drafts=(copies, eight), scheduler=DyTC()),
+        "dytc, automaton, recycling, 4 bits sparse, 8 bits": Cascade(drafts=hierarchy, scheduler=DyTC()),
     }
 
 
 def check_identity(
-    loaded: LoadedModel, cascades: Mapping[str, Cascade], num_prompts: int, new_tokens: int, with_hf: bool
+    loaded: LoadedModel,
+    decoders: Mapping[str, CascadeDecoder],
+    samplings: Sequence[SamplingConfig],
+    num_prompts: int,
+    new_tokens: int,
+    with_hf: bool,
 ) -> list[Identity]:
-    """Compare greedy outputs on held-out prompts."""
-    decoders = {name: CascadeDecoder(loaded.runtime, cascade) for name, cascade in cascades.items()}
-    baseline = CascadeDecoder(loaded.runtime, AUTOREGRESSIVE)
+    """Compare outputs on held-out prompts; a prompt's number is its seed."""
+    baseline = CascadeDecoder(loaded.runtime)
     hf_model = load_hf_model(loaded) if with_hf else None
-    results = {name: Identity(name, "our autoregressive decoding") for name in decoders}
+    found = {
+        (name, sampling): Identity(name, "our autoregressive decoding", sampling.temperature)
+        for sampling, name in product(samplings, decoders)
+    }
     hf_result = Identity("our autoregressive decoding", "Hugging Face generate")
     prompts = choose_prompts(bundled_prompts(), num_prompts)
     for number, prompt in enumerate(prompts, start=1):
         tokens = loaded.tokenizer.encode(prompt.text)
-        expected = baseline.generate(tokens, max_new_tokens=new_tokens).tokens
-        for name, decoder in decoders.items():
-            found = decoder.generate(tokens, max_new_tokens=new_tokens).tokens
-            _compare(results[name], loaded, prompt.question_id, tokens, found, expected)
-        if hf_model is not None:
-            _compare(hf_result, loaded, prompt.question_id, tokens, expected, _hf_tokens(hf_model, tokens, new_tokens))
+        for sampling in samplings:
+            options: dict[str, Any] = {"max_new_tokens": new_tokens, "sampling": sampling, "seed": number}
+            expected = baseline.generate(tokens, **options).tokens
+            for name, decoder in decoders.items():
+                ours = decoder.generate(tokens, **options).tokens
+                _compare(found[name, sampling], loaded, prompt.question_id, tokens, ours, expected)
+            if hf_model is not None and sampling is GREEDY:
+                other = _hf_tokens(hf_model, tokens, new_tokens)
+                _compare(hf_result, loaded, prompt.question_id, tokens, expected, other)
         print(f"\r{loaded.runtime.dtype}: prompt {number} of {len(prompts)}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    return [*results.values(), *([hf_result] if hf_model is not None else [])]
+    return [*found.values(), *([hf_result] if hf_model is not None else [])]
 
 
 def _compare(
@@ -141,18 +172,20 @@ def markdown(document: Mapping[str, Any]) -> str:
         "# Losslessness",
         "",
         f"Model `{document['model']}`, {document['num_prompts']} held-out prompts, {document['new_tokens']} new tokens"
-        " each, greedy.",
+        " each; at a temperature with a seed for each prompt.",
         device_line(document["device"]),
         f"Command: `{document['command']}`",
         "",
-        "| precision | method | compared with | identical prompts | tokens | largest logit gap at a difference |",
-        "|---|---|---|---|---|---|",
+        "| precision | temperature | method | compared with | identical prompts | tokens"
+        " | largest logit gap at a difference |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in document["results"]:
         gaps = [abs(difference["logit_gap"]) for difference in row["differences"]]
+        largest = f"{max(gaps):.2g}" if gaps else "none differ"
         lines.append(
-            f"| {row['dtype']} | {row['method']} | {row['reference']} | {row['identical_prompts']} of {row['prompts']}"
-            f" | {row['tokens']} | {f'{max(gaps):.2g}' if gaps else 'none differ'} |"
+            f"| {row['dtype']} | {row['temperature']:g} | {row['method']} | {row['reference']}"
+            f" | {row['identical_prompts']} of {row['prompts']} | {row['tokens']} | {largest} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -162,6 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = report_parser("losslessness", __doc__, "reports/losslessness")
     parser.add_argument("--model", default="llama")
     parser.add_argument("--profile", type=Path, help="also check this profile's cascade")
+    parser.add_argument("--temperature", type=float, default=0.7, help="also sample at this temperature")
     parser.add_argument("--num-prompts", type=int, default=200)
     parser.add_argument("--new-tokens", type=int, default=128)
     options = parser.parse_args(arguments)
@@ -172,8 +206,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cascades = standard_cascades(loaded.runtime.spec.num_blocks)
         if options.profile:
             cascades["profile"] = DraftProfile.load(options.profile).cascade
+        decoders = {name: CascadeDecoder(loaded.runtime, cascade) for name, cascade in cascades.items()}
+        decoders["on the fly"] = CascadeDecoder(loaded.runtime, drafter=OnTheFlyDrafter(loaded.runtime))
         stamp = device_stamp(loaded.runtime.device, loaded.runtime.backend)
-        found = check_identity(loaded, cascades, options.num_prompts, options.new_tokens, with_hf=dtype == "float32")
+        samplings = (GREEDY, SamplingConfig(temperature=options.temperature))
+        with_hf = dtype == "float32"
+        found = check_identity(loaded, decoders, samplings, options.num_prompts, options.new_tokens, with_hf)
         results += [{"dtype": dtype, **asdict(result)} for result in found]
     assert stamp is not None
     document = {
