@@ -6,6 +6,7 @@ from autodraft.decoding.on_the_fly.knapsack import Path, best_paths, pareto_fron
 from autodraft.decoding.on_the_fly.matchness import Matchness, Window, measure_matchness
 from autodraft.decoding.on_the_fly.optimizer import DraftOptimizer, Score, predicted_score
 from autodraft.decoding.on_the_fly.proposals import SwiftProposals, every_second_block, first_draft
+from autodraft.decoding.on_the_fly.recent_noise import RecentNoise
 from autodraft.decoding.on_the_fly.settings import OnTheFlyMode, OnTheFlySettings
 from autodraft.decoding.on_the_fly.stake import Stake
 
@@ -17,6 +18,7 @@ __all__ = [
     "OnTheFlyMode",
     "OnTheFlySettings",
     "Path",
+    "RecentNoise",
     "Score",
     "Stake",
     "SwiftProposals",

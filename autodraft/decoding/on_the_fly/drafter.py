@@ -20,6 +20,7 @@ from autodraft.decoding.on_the_fly.hidden_states import KnapsackProposals
 from autodraft.decoding.on_the_fly.live import LiveFigures
 from autodraft.decoding.on_the_fly.optimizer import DraftOptimizer, Score
 from autodraft.decoding.on_the_fly.proposals import Proposals, SwiftProposals, first_draft
+from autodraft.decoding.on_the_fly.recent_noise import RecentNoise
 from autodraft.decoding.on_the_fly.settings import OnTheFlySettings
 from autodraft.decoding.on_the_fly.stake import Stake
 from autodraft.decoding.tree import TokenTree
@@ -97,7 +98,8 @@ class OnTheFlyDrafter:
         for policy in (start, *(DraftPolicy.uniform(runtime.spec.num_blocks, bits) for bits in self._bits)):
             runtime.plan(policy)
         self._proposals = self._make_proposals()
-        self.optimizer = DraftOptimizer(runtime, settings, self._proposals, self._costs, start)
+        self._noise = RecentNoise(settings.window)
+        self.optimizer = DraftOptimizer(runtime, settings, self._proposals, self._costs, self._noise, start)
         self.budget = TimeBudget(settings.warm_time_share, clock)
         self.tries, self.looks = Stake(settings.most_lost / 2), Stake(settings.most_lost / 2)
         self._live = LiveFigures()
@@ -120,8 +122,14 @@ class OnTheFlyDrafter:
     def start(self, tokens: Sequence[int]) -> None:
         self.optimizer.start(len(tokens))
         self.budget.resume()
+        self._noise.start()
 
     def propose(self, context: DraftContext) -> TokenTree | None:
+        tree = self._propose(context)
+        self._noise.expect(context.noise(0, len(tree) if tree is not None else 1))
+        return tree
+
+    def _propose(self, context: DraftContext) -> TokenTree | None:
         if self._cycle < self._asleep_until:
             return None
         self.budget.tick()
@@ -147,6 +155,7 @@ class OnTheFlyDrafter:
         return not self._is_try or self.tries.affords(0.0)
 
     def observe(self, outcome: Outcome) -> None:
+        self._noise.commit(len(outcome.path))
         if self._cycle < self._asleep_until - 1:
             self._cycle += 1
             return

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autodraft.runtime import DraftPlan, KVCache, Rows, TransformerRuntime
+from autodraft.runtime import ChoiceNoise, DraftPlan, KVCache, Rows, TransformerRuntime
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,20 @@ def window_rows(tokens: Sequence[int], window: Window, stretch: int, scratch: in
 
 
 def measure_matchness(
-    runtime: TransformerRuntime, plan: DraftPlan, cache: KVCache, tokens: Sequence[int], window: Window, stretch: int
+    runtime: TransformerRuntime,
+    plan: DraftPlan,
+    cache: KVCache,
+    tokens: Sequence[int],
+    window: Window,
+    stretch: int,
+    noise: ChoiceNoise | None = None,
 ) -> Matchness:
-    """Run a draft over `window` once; needs room for `len(window)` tokens behind the committed ones."""
-    chosen = runtime.review(plan, cache, window_rows(tokens, window, stretch, cache.length))
+    """Run a draft over `window` once; needs room for `len(window)` tokens behind the committed ones.
+
+    `noise`: that by which the window's tokens were chosen, row by row, where they were sampled.
+    """
+    rows = window_rows(tokens, window, stretch, cache.length)
+    chosen = runtime.review(plan, cache, rows, noise=noise, depths=range(len(window)))
     return Matchness(
         np.array([candidates.tokens[0] for candidates in chosen])
         == np.asarray(tokens[window.first + 1 : window.last + 1]),

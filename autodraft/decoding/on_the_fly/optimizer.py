@@ -18,6 +18,7 @@ from autodraft.decoding.drafters import DraftContext
 from autodraft.decoding.on_the_fly.costs import OnlineCosts
 from autodraft.decoding.on_the_fly.matchness import Matchness, Window, measure_matchness
 from autodraft.decoding.on_the_fly.proposals import Proposals
+from autodraft.decoding.on_the_fly.recent_noise import RecentNoise
 from autodraft.decoding.on_the_fly.settings import OnTheFlySettings
 from autodraft.policy import DraftPolicy
 from autodraft.runtime import TransformerRuntime
@@ -69,6 +70,7 @@ class DraftOptimizer:
         settings: window, patience, when a loss counts as a shift.
         proposals: where challengers come from.
         costs: c and v; kept up to date by the owner.
+        noise: of the latest tokens, `settings.window` of them; kept up to date by the owner.
         start_policy: the first incumbent.
 
     Attributes:
@@ -84,9 +86,11 @@ class DraftOptimizer:
         settings: OnTheFlySettings,
         proposals: Proposals,
         costs: OnlineCosts,
+        noise: RecentNoise,
         start_policy: DraftPolicy,
     ) -> None:
         self._runtime, self._settings, self._proposals, self._costs = runtime, settings, proposals, costs
+        self._noise = noise
         self.incumbent = start_policy
         self.score: Score | None = None
         self.steps = 0
@@ -190,7 +194,8 @@ class DraftOptimizer:
     def _judge(self, context: DraftContext, window: Window, policy: DraftPolicy) -> Score:
         plan = self._runtime.plan(policy)
         tokens, stretch = context.tokens, self._settings.stretch
-        matchness = measure_matchness(self._runtime, plan, context.cache, tokens, window, stretch)
+        noise = self._noise.last(len(window))
+        matchness = measure_matchness(self._runtime, plan, context.cache, tokens, window, stretch, noise)
         verify_costs = [self._costs.verify_cost(rows) for rows in range(1, self._settings.max_draft_tokens + 2)]
         return predicted_score(matchness, self._costs.cost(policy), verify_costs, self._settings)
 

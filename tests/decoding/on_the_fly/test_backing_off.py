@@ -42,10 +42,10 @@ class World:
         self._pass(len(rows))
         return self._runtime.forward(plan, cache, rows)
 
-    def review(self, plan, cache, rows):
+    def review(self, plan, cache, rows, **options):
         self._pass(len(rows))
         self.looks.append(self.now)
-        return self._said(self._runtime.review(plan, cache, rows))
+        return self._said(self._runtime.review(plan, cache, rows, **options))
 
     def hidden_states(self, cache, rows):
         self._pass(len(rows))

@@ -12,6 +12,7 @@ from autodraft.decoding.on_the_fly import (
     DraftOptimizer,
     OnTheFlyDrafter,
     OnTheFlySettings,
+    RecentNoise,
     SwiftProposals,
     Window,
     every_second_block,
@@ -103,7 +104,8 @@ def test_a_step_leaves_what_is_committed_as_it_is(runtime, mode):
 def _optimizer(runtime, start_policy, costs=None, **settings):
     settings = OnTheFlySettings(**settings)
     proposals = SwiftProposals(runtime.spec.num_blocks, runtime.available_bits, settings.bayes_interval)
-    return DraftOptimizer(runtime, settings, proposals, costs or OnlineCosts(runtime), start_policy)
+    noise = RecentNoise(settings.window)
+    return DraftOptimizer(runtime, settings, proposals, costs or OnlineCosts(runtime), noise, start_policy)
 
 
 def test_the_best_found_scores_at_least_as_well_as_the_first_on_the_same_window(runtime):

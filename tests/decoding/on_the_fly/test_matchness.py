@@ -6,7 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autodraft.decoding.on_the_fly import Matchness, Window, measure_matchness
+from autodraft.cascade import Cascade, SelfDraft
+from autodraft.decoding import CascadeDecoder, SamplingConfig, ScheduledDrafter
+from autodraft.decoding.on_the_fly import Matchness, RecentNoise, Window, measure_matchness
 from autodraft.policy import ChannelShares, DraftPolicy
 from autodraft.runtime import Rows
 
@@ -62,6 +64,42 @@ def test_the_target_matches_what_it_generated(runtime):
     window = Window.recent(0, tokens, prompt_length=5, length=32)
     assert (window.first, window.last, len(window)) == (4, 24, 20)
     assert measure_matchness(runtime, runtime.target, cache, tokens, window, 8).top1_agreement == 1.0
+
+
+class _Remembering(ScheduledDrafter):
+    """A drafter that keeps the noise of what was committed."""
+
+    recent = RecentNoise(20)
+
+    def propose(self, context):
+        self.context, tree = context, super().propose(context)
+        self.recent.expect(context.noise(0, len(tree) if tree is not None else 1))
+        return tree
+
+    def observe(self, outcome):
+        self.recent.commit(len(outcome.path))
+        super().observe(outcome)
+
+
+@pytest.mark.parametrize("draft", [FULL, POLICIES["last block skipped"]], ids=["target", "sparse"])
+def test_the_target_matches_what_it_sampled_where_it_sees_the_noise(runtime, draft):
+    """Whatever was drafted, so that cycles of every length were committed."""
+    cascade = Cascade(drafts=(SelfDraft(policy=draft, num_draft_tokens=3),))
+    drafter = _Remembering(runtime, cascade, guarded=False)
+    CascadeDecoder(runtime, drafter=drafter).generate(
+        TOKENS[:5], max_new_tokens=40, sampling=SamplingConfig(temperature=1.5), seed=4
+    )
+    context = drafter.context
+    window = Window.recent(0, context.tokens, prompt_length=5, length=20)
+    assert len(window) == 20
+
+    def agreement(noise):
+        return measure_matchness(
+            runtime, runtime.target, context.cache, context.tokens, window, 8, noise
+        ).top1_agreement
+
+    assert agreement(drafter.recent.last(20)) == 1.0
+    assert agreement(None) < 1.0
 
 
 def test_a_window_is_the_most_recent_part_of_the_output():
