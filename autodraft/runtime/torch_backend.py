@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from autodraft.policy import FULL_BITS, DraftPolicy
-from autodraft.runtime.backend import KVCache, check_commit
+from autodraft.runtime.backend import KVCache
 from autodraft.runtime.choosing import Candidates, ChainStop, ChoiceNoise, best_tokens, greedy_chain
 from autodraft.runtime.draft_weights import DraftWeights
 from autodraft.runtime.operations import apply_norm, rotate
@@ -28,33 +30,10 @@ from autodraft.runtime.plan import DraftPlan, Segment, SegmentSource
 from autodraft.runtime.quantization import fake_quantize
 from autodraft.runtime.rows import Rows
 from autodraft.runtime.spec import ModelSpec
+from autodraft.runtime.torch_cache import KEY_BLOCK, ROW_PADDING, TorchCache
+from autodraft.runtime.torch_rows import RowInputs, slots_seen, whole_blocks
+from autodraft.runtime.torch_steps import Capture, ChainStep, ForwardStep, LogitsOf
 from autodraft.runtime.weights import TargetWeights
-
-ROW_PADDING = 16
-KEY_BLOCK = 256
-
-
-class TorchCache:
-    """Keys and values as [blocks, kv_heads, slots, head_dim] tensors, with spare slots for padding rows."""
-
-    def __init__(self, spec: ModelSpec, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.capacity = capacity
-        self.length = 0
-        slots = -(-(capacity + ROW_PADDING) // KEY_BLOCK) * KEY_BLOCK
-        shape = (spec.num_blocks, spec.num_kv_heads, slots, spec.head_dim)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
-
-    def commit(self, slots: Sequence[int]) -> None:
-        check_commit(self, slots)
-        for target, source in enumerate(slots, start=self.length):
-            if target != source:
-                self.keys[:, :, target] = self.keys[:, :, source]
-                self.values[:, :, target] = self.values[:, :, source]
-        self.length += len(slots)
-
-    def truncate(self, length: int) -> None:
-        self.length = min(self.length, length)
 
 
 @dataclass(frozen=True)
@@ -75,9 +54,19 @@ class _Payload:
 
 
 @dataclass(frozen=True)
+class _Steps:
+    """Of one plan on one cache, by the slots that rows see; chains also by best tokens wanted and whether sampled."""
+
+    forward: dict[int, ForwardStep] = field(default_factory=dict)
+    chain: dict[tuple[int, int, bool], ChainStep] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class _Context:
     """What every block of one forward pass shares."""
 
+    keys: Tensor  # of the cache
+    values: Tensor
     slots: Tensor  # [n]
     mask: Tensor  # [n, keys], True where a row sees a slot
     cos: Tensor | None  # [n, 1, head_dim / 2]
@@ -97,6 +86,9 @@ class TorchBackend:
         # Parts live as long as a plan that uses them; the key says whose weights they are.
         self._parts: weakref.WeakValueDictionary[tuple[str, Segment], _Part] = weakref.WeakValueDictionary()
         self._heads: dict[int, Tensor] = {FULL_BITS: weights.head}
+        self._capture = Capture(device)
+        # They go with the plan, and with the cache that they write to.
+        self._steps: WeakKeyDictionary[DraftPlan, WeakKeyDictionary[TorchCache, _Steps]] = WeakKeyDictionary()
 
     def new_cache(self, capacity: int) -> TorchCache:
         return TorchCache(self._spec, capacity, self._dtype, self._device)
@@ -134,12 +126,49 @@ class TorchBackend:
         self, plan: DraftPlan, cache: KVCache, rows: Rows, *, with_logits: bool = True, taps: Tensor | None = None
     ) -> Tensor | None:
         assert isinstance(cache, TorchCache)
+        if len(rows) <= ROW_PADDING and with_logits and taps is None:
+            return self._forward_step(plan, cache, slots_seen(rows))(rows)
         x, context = self._start(cache, rows)
-        x = self._run(plan, cache, context, x, 0, 2 * self._spec.num_blocks, len(rows), taps)
-        return self._head_of(plan, x)[: len(rows)] if with_logits else None
+        x = self._run(plan.payload, context, x, 0, 2 * self._spec.num_blocks, len(rows), taps)
+        return self._head_of(plan.payload, x)[: len(rows)] if with_logits else None
 
-    def _head_of(self, plan: DraftPlan, x: Tensor) -> Tensor:
-        return self._linear(apply_norm(x, self.weights.final_norm, self._spec), plan.payload.head, None)
+    def _head_of(self, payload: _Payload, x: Tensor) -> Tensor:
+        return self._linear(apply_norm(x, self.weights.final_norm, self._spec), payload.head, None)
+
+    def _logits_of(self, payload: _Payload, keys: Tensor, values: Tensor, inputs: RowInputs) -> Tensor:
+        """A whole pass without the host. [rows, vocab]"""
+        x, context = self._begin(inputs, keys, values)
+        x = self._run(payload, context, x, 0, 2 * self._spec.num_blocks, len(x))
+        return self._head_of(payload, x)
+
+    def _steps_of(self, plan: DraftPlan, cache: TorchCache) -> _Steps:
+        return self._steps.setdefault(plan, WeakKeyDictionary()).setdefault(cache, _Steps())
+
+    def _ingredients(self, plan: DraftPlan, cache: TorchCache, keys: int) -> tuple[LogitsOf, RowInputs, int, Capture]:
+        """What a step over the first `keys` slots is made of."""
+        logits_of = partial(self._logits_of, plan.payload, cache.keys, cache.values)
+        inputs = RowInputs(ROW_PADDING, keys, cache.capacity, self._device)
+        return logits_of, inputs, self._spec.vocab_size, self._capture
+
+    def _forward_step(self, plan: DraftPlan, cache: TorchCache, slots: int) -> ForwardStep:
+        steps, keys = self._steps_of(plan, cache).forward, self._range(cache, slots)
+        if keys not in steps:
+            steps[keys] = ForwardStep(*self._ingredients(plan, cache, keys))
+        return steps[keys]
+
+    def _chain_step(self, plan: DraftPlan, cache: TorchCache, slots: int, top: int, sampled: bool) -> ChainStep:
+        steps, keys = self._steps_of(plan, cache).chain, self._range(cache, slots)
+        if (keys, top, sampled) not in steps:
+            steps[keys, top, sampled] = ChainStep(*self._ingredients(plan, cache, keys), top, sampled)
+        return steps[keys, top, sampled]
+
+    def _range(self, cache: TorchCache, slots: int) -> int:
+        """Keys of a step that sees `slots` of them: few different numbers, so that few steps are captured.
+
+        A row's result is the same, to the bit, with more blocks that it does not see.
+        """
+        blocks = whole_blocks(slots) // KEY_BLOCK
+        return min(KEY_BLOCK << (blocks - 1).bit_length(), cache.slots)
 
     def write_keys(self, plan: DraftPlan, cache: KVCache, rows: Rows, stream: Tensor, block: int) -> None:
         self.run_sub_layers(plan, cache, rows, stream, 2 * block, 2 * block + 1)  # what it adds is not looked at
@@ -152,12 +181,11 @@ class TorchBackend:
     @torch.inference_mode()
     def logits(self, plan: DraftPlan, cache: KVCache, rows: Rows, stream: Tensor) -> Tensor:
         padded = F.pad(stream, (0, 0, 0, -len(rows) % ROW_PADDING))
-        return self._head_of(plan, padded)[: len(rows)]
+        return self._head_of(plan.payload, padded)[: len(rows)]
 
     def _run(
         self,
-        plan: DraftPlan,
-        cache: TorchCache,
+        payload: _Payload,
         context: _Context,
         x: Tensor,
         first: int,
@@ -166,14 +194,13 @@ class TorchBackend:
         taps: Tensor | None = None,
     ) -> Tensor:
         """Sub-layers `first .. last - 1`; `n` rows of x are not padding."""
-        payload: _Payload = plan.payload
         for index in range(first, last):
             if taps is not None:
                 taps[index] = x[:n]
             block, number = self.weights.blocks[index // 2], index // 2
             if index % 2 == 0 and payload.attention[number]:
                 normed = apply_norm(x, block.attention_norm, self._spec)
-                x = x + self._attention(number, payload.attention[number], normed, cache, context)
+                x = x + self._attention(number, payload.attention[number], normed, context)
             elif index % 2 == 1 and payload.mlp[number]:
                 x = x + self._mlp(number, payload.mlp[number], apply_norm(x, block.mlp_norm, self._spec))
         if taps is not None:
@@ -187,7 +214,7 @@ class TorchBackend:
         assert isinstance(cache, TorchCache)
         padded, context = self._start(cache, rows)
         padded[: len(rows)] = stream
-        return self._run(plan, cache, context, padded, first, last, len(rows))[: len(rows)]
+        return self._run(plan.payload, context, padded, first, last, len(rows))[: len(rows)]
 
     def review(
         self, plan: DraftPlan, cache: KVCache, rows: Rows, top: int, noise: ChoiceNoise | None, depths: Sequence[int]
@@ -203,6 +230,7 @@ class TorchBackend:
         tokens: list[list[int]] = torch.topk(logits, top).indices.tolist()
         return tokens
 
+    @torch.inference_mode()
     def draft_chain(
         self,
         plan: DraftPlan,
@@ -214,42 +242,37 @@ class TorchBackend:
         stop: ChainStop,
         noise: ChoiceNoise | None,
     ) -> list[Candidates]:
+        assert isinstance(cache, TorchCache)
         position = cache.length + offset
-        return greedy_chain(
-            lambda rows: self._all_logits(plan, cache, rows), fed, position, num_tokens, top, stop, noise
-        )
+        if len(fed) > ROW_PADDING:
+            return greedy_chain(
+                lambda rows: self._all_logits(plan, cache, rows), fed, position, num_tokens, top, stop, noise
+            )
+        step = self._chain_step(plan, cache, position + len(fed) + num_tokens, top, noise is not None)
+        return step(Rows.chain(fed, position), num_tokens, stop, noise)
 
     def _start(self, cache: TorchCache, rows: Rows) -> tuple[Tensor, _Context]:
         """Embed the rows, padded to whole multiples of `ROW_PADDING`, and say what they see."""
-        n = len(rows)
-        padding = -n % ROW_PADDING
-        spare = range(cache.capacity, cache.capacity + padding)
-        slots = torch.tensor([*rows.slots, *spare], device=self._device)
-        tokens = torch.tensor([*rows.tokens, *[0] * padding], device=self._device)
-        positions = torch.tensor([*rows.positions, *[0] * padding], device=self._device)
-        keys = max(start + length for start, length in zip(rows.prefix_starts, rows.prefix_lengths, strict=True))
-        keys = max(keys, 1 + max(max(path) for path in rows.paths))
-        keys = -(-keys // KEY_BLOCK) * KEY_BLOCK
-        mask = torch.zeros((n + padding, keys), dtype=torch.bool)
-        seen = zip(rows.prefix_starts, rows.prefix_lengths, rows.paths, strict=True)
-        for row, (start, length, path) in enumerate(seen):
-            mask[row, start : start + length] = True
-            mask[row, list(path)] = True
-        mask[n:, 0] = True  # a padding row that saw nothing would write NaN into its spare slot
-        x = self.weights.embedding[tokens].float()
+        padded = len(rows) + -len(rows) % ROW_PADDING
+        inputs = RowInputs(padded, whole_blocks(slots_seen(rows)), cache.capacity, self._device)
+        inputs.fill(rows)
+        return self._begin(inputs, cache.keys, cache.values)
+
+    def _begin(self, inputs: RowInputs, keys: Tensor, values: Tensor) -> tuple[Tensor, _Context]:
+        x = self.weights.embedding[inputs.tokens].float()
         if self.weights.positions is not None:
-            x = x + self.weights.positions[positions].float()
+            x = x + self.weights.positions[inputs.positions].float()
         cos = sin = None
         if self.weights.rotary_frequencies is not None:
-            angles = positions[:, None].float() * self.weights.rotary_frequencies
+            angles = inputs.positions[:, None].float() * self.weights.rotary_frequencies
             cos, sin = (table[:, None] * self.weights.rotary_scale for table in (angles.cos(), angles.sin()))
-        return x, _Context(slots, mask.to(self._device), cos, sin)
+        return x, _Context(keys, values, inputs.slots, inputs.mask, cos, sin)
 
     def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         y = F.linear(x.to(self._dtype), weight).float()
         return y if bias is None else y + bias
 
-    def _attention(self, index: int, parts: list[_Part], x: Tensor, cache: TorchCache, context: _Context) -> Tensor:
+    def _attention(self, index: int, parts: list[_Part], x: Tensor, context: _Context) -> Tensor:
         spec, block = self._spec, self.weights.blocks[index]
         total = torch.zeros_like(x)
         for part in parts:
@@ -263,9 +286,10 @@ class TorchBackend:
             whole = heads == spec.num_kv_heads
             channels: Tensor | slice = slice(None) if whole else part.channels
             where = (slice(None), context.slots) if whole else (part.channels[:, None], context.slots[None])
-            cache.keys[index][where] = key.transpose(0, 1).to(self._dtype)
-            cache.values[index][where] = value.transpose(0, 1).to(self._dtype)
-            mixed = _attend(query, cache.keys[index][channels], cache.values[index][channels], context.mask)
+            keys, values = context.keys[index], context.values[index]
+            keys[where] = key.transpose(0, 1).to(self._dtype)
+            values[where] = value.transpose(0, 1).to(self._dtype)
+            mixed = _attend(query, keys[channels], values[channels], context.mask)
             total = total + self._linear(mixed, part.outputs, None)
         return total if block.output.bias is None else total + block.output.bias
 

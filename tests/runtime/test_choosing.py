@@ -58,14 +58,14 @@ def test_the_best_tokens_of_logits(runtime, cache):
 def test_a_chain_is_one_review_after_the_other(runtime, cache, noise, noisy):
     plan = runtime.plan(DRAFT)
     fed, expected = [3, 9, 30], []
-    for depth in range(4):
+    for depth in range(6):
         offset = 0 if depth == 0 else 2 + depth
         rows = Rows.chain(fed if depth == 0 else [expected[-1].tokens[0]], cache.length + offset)
         how = (noise, [depth] * len(rows)) if noisy else (None, ())
         expected.append(runtime.review(plan, cache, rows, 3, *how)[-1])
-    found = runtime.draft_chain(plan, cache, fed, 4, top=3, noise=noise if noisy else None)
+    found = runtime.draft_chain(plan, cache, fed, 6, top=3, noise=noise if noisy else None)
     assert_same(found, expected)
-    continued = runtime.draft_chain(plan, cache, [expected[0].tokens[0]], 3, offset=3, top=3)
+    continued = runtime.draft_chain(plan, cache, [expected[0].tokens[0]], 5, offset=3, top=3)
     if not noisy:
         assert_same(continued, expected[1:])
 
