@@ -22,7 +22,7 @@ class SparsifyJob(TargetSettings):
         default=None, description='what is kept, as "F. .F ... | head 16", in place of `keep` and its penalty'
     )
     as_draft: bool = Field(default=False, description="refit a draft for the unchanged target, no smaller target")
-    bits: Literal[4, 8, 16] = Field(default=16, description="bit-width at which the draft's profile runs")
+    bits: Literal[4, 8, 16] = Field(default=16, description="bit-width that the draft is trained for and runs at")
     steps: int = Field(default=600, ge=2, description="training steps, those under the penalty included")
     learning_rate: float = Field(default=4e-3, gt=0, description="highest one of the matrices, by Muon")
     tokens_per_step: int = Field(default=1024, ge=16, description="tokens of text in a step")

@@ -18,13 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from autodraft.errors import InputError, TrainingError
+from autodraft.policy import FULL_BITS
 from autodraft.runtime.draft_weights import target_matrices
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.weights import TargetWeights
 from autodraft.training import checkpoint
 from autodraft.training.distill import Quality, distillation_loss, held_out_quality
 from autodraft.training.gates import Gates
+from autodraft.training.muon import Muon
 from autodraft.training.optim import lr_share
+from autodraft.training.precision import fast_precision
 from autodraft.training.sub_layers import DraftView, SubLayers
 from autodraft.training.texts import TextStreams
 
@@ -50,6 +53,7 @@ class Recipe:
         as_draft: whether the student sees the target's keys and values, as a draft does.
         learning_rate: highest one of the matrices.
         label_weight: weight of the text's own tokens beside the target's distributions.
+        bits: bit-width that the student's matrices are rounded to while they learn.
         identity: what names target and text.
     """
 
@@ -63,6 +67,7 @@ class Recipe:
     seed: int
     identity: str
     label_weight: float = 0.0
+    bits: int = FULL_BITS
     warmup_share: float = 0.02
     final_lr_share: float = 0.05
 
@@ -198,8 +203,9 @@ class Sparsifier:
             name: nn.Parameter(matrix.to(self._device, torch.float32, copy=True)) for name, matrix in matrices.items()
         }
         skipped = set(range(self._spec.num_sub_layers)) - self.kept
-        self._student = SubLayers(self._spec, self._weights, self.matrices, skipped)
-        self._optimiser = torch.optim.Muon(self.matrices.values(), lr=self.recipe.learning_rate, weight_decay=0.0)
+        self._student = SubLayers(self._spec, self._weights, self.matrices, skipped, self.recipe.bits)
+        precision = fast_precision(torch.bfloat16, self._device)
+        self._optimiser = Muon(self.matrices.values(), self.recipe.learning_rate, precision)
 
     def _both(self, tokens: Tensor, offset: int, gates: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Student's and target's logits; a draft's windows begin after `offset` positions."""

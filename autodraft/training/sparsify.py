@@ -22,6 +22,7 @@ from autodraft.runtime import LoadedModel, ModelSpec, load_hf_model, load_model
 from autodraft.runtime.draft_weights import kept_sub_layers
 from autodraft.runtime.weights import TargetWeights
 from autodraft.sparsify_job import SparsifyJob
+from autodraft.training.precision import fast_precision
 from autodraft.training.refitted_draft import PROFILE_NAME, WEIGHTS_NAME, uniform_policy, write_draft, write_weights
 from autodraft.training.sparse_report import SparsifyReport
 from autodraft.training.sparse_target import save_sparse_target, sparse_model
@@ -45,6 +46,8 @@ def sparsify(job: SparsifyJob, on_progress: Callable[[TrainingProgress], None] |
         job.model, widen=job.widen, dtype=job.dtype, device=job.device, backend=job.backend, revision=job.revision
     )
     model = load_hf_model(replace(loaded, widen=1))
+    own_dtype = model.dtype
+    model = model.to(fast_precision(own_dtype, loaded.runtime.device))
     spec = ModelSpec.from_config(model.config)
     policy = None if job.policy is None else decode_policy(job.policy)
     recipe = _recipe(job, spec, policy)
@@ -60,7 +63,7 @@ def sparsify(job: SparsifyJob, on_progress: Callable[[TrainingProgress], None] |
     if job.as_draft:
         report = _as_draft(job, loaded, run, policy, report)
     else:
-        report = _as_target(job, loaded, model, run, report)
+        report = _as_target(job, loaded, model.to(own_dtype), run, report)
     write_atomically(job.output_folder / REPORT_NAME, json.dumps(report.to_json(), indent=1) + "\n")
     return report
 
@@ -86,6 +89,7 @@ def _recipe(job: SparsifyJob, spec: ModelSpec, policy: DraftPolicy | None) -> Re
         job.seed,
         identity="",
         label_weight=0.0 if job.as_draft else _LABEL_WEIGHT,
+        bits=job.bits,
     )
 
 

@@ -2,7 +2,9 @@
 
 The matrices of the sub-layers are the only thing that may be trained; embedding, norms, biases and head are the
 target's. Matrix products run in the target's dtype, the residual stream and norms in float32. A draft sees the target's
-keys and values for everything before its window, as it does in decoding. Knows nothing of data, losses or optimisers.
+keys and values for everything before its window, as it does in decoding. What will run at few bits can be trained at
+them: matrices are rounded on their way in and gradients pass straight through (Bengio et al., arXiv 1308.3432). Knows
+nothing of data, losses or optimisers.
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from autodraft.policy import FULL_BITS
 from autodraft.runtime.draft_weights import matrix_name
 from autodraft.runtime.operations import apply_norm, rotate
+from autodraft.runtime.quantization import fake_quantize
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.weights import Projection, TargetWeights
 
@@ -61,14 +65,21 @@ class SubLayers:
         spec, weights: the target.
         matrices: by the names of `matrix_name`, in any float dtype; what is missing is the target's.
         skipped: sub-layers that are left out, numbered 2 * block + (0 attention, 1 MLP).
+        bits: bit-width that `matrices` and the head are rounded to.
     """
 
     def __init__(
-        self, spec: ModelSpec, weights: TargetWeights, matrices: Mapping[str, Tensor], skipped: Collection[int] = ()
+        self,
+        spec: ModelSpec,
+        weights: TargetWeights,
+        matrices: Mapping[str, Tensor],
+        skipped: Collection[int] = (),
+        bits: int = FULL_BITS,
     ) -> None:
         self.spec, self.weights, self.matrices = spec, weights, matrices
         self.skipped = frozenset(skipped)
-        self._dtype = weights.embedding.dtype
+        self._bits, self._dtype = bits, weights.embedding.dtype
+        self._head_weight = fake_quantize(weights.head, bits)
 
     def logits(self, tokens: Tensor, *, gates: Tensor | None = None, view: DraftView | None = None) -> Tensor:
         """Next-token logits. [batch, tokens] -> float32 [batch, tokens, vocab]
@@ -106,12 +117,13 @@ class SubLayers:
 
     def _head(self, x: Tensor) -> Tensor:
         normed = apply_norm(x, self.weights.final_norm, self.spec).to(self._dtype)
-        return F.linear(normed, self.weights.head).float()
+        return F.linear(normed, self._head_weight).float()
 
     def _project(self, x: Tensor, block: int, part: str) -> Tensor:
         projection: Projection = getattr(self.weights.blocks[block], part)
-        weight = self.matrices.get(matrix_name(block, part), projection.weight).to(self._dtype)
-        y = F.linear(x.to(self._dtype), weight).float()
+        own = self.matrices.get(matrix_name(block, part))
+        weight = projection.weight if own is None else _rounded(own, self._bits)
+        y = F.linear(x.to(self._dtype), weight.to(self._dtype)).float()
         return y if projection.bias is None else y + projection.bias
 
     def _attention(
@@ -151,3 +163,10 @@ class SubLayers:
         if self.spec.gated:
             inner = inner * self._project(normed, block, "up")
         return self._project(inner, block, "down")
+
+
+def _rounded(matrix: Tensor, bits: int) -> Tensor:
+    """A matrix at a bit-width; its gradient is that of the rounded one."""
+    if bits == FULL_BITS:
+        return matrix
+    return matrix + (fake_quantize(matrix.detach(), bits) - matrix.detach())
