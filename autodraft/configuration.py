@@ -126,6 +126,10 @@ class SearchJob(TargetSettings):
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="level of the speedup's bootstrap interval")
     hf_baseline: bool = Field(default=True, description="also measure the generate() of transformers")
 
+    refitted: tuple[Path, ...] = Field(
+        default=(), description="what `sparsify --as-draft` wrote (profile or folder): drafts beside those searched for"
+    )
+
     @model_validator(mode="after")
     def _speedup_first(self) -> SearchJob:
         if self.objectives[0] != "speedup" or len(set(self.objectives)) != len(self.objectives):

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from autodraft.cascade import Cascade, SelfDraft
 from autodraft.policies.features import PolicyFeatures
 from autodraft.policy import DraftPolicy
+from autodraft.profile_parts import WeightsFile
 
 Fidelity = Literal["predicted", "measured"]
 
@@ -107,8 +108,8 @@ class Evaluator(Protocol):
         """Measure F0 (or restore it from `state`) and prepare F1; the state as JSON."""
         ...
 
-    def predict(self, policy: DraftPolicy) -> Evaluation:
-        """F1 of a policy as a chain draft at its best draft length."""
+    def predict(self, policy: DraftPolicy, weights: WeightsFile | None = None) -> Evaluation:
+        """F1 of a policy as a chain draft at its best draft length; on refitted `weights`, or the target's own."""
         ...
 
     def measure(self, cascade: Cascade, should_stop: StopRule | None = None) -> Evaluation:
@@ -122,8 +123,15 @@ class Evaluator(Protocol):
 
 def chain_of(policy: DraftPolicy, evaluation: Evaluation, longest: int = 64) -> Cascade:
     """The cascade that a prediction speaks of: one chain of its best length and stop threshold."""
+    return Cascade(drafts=(draft_of(policy, evaluation, longest),))
+
+
+def draft_of(
+    policy: DraftPolicy, evaluation: Evaluation, longest: int = 64, weights: WeightsFile | None = None
+) -> SelfDraft:
+    """The draft of that chain, on the weights that the prediction was made with."""
     settings = dict(evaluation.settings)
     length = min(max(round(evaluation.num_draft_tokens), 1), longest)
     length = int(settings.get("num_draft_tokens", length))
-    draft = SelfDraft(policy=policy, num_draft_tokens=length, stop_threshold=settings.get("stop_threshold", 0.0))
-    return Cascade(drafts=(draft,))
+    threshold = settings.get("stop_threshold", 0.0)
+    return SelfDraft(policy=policy, weights=weights, num_draft_tokens=length, stop_threshold=threshold)

@@ -29,8 +29,14 @@ def test_a_draft_is_written_shown_and_decodes(run: Run, text: Path, tiny_model_f
     profile = ("--profile", tmp_path / "draft" / "profile.json", "--max-new-tokens", 8)
     assert run("generate", *profile, "--prompt", "def f", "--compare").exit_code == 0
     assert "refitted weights" in run("profile", "show", "draft/profile.json").stdout
+    quick = ("search", "--model", tiny_model_folder, "--minutes", 0.05, "--trials", 4, "--set", "num_prompts=2")
+    short = ("--set", "new_tokens_per_prompt=8", "--set", "calibration_tokens=64", "--set", "hf_baseline=false")
+    searched = run(*quick, *short, "--refitted", "draft", "--output", "searched")
+    assert searched.exit_code == 0, searched.output
+    assert "refitted" in (tmp_path / "searched" / "trials.csv").read_text()
     (tmp_path / "draft" / "draft.safetensors").unlink()
     assert_refused(run("generate", *profile, "--prompt", "def f"), "draft.safetensors: cannot read these weights")
+    assert_refused(run("search", "--refitted", "nowhere"), "--refitted nowhere: no such profile")
 
 
 def test_what_cannot_be_done_is_one_line(run: Run, text: Path, tiny_model_folder: Path, tmp_path: Path) -> None:  # noqa: F811

@@ -15,6 +15,7 @@ from optuna.storages import InMemoryStorage
 from autodraft.evaluator import Evaluation, Evaluator
 from autodraft.policy import DraftPolicy
 from autodraft.policy_text import encode_policy
+from autodraft.profile_parts import WeightsFile
 from autodraft.search.loop import Clock, SearchLoop
 from autodraft.search.objectives import Objectives
 from autodraft.search.pipeline import PipelineOptions, explore_policies
@@ -31,10 +32,10 @@ class _Timed:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._evaluator, name)
 
-    def predict(self, policy: DraftPolicy) -> Evaluation:
+    def predict(self, policy: DraftPolicy, weights: WeightsFile | None = None) -> Evaluation:
         started = time.perf_counter()
         try:
-            return self._evaluator.predict(policy)
+            return self._evaluator.predict(policy, weights)
         finally:
             self.spent_s += time.perf_counter() - started
 

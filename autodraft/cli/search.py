@@ -29,6 +29,10 @@ def search(
     budget: Annotated[
         float | None, typer.Option(help="Longest draft step, in target steps, that the controller decides for.")
     ] = None,
+    refitted: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder or profile that `sparsify --as-draft` wrote, as a further draft; may be repeated."),
+    ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Policies to evaluate.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Wall-clock limit of the whole search.")] = None,
     objectives: Annotated[str | None, typer.Option(help="speedup, or speedup,memory.")] = None,
@@ -55,6 +59,7 @@ def search(
         "searcher": searcher,
         "controller": controller,
         "budget": budget,
+        "refitted": tuple(refitted) if refitted else None,
         "num_trials": trials,
         "budget_minutes": minutes,
         "objectives": objectives.split(",") if objectives else None,
@@ -86,6 +91,11 @@ def _run(job: Any) -> None:
         from autodraft.search.agents.files import read_card
 
         read_card(job.controller.expanduser())
+    if job.refitted:
+        from autodraft.search.refitted import read_refitted
+
+        for given in job.refitted:
+            read_refitted(given)
     widened = f", widened {job.widen * entry.widen} times" if job.widen * entry.widen > 1 else ""
     typer.echo(f"{job.model} is {entry.path_or_id}{widened}; output goes to {job.output_folder}", err=True)
     quiet_libraries()

@@ -27,7 +27,9 @@ def sparsify(
     policy: Annotated[
         str | None, typer.Option(help='Which ones to keep, as "F. .F ... | head 16", in place of --keep.')
     ] = None,
-    bits: Annotated[int | None, typer.Option(help="With --as-draft: bit-width that it is trained for and runs at.")] = None,
+    bits: Annotated[
+        int | None, typer.Option(help="With --as-draft: bit-width that it is trained for and runs at.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=2, help="Training steps.")] = None,
     text: Annotated[list[Path] | None, typer.Option(help="Text file to train on; may be repeated.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder of result and training.")] = None,

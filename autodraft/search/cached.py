@@ -18,10 +18,11 @@ from autodraft.evaluator import Evaluation, Evaluator, StopRule, TrialFailed
 from autodraft.policies.features import PolicyFeatures
 from autodraft.policy import DraftPolicy
 from autodraft.profile import write_atomically
+from autodraft.profile_parts import WeightsFile
 
 
 class CachedEvaluator:
-    """Another evaluator, which is asked for every policy only once.
+    """Another evaluator, which is asked for every policy on the target's own weights only once.
 
     Args:
         evaluator: calibrated; answers what is not known.
@@ -69,7 +70,9 @@ class CachedEvaluator:
     def calibrate(self, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return self._evaluator.calibrate(state)
 
-    def predict(self, policy: DraftPolicy) -> Evaluation:
+    def predict(self, policy: DraftPolicy, weights: WeightsFile | None = None) -> Evaluation:
+        if weights is not None:
+            return self._evaluator.predict(policy, weights)
         known = self._known.get(policy.digest)
         if isinstance(known, Evaluation):
             return known

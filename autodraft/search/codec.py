@@ -36,6 +36,7 @@ def describe_draft(draft: Draft) -> str:
             return f"token-recycling(n={draft.num_draft_tokens}, {draft.num_successors} successors)"
         case SelfDraft():
             stop = f", stop<{draft.stop_threshold:g}" if draft.stop_threshold else ""
-            return f"self-draft(n={draft.num_draft_tokens}{stop}: {encode_policy(draft.policy)})"
+            own = "" if draft.weights is None else f", {draft.weights.file}"
+            return f"self-draft(n={draft.num_draft_tokens}{stop}{own}: {encode_policy(draft.policy)})"
         case RoutedDraft():
             return f"routed-draft(n={draft.num_draft_tokens}, {draft.router.file})"

@@ -1,16 +1,15 @@
-"""From predicted policies to a measured cascade: the survivors, the settings around the best one, the conclusion.
+"""From predicted drafts to a measured cascade: the survivors, and the settings around the best one.
 
 Knows nothing of models. Predictions only choose what is measured; from here on every decision rests on measured
-speedups, and the last word has one session in which all finalists run on the same prompts.
+speedups.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from autodraft.cascade import (
-    AUTOREGRESSIVE,
     Cascade,
     Chain,
     DyTC,
@@ -23,11 +22,14 @@ from autodraft.cascade import (
     Vertical,
     VerticalHorizontal,
 )
-from autodraft.evaluator import Evaluation, chain_of
+from autodraft.evaluator import Evaluation, draft_of
 from autodraft.policy import DraftPolicy
 from autodraft.search.codec import cascade_digest
 from autodraft.search.loop import Best, SearchLoop
-from autodraft.search.plans import Found, is_bits_only, is_skip_only
+from autodraft.search.plans import is_bits_only, is_skip_only
+
+Predicted = tuple[SelfDraft, Evaluation]
+"""A draft as the chain that its prediction speaks of."""
 
 LOOKUPS = (PromptLookup(num_draft_tokens=6, max_ngram=3, min_ngram=2), PromptLookup(num_draft_tokens=8, max_ngram=3))
 AUTOMATON, RECYCLING = SuffixAutomaton(num_draft_tokens=15), TokenRecycling()  # 15 and the root: one tile of rows
@@ -44,7 +46,6 @@ _THRESHOLDS = (0.3, 0.5, 0.7)
 _MEASURE_UNTIL, _COMPOSE_UNTIL = 0.46, 0.72
 _SECOND_DRAFT_COST = 0.75
 _DYNAMIC_LENGTH = 16
-_RUNNERS_UP = 3
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class ComposeOptions:
     """Limits of the cascade.
 
     Attributes:
-        num_finalists: predicted policies that are measured.
+        num_finalists: predicted drafts that are measured.
         max_draft_tokens: longest draft.
         free_drafts: whether prompt lookup and other free drafts may be part of it.
     """
@@ -62,35 +63,37 @@ class ComposeOptions:
     free_drafts: bool = True
 
 
-@dataclass(frozen=True)
-class Conclusion:
-    """How a search ended.
-
-    Attributes:
-        cascade: what to decode with; autoregressive where nothing is faster with confidence.
-        best: the fastest finalist, whether or not it is fast enough.
-        finalists: every finalist by name, all of one session.
-    """
-
-    cascade: Cascade
-    best: Best | None
-    finalists: dict[str, Best]
+def predicted_drafts(loop: SearchLoop, longest: int = 64) -> list[Predicted]:
+    """Everything that was predicted, on the target's own weights or refitted ones."""
+    own = [(draft_of(policy, evaluation, longest), evaluation) for policy, evaluation in loop.predicted.values()]
+    return own + list(loop.refitted.values())
 
 
-def survivors(found: Found, options: ComposeOptions) -> list[tuple[DraftPolicy, Evaluation]]:
-    """The best predicted policies, and in any case the best skip-only and the best bits-only one."""
-    ordered = sorted((pair for pair in found if not pair[0].is_full), key=lambda pair: -pair[1].speedup)
+def survivors(found: Sequence[Predicted], options: ComposeOptions) -> list[Predicted]:
+    """The best predicted drafts, and in any case the best skip-only, the best bits-only and the best refitted one."""
+    ordered = sorted((pair for pair in found if not pair[0].policy.is_full), key=lambda pair: -pair[1].speedup)
     chosen = ordered[: options.num_finalists]
-    for rule in (is_skip_only, is_bits_only):
+    for rule in (untrained(is_skip_only), untrained(is_bits_only), is_refitted):
         best = next((pair for pair in ordered if rule(pair[0])), None)
         if best is not None and best not in chosen:
             chosen.append(best)
     return chosen
 
 
+def untrained(rule: Callable[[DraftPolicy], bool]) -> Callable[[SelfDraft], bool]:
+    """Whether a draft runs on the target's own weights, and its policy is of a kind."""
+    return lambda draft: draft.weights is None and rule(draft.policy)
+
+
+def is_refitted(draft: SelfDraft) -> bool:
+    """Whether a draft runs on weights of its own."""
+    return draft.weights is not None
+
+
 def measure_survivors(loop: SearchLoop, options: ComposeOptions) -> None:
     """F2 of the survivors as chains, and of free drafts alone."""
-    cascades = [chain_of(*pair, longest=options.max_draft_tokens) for pair in survivors(_found(loop), options)]
+    found = predicted_drafts(loop, options.max_draft_tokens)
+    cascades = [Cascade(drafts=(draft,)) for draft, _ in survivors(found, options)]
     if options.free_drafts:
         cascades += FREE_CASCADES
     incumbent: Evaluation | None = None
@@ -143,23 +146,29 @@ def compose(loop: SearchLoop, options: ComposeOptions) -> None:
             return
 
 
-def cheaper_draft(loop: SearchLoop, cascade: Cascade) -> DraftPolicy | None:
-    """The policy of the Pareto front that is best among those that cost clearly less than the cascade's own."""
-    own = cascade.policies[0]
-    found = _found(loop)
-    cost = next((evaluation.cost for policy, evaluation in found if policy == own), None)
+def cheaper_draft(loop: SearchLoop, cascade: Cascade) -> SelfDraft | None:
+    """The draft that is predicted to be best among those that cost clearly less than the cascade's own."""
+    own, found = first_self_draft(cascade), predicted_drafts(loop)
+    costs = (evaluation.cost for draft, evaluation in found if _same(draft, own))
+    cost = next(costs, None)
     if cost is None:
         return None
-    cheaper = [pair for pair in found if pair[1].cost < _SECOND_DRAFT_COST * cost and not pair[0].is_full]
+    cheaper = [pair for pair in found if pair[1].cost < _SECOND_DRAFT_COST * cost and not pair[0].policy.is_full]
     return max(cheaper, key=lambda pair: pair[1].speedup, default=(None, None))[0]
 
 
-def arrangements(cascade: Cascade, second: DraftPolicy | None, options: ComposeOptions) -> Iterator[Cascade]:
-    """The draft of a chain in every kind of cascade, the most promising ones first; `second` is a cheaper policy."""
-    chain = _self_draft(cascade)
-    dynamic = chain.model_copy(update={"num_draft_tokens": _DYNAMIC_LENGTH, "stop_threshold": 0.0})
+def _same(one: SelfDraft, other: SelfDraft) -> bool:
+    """Whether two drafts are the same model."""
+    return (one.policy, one.weights) == (other.policy, other.weights)
+
+
+def arrangements(cascade: Cascade, second: SelfDraft | None, options: ComposeOptions) -> Iterator[Cascade]:
+    """The draft of a chain in every kind of cascade, the most promising ones first; `second` is a cheaper draft."""
+    chain = first_self_draft(cascade)
+    unbounded = {"num_draft_tokens": _DYNAMIC_LENGTH, "stop_threshold": 0.0}
+    dynamic = chain.model_copy(update=unbounded)
     long = chain.model_copy(update={"num_draft_tokens": min(chain.num_draft_tokens + 2, options.max_draft_tokens)})
-    lower = None if second is None else dynamic.model_copy(update={"policy": second})
+    lower = None if second is None else second.model_copy(update=unbounded)
     if options.free_drafts:
         yield Cascade(drafts=(dynamic, AUTOMATON), scheduler=DyTC())
         yield Cascade(drafts=(LOOKUPS[0], chain))
@@ -187,7 +196,7 @@ def neighbours(cascade: Cascade, options: ComposeOptions) -> Iterator[Cascade]:
         case StaticTree() as tree:
             for changes in ({"max_nodes": 2 * tree.max_nodes}, {"max_nodes": max(tree.max_nodes // 2, 2)}):
                 yield cascade.model_copy(update={"scheduler": tree.model_copy(update=changes)})
-    draft = _self_draft(cascade)
+    draft = first_self_draft(cascade)
 
     def changed(**settings: float) -> Cascade:
         other = draft.model_copy(update=settings)
@@ -208,78 +217,9 @@ def neighbours(cascade: Cascade, options: ComposeOptions) -> Iterator[Cascade]:
             yield changed(stop_threshold=threshold, num_draft_tokens=longer)
 
 
-def _self_draft(cascade: Cascade) -> SelfDraft:
+def firstfirst_self_draft(cascade: Cascade) -> SelfDraft:
     """The first self-draft of a cascade that has one."""
     return next(draft for draft in cascade.drafts if isinstance(draft, SelfDraft))
-
-
-def conclude(loop: SearchLoop, options: ComposeOptions, seconds: float) -> Conclusion:
-    """Let the best cascade meet the best of each simpler kind in one session; the fastest wins if it beats 1."""
-    cascades = finalists(loop, options)
-    if not cascades:
-        return Conclusion(AUTOREGRESSIVE, loop.best, {})
-    results = loop.compare(cascades, seconds)
-    fitting = {name: best for name, best in results.items() if loop.fits(best.evaluation)}
-    if not fitting:
-        return Conclusion(AUTOREGRESSIVE, None, results)
-    winner = max(fitting.values(), key=lambda best: best.evaluation.speedup)
-    convincing = winner.evaluation.ci_low is not None and winner.evaluation.ci_low > 1.0
-    return Conclusion(winner.cascade if convincing else AUTOREGRESSIVE, winner, results)
-
-
-def finalists(loop: SearchLoop, options: ComposeOptions) -> dict[str, Cascade]:
-    """The best cascade, its runners-up, and the best of each simpler kind, where the best one is not of that kind.
-
-    Runners-up, because the best of many short measurements owes something to luck. Simpler kinds: skip-only and
-    bits-only policies in its place, the best chain and the best dytc, prompt lookup, and the best without any model.
-    """
-    chosen: dict[str, Cascade] = {}
-    best = best_measured(loop, with_draft=True)
-    if best is None:
-        best = next((Best(chain_of(*pair, longest=options.max_draft_tokens), pair[1], "")
-                     for pair in survivors(_found(loop), options)), None)  # fmt: skip
-    if best is not None:
-        chosen["joint"] = best.cascade
-        for name, rule in (("skip-only", is_skip_only), ("bits-only", is_bits_only)):
-            simpler = _best_of_kind(loop, rule)
-            if simpler is not None and not rule(best.cascade.policies[0]):
-                chosen[name] = chain_of(*simpler, longest=options.max_draft_tokens)
-        for kind in ("chain", "dytc"):
-            other = _best_among(loop, _models_under(kind))
-            if other is not None:
-                chosen[kind] = other
-    if options.free_drafts:
-        chosen["prompt-lookup"] = _best_among(loop, _is_prompt_lookup) or Cascade(drafts=LOOKUPS[:1])
-        free = _best_among(loop, lambda cascade: not cascade.policies)
-        if free is not None:
-            chosen["free"] = free
-    if best is not None:
-        for number, cascade in enumerate(_runners_up(loop, best.cascade), start=1):
-            chosen[f"runner-up {number}"] = cascade
-    unique = {cascade_digest(cascade): name for name, cascade in reversed(chosen.items())}
-    return {name: cascade for name, cascade in chosen.items() if unique[cascade_digest(cascade)] == name}
-
-
-def _runners_up(loop: SearchLoop, best: Cascade) -> list[Cascade]:
-    """The next fastest cascades with a model that were measured to the end."""
-    others = [
-        pair for pair in loop.measured.values() if pair[0].policies and pair[0] != best and not pair[1].stopped_early
-    ]
-    return [cascade for cascade, _ in sorted(others, key=lambda pair: -pair[1].speedup)[:_RUNNERS_UP]]
-
-
-def _models_under(kind: str) -> Callable[[Cascade], bool]:
-    return lambda cascade: bool(cascade.policies) and cascade.scheduler.kind == kind
-
-
-def _is_prompt_lookup(cascade: Cascade) -> bool:
-    return [type(draft) for draft in cascade.drafts] == [PromptLookup]
-
-
-def _best_among(loop: SearchLoop, rule: Callable[[Cascade], bool]) -> Cascade | None:
-    """The fastest measured cascade of a kind, measurements that were stopped early included."""
-    found = [pair for pair in loop.measured.values() if rule(pair[0])]
-    return max(found, key=lambda pair: (not pair[1].stopped_early, pair[1].speedup))[0] if found else None
 
 
 def best_measured(loop: SearchLoop, *, with_draft: bool) -> Best | None:
@@ -292,11 +232,6 @@ def best_measured(loop: SearchLoop, *, with_draft: bool) -> Best | None:
     return max(results, key=lambda best: best.evaluation.speedup, default=None)
 
 
-def _best_of_kind(loop: SearchLoop, rule: Callable[[DraftPolicy], bool]) -> tuple[DraftPolicy, Evaluation] | None:
-    """The best policy of a kind, as predicted."""
-    found = [pair for pair in _found(loop) if rule(pair[0]) and not pair[0].is_full]
-    return max(found, key=lambda pair: pair[1].speedup, default=None)
-
-
-def _found(loop: SearchLoop) -> list[tuple[DraftPolicy, Evaluation]]:
-    return list(loop.predicted.values())
+def first_self_draft(cascade: Cascade) -> SelfDraft:
+    """The first self-draft of a cascade that has one."""
+    return next(draft for draft in cascade.drafts if isinstance(draft, SelfDraft))

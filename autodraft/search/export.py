@@ -35,7 +35,7 @@ from autodraft.profile import (
     TaskFigures,
     write_atomically,
 )
-from autodraft.search.compose import Conclusion
+from autodraft.search.conclude import Conclusion
 from autodraft.search.loop import Best
 from autodraft.search.study import SearchStudy
 
@@ -56,7 +56,7 @@ class ProfileMaker:
     confidence: float
     verify_cost: Mapping[int, float]
     cost_of: Callable[[DraftPolicy], float]
-    bytes_of: Callable[[DraftPolicy], int]
+    bytes_of: Callable[[SelfDraft], int]
 
     def make(
         self,
@@ -97,7 +97,7 @@ class ProfileMaker:
         alpha = alphas[index] if index < len(alphas) else evaluation.alpha or evaluation.top1_agreement or 0.0
         if not isinstance(draft, SelfDraft):
             return DraftPrior(alpha=alpha, cost=0.0)
-        return DraftPrior(alpha=alpha, cost=self.cost_of(draft.policy), extra_bytes=self.bytes_of(draft.policy))
+        return DraftPrior(alpha=alpha, cost=self.cost_of(draft.policy), extra_bytes=self.bytes_of(draft))
 
     def nothing_found(self) -> DraftProfile:
         """The profile of a search in which no candidate could run at all."""

@@ -14,20 +14,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from autodraft.cascade import Cascade
-from autodraft.evaluator import Evaluation, Evaluator, Fidelity, TrialFailed, chain_of
+from autodraft.cascade import Cascade, SelfDraft
+from autodraft.evaluator import Evaluation, Evaluator, Fidelity, TrialFailed, draft_of
 from autodraft.measure.statistics import is_worse
 from autodraft.policy import DraftPolicy
 from autodraft.search.codec import cascade_digest
-from autodraft.search.proposals import Searcher
-from autodraft.search.records import cascade_attributes, cascade_params, digest_of, policy_attributes
+from autodraft.search.proposals import Proposal, Searcher
+from autodraft.search.records import cascade_attributes, cascade_params, digest_of, proposal_attributes
 from autodraft.search.study import SearchStudy
 
-STAGES = ("calibrate", "seeds", "explore", "mutate", "measure", "compose", "conclude", "baselines")
+STAGES = ("calibrate", "refitted", "seeds", "explore", "mutate", "measure", "compose", "conclude", "baselines")
 """In the order in which they run; every trial belongs to one."""
 
-_LEAST_TRIALS = {"seeds": 6, "explore": 3, "measure": 3}
-"""Trials that a stage gets even when the time is up: without them there is nothing to conclude from."""
+_LEAST_TRIALS = {"refitted": 8, "seeds": 6, "explore": 3, "measure": 3}
+"""Trials that a stage gets even when the time is up: without them there is nothing to conclude from.
+
+Also in a study that went on without them: drafts that were refitted after a search join it.
+"""
 
 _MOST_REPEATS = 100
 _PACE_WEIGHT = 0.3
@@ -97,6 +100,11 @@ class SearchLoop:
         max_draft_tokens: longest draft of a cascade made from a policy.
         on_progress: told of every step.
         on_best: told of every new best candidate.
+
+    Attributes:
+        predicted: policies on the target's own weights, by key.
+        refitted: drafts on weights of their own, as the chains that are predicted to be best, by key.
+        measured: cascades, by key.
     """
 
     def __init__(
@@ -111,6 +119,7 @@ class SearchLoop:
     ) -> None:
         self.study, self.evaluator, self.clock = study, evaluator, clock
         self.predicted: dict[str, tuple[DraftPolicy, Evaluation]] = {}
+        self.refitted: dict[str, tuple[SelfDraft, Evaluation]] = {}
         self.measured: dict[str, tuple[Cascade, Evaluation]] = {}
         self.best: Best | None = None
         self._asked: set[str] = set()
@@ -132,7 +141,7 @@ class SearchLoop:
             proposal = searcher.ask()
             if proposal is None:
                 break
-            key = f"predicted/{proposal.policy.digest}"
+            key = proposal.key
             if key not in self.study and self._is_over(stage, done, until):
                 break
             is_new = key not in self._asked
@@ -140,19 +149,26 @@ class SearchLoop:
             evaluation = self._answer(
                 key,
                 stage,
-                lambda policy=proposal.policy: self.evaluator.predict(policy),  # type: ignore[misc]
+                lambda asked=proposal: self.evaluator.predict(asked.policy, asked.weights),  # type: ignore[misc]
                 params=proposal.params,
-                attributes={"origin": proposal.origin, **policy_attributes(proposal.policy)},
+                attributes=proposal_attributes(proposal),
             )
             searcher.tell(proposal, evaluation)
             repeats = 0 if is_new else repeats + 1
             done += is_new
             if is_new and evaluation is not None and self.fits(evaluation):
-                self.predicted[key] = (proposal.policy, evaluation)
-                if not proposal.policy.is_full:
-                    self._consider(Best(chain_of(proposal.policy, evaluation), evaluation, key))
+                self._keep(proposal, evaluation)
             self.report(stage, done, most, until)
         return done
+
+    def _keep(self, proposal: Proposal, evaluation: Evaluation) -> None:
+        draft = draft_of(proposal.policy, evaluation, weights=proposal.weights)
+        if draft.weights is None:
+            self.predicted[proposal.key] = (draft.policy, evaluation)
+        else:
+            self.refitted[proposal.key] = (draft, evaluation)
+        if not draft.policy.is_full:
+            self._consider(Best(Cascade(drafts=(draft,)), evaluation, proposal.key))
 
     def measure(
         self, stage: str, cascade: Cascade, incumbent: Evaluation | None, *, done: int, total: int, until: float = 1.0
@@ -203,10 +219,12 @@ class SearchLoop:
 
     def _is_over(self, stage: str, done: int, until: float) -> bool:
         """Whether a stage ends before a candidate that is not known yet: by the clock, or as it did before the kill."""
+        if done < _LEAST_TRIALS.get(stage, 0):
+            return False
         later = STAGES[STAGES.index(stage) + 1 :]
         if done >= self.study.recorded(stage) and any(self.study.recorded(name) for name in later):
             return True
-        return done >= _LEAST_TRIALS.get(stage, 0) and self.clock.is_past(until)
+        return self.clock.is_past(until)
 
     def _answer(
         self,

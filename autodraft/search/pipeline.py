@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from autodraft.cascade import SelfDraft
 from autodraft.policies.rollout import LearnedDecider
-from autodraft.search.compose import ComposeOptions, Conclusion, compose, conclude, measure_survivors
+from autodraft.search.compose import ComposeOptions, compose, measure_survivors
+from autodraft.search.conclude import Conclusion, conclude
 from autodraft.search.loop import SearchLoop
 from autodraft.search.objectives import Objectives
-from autodraft.search.plans import SpaceOptions, decided, exploration, proxy_space
+from autodraft.search.plans import SpaceOptions, decided, exploration, proxy_space, refitted_step
 from autodraft.search.space import RawSpace
 
 EXPLORE_UNTIL, CONCLUDE_UNTIL = 0.32, 0.87
@@ -26,6 +28,7 @@ class PipelineOptions:
 
     Attributes:
         decider: a trained controller; where there is one, its policy is evaluated and nothing is searched.
+        refitted: drafts on weights of their own, candidates beside whatever else is found.
     """
 
     searcher: str = "staged"
@@ -35,6 +38,7 @@ class PipelineOptions:
     space: SpaceOptions = field(default_factory=SpaceOptions)
     compose: ComposeOptions = field(default_factory=ComposeOptions)
     decider: LearnedDecider | None = None
+    refitted: tuple[SelfDraft, ...] = ()
 
 
 def search_cascade(loop: SearchLoop, options: PipelineOptions) -> Conclusion:
@@ -57,6 +61,8 @@ def explore_policies(loop: SearchLoop, options: PipelineOptions) -> None:
         steps = exploration(
             options.searcher, features, options.objectives, options.num_trials, options.seed, options.space
         )
+    if options.refitted:
+        steps = [refitted_step(options.refitted, features), *steps]
     for step in steps:
         found = list(loop.predicted.values())
         loop.explore(step.stage, step.make(found), most=step.trials, until=step.share * EXPLORE_UNTIL)

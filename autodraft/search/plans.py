@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from autodraft.cascade import SelfDraft
 from autodraft.evaluator import Evaluation
 from autodraft.policies import BlockInfluenceSkip, UniformBits
 from autodraft.policies.deciders import end_sub_layers
 from autodraft.policies.features import PolicyFeatures
 from autodraft.policies.rollout import LearnedDecider
-from autodraft.policy import FULL_BITS, DraftPolicy
+from autodraft.policy import FULL_BITS, KEPT_BIT_WIDTHS, ChannelShares, DraftPolicy
 from autodraft.search.agents.algorithms import AGENTS
 from autodraft.search.agents.searcher import AgentSearcher
 from autodraft.search.evolution import EvolutionSearcher
@@ -95,6 +96,30 @@ def decided(decider: LearnedDecider, features: PolicyFeatures) -> Step:
     ]
     proposals = [*_proposals([decider.decide(features)], features, "controller"), *uniform]
     return Step("seeds", lambda found: SequenceSearcher("controller", proposals), len(proposals), 1.0)
+
+
+def refitted_step(drafts: Sequence[SelfDraft], features: PolicyFeatures) -> Step:
+    """Refitted drafts as they are, and what they keep at every bit-width that pays here."""
+    proposals = []
+    for draft in drafts:
+        policies = [draft.policy, *(_at_bits(draft.policy, bits) for bits in features.available_bits)]
+        proposals += [
+            Proposal(policy, origin="refitted", weights=draft.weights)
+            for policy in dict.fromkeys(policies)
+            if _bits_of(policy) <= set(features.available_bits)
+        ]
+    return Step("refitted", lambda found: SequenceSearcher("refitted", proposals), len(proposals), 0.2)
+
+
+def _at_bits(policy: DraftPolicy, bits: int) -> DraftPolicy:
+    """What a policy keeps, all of it and the head at `bits`."""
+    shares = (ChannelShares.all_at(0 if each.is_skipped else bits) for each in policy.sub_layers)
+    return DraftPolicy.from_sub_layers(shares, bits)
+
+
+def _bits_of(policy: DraftPolicy) -> set[int]:
+    used = {bits for shares in policy.sub_layers for bits in KEPT_BIT_WIDTHS if shares.units_at(bits)}
+    return used | {policy.head_bits}
 
 
 def plain_searcher(

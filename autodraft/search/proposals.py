@@ -13,6 +13,7 @@ from typing import Protocol
 
 from autodraft.evaluator import Evaluation
 from autodraft.policy import DraftPolicy
+from autodraft.profile_parts import WeightsFile
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,20 @@ class Proposal:
         params: the point of the search space that it came from, for the study's record.
         origin: in words, what proposed it.
         token: the searcher's own handle.
+        weights: refitted ones that it runs on; None: the target's own.
     """
 
     policy: DraftPolicy
     params: Mapping[str, int] = field(default_factory=dict)
     origin: str = ""
     token: int = -1
+    weights: WeightsFile | None = None
+
+    @property
+    def key(self) -> str:
+        """Names its prediction in a study."""
+        own = "" if self.weights is None else f"/{self.weights.sha256[:16]}"
+        return f"predicted/{self.policy.digest}{own}"
 
 
 class Searcher(Protocol):

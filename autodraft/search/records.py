@@ -12,6 +12,7 @@ from autodraft.cascade import Cascade, SelfDraft
 from autodraft.policy import DraftPolicy
 from autodraft.policy_text import encode_policy
 from autodraft.search.codec import describe
+from autodraft.search.proposals import Proposal
 
 
 def digest_of(text: str) -> str:
@@ -27,6 +28,12 @@ def policy_attributes(policy: DraftPolicy) -> dict[str, Any]:
         "num_skipped": policy.num_skipped,
         "mean_bits": policy.mean_bits,
     }
+
+
+def proposal_attributes(proposal: Proposal) -> dict[str, Any]:
+    """What a trial says of a proposed draft."""
+    attributes = {"origin": proposal.origin, **policy_attributes(proposal.policy)}
+    return attributes if proposal.weights is None else {**attributes, "weights": proposal.weights.file}
 
 
 def cascade_attributes(cascade: Cascade) -> dict[str, Any]:

@@ -35,7 +35,9 @@ from autodraft.policies.rollout import LearnedDecider
 from autodraft.profile import Baseline, DraftProfile, Measurement
 from autodraft.runtime import LoadedModel, load_model
 from autodraft.search.agents.files import load_decider
-from autodraft.search.compose import ComposeOptions, Conclusion
+from autodraft.search.codec import describe_draft
+from autodraft.search.compose import ComposeOptions, predicted_drafts
+from autodraft.search.conclude import Conclusion
 from autodraft.search.export import (
     PROFILE_NAME,
     ProfileMaker,
@@ -48,6 +50,7 @@ from autodraft.search.loop import Clock, SearchLoop, SearchProgress
 from autodraft.search.objectives import Objectives
 from autodraft.search.pipeline import PipelineOptions, search_cascade
 from autodraft.search.plans import SpaceOptions
+from autodraft.search.refitted import load_refitted
 from autodraft.search.runtime_evaluator import EvaluatorOptions, RuntimeEvaluator
 from autodraft.search.study import SQLITE_NAME, SearchStudy, open_storage, redacted
 
@@ -90,6 +93,7 @@ class RunningSearch:
     ) -> None:
         self.job, self.loaded, self.folder, self._on_progress = job, loaded, folder, on_progress
         self.objectives = Objectives.parse(job.objectives)
+        self.refitted = load_refitted(job.refitted, loaded, folder)
         self.study = SearchStudy(open_storage(job.storage, folder), job.study_name, self.objectives)
         budget_s = None if job.budget_minutes is None else 60 * job.budget_minutes
         self.clock = Clock(budget_s, self.study.spent_s, started)
@@ -162,6 +166,7 @@ class RunningSearch:
             space=SpaceOptions(channels=job.channels),
             compose=ComposeOptions(job.num_finalists, job.max_draft_tokens, job.free_drafts),
             decider=self._decider(),
+            refitted=self.refitted,
         )
 
     def _decider(self) -> LearnedDecider | None:
@@ -184,7 +189,7 @@ class RunningSearch:
             confidence=job.confidence,
             verify_cost={n: latency.verify_cost(n) for n in (1, 2, 4, 8, 16)},
             cost_of=self.evaluator.features.cost,
-            bytes_of=lambda policy: self.loaded.runtime.plan(policy).extra_bytes,
+            bytes_of=self.evaluator.extra_bytes,
         )
 
     def _save(self, profile: DraftProfile) -> None:
@@ -204,8 +209,8 @@ class RunningSearch:
                 baselines=baselines,
             )
         self._save(profile)
-        front = self.objectives.front(list(self.loop.predicted.values()))
-        pareto = [{"policy": str(policy), **evaluation.to_json()} for policy, evaluation in front]
+        front = self.objectives.front(predicted_drafts(self.loop))
+        pareto = [{"draft": describe_draft(draft), **evaluation.to_json()} for draft, evaluation in front]
         write_search(
             self.folder, conclusion, self.study, {"front": pareto, "features": self.evaluator.features.to_json()}
         )

@@ -26,7 +26,7 @@ from autodraft.measure.prompts import TokenPrompt
 from autodraft.measure.speedup import Session, speedup_of_cascades
 from autodraft.policies.features import PolicyFeatures
 from autodraft.policy import FULL_BITS, SUB_LAYER_KINDS, DraftPolicy, SubLayerKind
-from autodraft.profile_parts import DraftPrior, Priors
+from autodraft.profile_parts import DraftPrior, Priors, WeightsFile
 from autodraft.runtime import LoadedModel, TransformerRuntime
 from autodraft.runtime.plan import sub_layer_bytes
 from autodraft.runtime.quantization import weight_bytes
@@ -90,7 +90,7 @@ class RuntimeEvaluator:
         self._on_step = on_step
         self._features: PolicyFeatures | None = None
         self._meter: AgreementMeter | None = None
-        self._agreements: dict[str, float] = {}
+        self._agreements: dict[tuple[DraftPolicy, WeightsFile | None], float] = {}
         self.latency: LatencyTable | None = None
         self.last_session: Session | None = None
 
@@ -132,10 +132,10 @@ class RuntimeEvaluator:
         self._features = features_of(self.runtime, self.latency, bits, block_influence(self._meter), losses)
         return {"features": self._features.to_json(), "latency": self.latency.to_json()}
 
-    def predict(self, policy: DraftPolicy) -> Evaluation:
+    def predict(self, policy: DraftPolicy, weights: WeightsFile | None = None) -> Evaluation:
         started = time.perf_counter()
-        agreement = _guarded(lambda: self.meter.measure(policy))
-        self._agreements[policy.digest] = agreement.top1_agreement
+        agreement = _guarded(lambda: self.meter.measure(policy, weights=weights))
+        self._agreements[policy, weights] = agreement.top1_agreement
         cost = self.features.cost(policy)
         assert self.latency is not None
         length, _ = best_num_draft_tokens(
@@ -150,7 +150,7 @@ class RuntimeEvaluator:
             drafted,
             cost,
             verify_cost,
-            extra_bytes=self.runtime.plan(policy).extra_bytes,
+            extra_bytes=self.runtime.plan(policy, weights).extra_bytes,
             wall_s=time.perf_counter() - started,
             top1_agreement=agreement.top1_agreement,
             settings=(("num_draft_tokens", float(length)), ("stop_threshold", threshold)),
@@ -215,13 +215,18 @@ class RuntimeEvaluator:
         assert self.latency is not None
         drafts = [
             DraftPrior(
-                alpha=self._agreements.get(draft.policy.digest, _UNKNOWN_ALPHA), cost=self.features.cost(draft.policy)
+                alpha=self._agreements.get((draft.policy, draft.weights), _UNKNOWN_ALPHA),
+                cost=self.features.cost(draft.policy),
             )
             if isinstance(draft, SelfDraft)
             else DraftPrior(alpha=0.0, cost=0.0)
             for draft in cascade.drafts
         ]
         return Priors(drafts=tuple(drafts), verify_cost={n: self.latency.verify_cost(n) for n in QUERY_TOKENS})
+
+    def extra_bytes(self, draft: SelfDraft) -> int:
+        """Memory that a draft adds to the target's."""
+        return self.runtime.plan(draft.policy, draft.weights).extra_bytes
 
     def _evaluation(
         self, session: Session, name: str, cascade: Cascade, wall_s: float, stopped_early: bool
@@ -234,7 +239,7 @@ class RuntimeEvaluator:
             figures.num_draft_tokens,
             figures.cost,
             figures.verify_cost,
-            extra_bytes=sum(self.runtime.plan(policy).extra_bytes for policy in cascade.policies),
+            extra_bytes=sum(self.extra_bytes(draft) for draft in cascade.drafts if isinstance(draft, SelfDraft)),
             wall_s=wall_s,
             alpha=figures.alpha,
             alpha_per_draft=figures.alpha_per_draft,

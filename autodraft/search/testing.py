@@ -19,6 +19,7 @@ from autodraft.evaluator import Evaluation, StopRule, TrialFailed
 from autodraft.measure.formulas import best_num_draft_tokens, chain_speedup, tokens_per_cycle
 from autodraft.policies.features import PolicyFeatures
 from autodraft.policy import DraftPolicy, SubLayerKind
+from autodraft.profile_parts import WeightsFile
 
 _SUB_LAYER_MS: dict[tuple[SubLayerKind, int], float] = {
     ("attention", 16): 1.0, ("attention", 8): 0.55, ("attention", 4): 0.40,
@@ -27,6 +28,8 @@ _SUB_LAYER_MS: dict[tuple[SubLayerKind, int], float] = {
 _BASE_MS = {16: 1.5, 8: 0.9, 4: 0.7}
 _BITS_LOSS = {16: 0.0, 8: 0.02, 4: 0.15}
 _HEAD_LOSS = {16: 0.0, 8: 0.002, 4: 0.02}
+_REFITTED_LOSS = 0.3
+"""Loss of a policy on refitted weights, over that on the target's."""
 
 
 class PlantedEvaluator:
@@ -102,7 +105,7 @@ class PlantedEvaluator:
     def calibrate(self, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return {"features": self._features.to_json()}
 
-    def alpha(self, policy: DraftPolicy) -> float:
+    def alpha(self, policy: DraftPolicy, weights: WeightsFile | None = None) -> float:
         """Planted acceptance: losses add up, neighbours that are both skipped cost extra, the hub does others' work."""
         skipped = [shares.is_skipped for shares in policy.sub_layers]
         loss = _HEAD_LOSS[policy.head_bits]
@@ -112,16 +115,16 @@ class PlantedEvaluator:
             if index and skipped[index] and skipped[index - 1]:
                 loss += self._pair[index]
         loss += float(self._both[np.ix_(skipped, skipped)].sum())
-        return self._best_possible * math.exp(-loss)
+        return self._best_possible * math.exp(-loss * (1.0 if weights is None else _REFITTED_LOSS))
 
     def verify_cost(self, rows: int) -> float:
         return 1.0 + 0.01 * (rows - 1)
 
-    def predict(self, policy: DraftPolicy) -> Evaluation:
+    def predict(self, policy: DraftPolicy, weights: WeightsFile | None = None) -> Evaluation:
         self.predictions += 1
         if policy.digest in self._failing:
             raise TrialFailed("out of memory: planted")
-        alpha, cost = self.alpha(policy), self._features.cost(policy)
+        alpha, cost = self.alpha(policy, weights), self._features.cost(policy)
         length, speedup = best_num_draft_tokens(lambda n: tokens_per_cycle(alpha, n), cost, self.verify_cost, 8)
         return Evaluation(
             "predicted", speedup, tokens_per_cycle(alpha, length), length, cost, self.verify_cost(length + 1),
@@ -134,7 +137,7 @@ class PlantedEvaluator:
         for draft in cascade.drafts:
             if isinstance(draft, SelfDraft):
                 n, cost = draft.num_draft_tokens, self._features.cost(draft.policy)
-                return factor * chain_speedup(self.alpha(draft.policy), n, cost, self.verify_cost(n + 1))
+                return factor * chain_speedup(self.alpha(draft.policy, draft.weights), n, cost, self.verify_cost(n + 1))
             factor *= 1.05 if isinstance(draft, PromptLookup) else 1.0
         return factor
 

@@ -30,7 +30,7 @@ class Muon(torch.optim.Optimizer):
         self._precision = precision
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Apply the gradients; a matrix without one stays as it is."""
         for group in self.param_groups:
             for matrix in group["params"]:
@@ -51,7 +51,7 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     """Nearly U V^T of its singular value decomposition: singular values between about 0.7 and 1.2. Newton-Schulz."""
     if matrix.shape[0] > matrix.shape[1]:
         return orthogonalised(matrix.T).T
-    x = matrix / matrix.norm().clamp_min(_SMALLEST)
+    x: Tensor = matrix / matrix.norm().clamp_min(_SMALLEST)
     linear, cubic, quintic = _COEFFICIENTS
     for _ in range(_STEPS):
         gram = x @ x.T

@@ -17,6 +17,7 @@ from autodraft.errors import InputError
 from autodraft.evaluator import Evaluation, TrialFailed
 from autodraft.policies.choices import Budgets
 from autodraft.policy import DraftPolicy
+from autodraft.profile_parts import WeightsFile
 from autodraft.search.agents.algorithms import AGENTS, AgentSettings, make_agent
 from autodraft.search.agents.inverted import InvertedEvaluator
 from autodraft.search.agents.searcher import AgentSearcher
@@ -63,10 +64,10 @@ class Killed(Exception):
 @pytest.mark.parametrize("name", ["maskable-ppo", "a2c", "td3", "hierarchical"])
 def test_a_killed_search_goes_on_with_the_same_curve(name: str, tmp_path: Path) -> None:
     class Dying(PlantedEvaluator):
-        def predict(self, policy: DraftPolicy) -> Evaluation:
+        def predict(self, policy: DraftPolicy, weights: WeightsFile | None = None) -> Evaluation:
             if self.predictions == 25:
                 raise Killed
-            return super().predict(policy)
+            return super().predict(policy, weights)
 
     whole = explored(PlantedEvaluator(2), name, 45)
     with pytest.raises(Killed):
@@ -80,9 +81,9 @@ def test_a_killed_search_goes_on_with_the_same_curve(name: str, tmp_path: Path) 
 
 def test_what_the_evaluator_does_to_random_states_changes_nothing() -> None:
     class Noisy(PlantedEvaluator):
-        def predict(self, policy: DraftPolicy) -> Evaluation:
+        def predict(self, policy: DraftPolicy, weights: WeightsFile | None = None) -> Evaluation:
             torch.rand(self.predictions + 1), np.random.rand(3), random.random()
-            return super().predict(policy)
+            return super().predict(policy, weights)
 
     torch.manual_seed(1)
     before = torch.get_rng_state()

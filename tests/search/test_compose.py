@@ -8,10 +8,19 @@ import pytest
 from optuna.storages import InMemoryStorage
 
 from autodraft.cascade import Cascade, Chain, DyTC, SelfDraft, StaticTree
-from autodraft.evaluator import chain_of
+from autodraft.evaluator import chain_of, draft_of
 from autodraft.policy import ChannelShares, DraftPolicy
+from autodraft.profile_parts import WeightsFile
 from autodraft.search.codec import cascade_digest, describe
-from autodraft.search.compose import ComposeOptions, arrangements, cheaper_draft, compose, finalists, neighbours
+from autodraft.search.compose import (
+    ComposeOptions,
+    arrangements,
+    cheaper_draft,
+    compose,
+    measure_survivors,
+    neighbours,
+)
+from autodraft.search.conclude import finalists
 from autodraft.search.loop import Clock, SearchLoop
 from autodraft.search.objectives import Objectives
 from autodraft.search.study import SearchStudy
@@ -20,6 +29,8 @@ from autodraft.search.testing import PlantedEvaluator
 FOUR_BITS = DraftPolicy.uniform(4, 4)
 CHEAPER = FOUR_BITS.replace({index: ChannelShares() for index in range(2, 6)})
 CHAIN = Cascade(drafts=(SelfDraft(policy=FOUR_BITS, num_draft_tokens=4),))
+SECOND = SelfDraft(policy=CHEAPER, num_draft_tokens=2, stop_threshold=0.2)
+WEIGHTS = WeightsFile(file="draft.safetensors", sha256="0" * 64)
 
 
 class DynamicWorld(PlantedEvaluator):
@@ -41,7 +52,7 @@ def loop() -> Iterator[SearchLoop]:
 
 
 def test_every_kind_of_scheduler_is_tried_once_with_valid_settings() -> None:
-    found = list(arrangements(CHAIN, CHEAPER, ComposeOptions()))
+    found = list(arrangements(CHAIN, SECOND, ComposeOptions()))
     assert len({cascade_digest(cascade) for cascade in found}) == len(found)
     kinds = {cascade.scheduler.kind for cascade in found}
     assert kinds == {"chain", "static-tree", "vertical", "horizontal", "vertical+horizontal", "dytc"}
@@ -66,9 +77,9 @@ def test_neighbours_differ_from_their_cascade(scheduler: Chain | DyTC | StaticTr
 
 def test_the_second_draft_costs_clearly_less(loop: SearchLoop) -> None:
     second = cheaper_draft(loop, CHAIN)
-    assert second == CHEAPER
+    assert second is not None and second.policy == CHEAPER
     costs = {policy.digest: evaluation.cost for policy, evaluation in loop.predicted.values()}
-    assert costs[second.digest] < 0.75 * costs[FOUR_BITS.digest]
+    assert costs[second.policy.digest] < 0.75 * costs[FOUR_BITS.digest]
 
 
 def test_the_fastest_arrangement_is_found_and_meets_the_simpler_kinds(loop: SearchLoop) -> None:
@@ -80,3 +91,26 @@ def test_the_fastest_arrangement_is_found_and_meets_the_simpler_kinds(loop: Sear
     assert chosen["joint"] == best
     assert isinstance(chosen["chain"].scheduler, Chain) and chosen["chain"].policies
     assert [draft.kind for draft in chosen["prompt-lookup"].drafts] == ["prompt-lookup"]
+
+
+def test_cascades_of_a_refitted_draft_keep_its_weights_in_every_arrangement() -> None:
+    chain = Cascade(drafts=(SelfDraft(policy=FOUR_BITS, weights=WEIGHTS, num_draft_tokens=4),))
+    for cascade in (*arrangements(chain, None, ComposeOptions()), *neighbours(chain, ComposeOptions())):
+        drafts = [draft for draft in cascade.drafts if isinstance(draft, SelfDraft)]
+        assert all(draft.weights == WEIGHTS for draft in drafts)
+    mixed = [cascade for cascade in arrangements(chain, SECOND, ComposeOptions()) if len(cascade.policies) == 2]
+    assert mixed and all([draft.weights for draft in cascade.drafts[:2]] == [WEIGHTS, None] for cascade in mixed)
+
+
+def test_a_refitted_draft_is_measured_composed_and_meets_the_untrained_ones(loop: SearchLoop) -> None:
+    evaluation = loop.evaluator.predict(CHEAPER, WEIGHTS)
+    assert evaluation.speedup > loop.evaluator.predict(CHEAPER).speedup
+    loop.refitted["refitted"] = (draft_of(CHEAPER, evaluation, weights=WEIGHTS), evaluation)
+    measure_survivors(loop, ComposeOptions(num_finalists=1))
+    measured = [cascade for cascade, _ in loop.measured.values() if cascade.policies]
+    assert [draft.weights for cascade in measured for draft in cascade.drafts].count(WEIGHTS) == 1
+    compose(loop, ComposeOptions())
+    chosen = finalists(loop, ComposeOptions())
+    assert WEIGHTS in [draft.weights for draft in chosen["joint"].drafts if isinstance(draft, SelfDraft)]
+    others = [draft.weights for draft in chosen["untrained"].drafts if isinstance(draft, SelfDraft)]
+    assert others and set(others) == {None}

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from optuna.storages import InMemoryStorage
 
-from autodraft.policy import DraftPolicy
-from autodraft.search.compose import Conclusion, finalists
+from autodraft.cascade import SelfDraft
+from autodraft.evaluator import Evaluation
+from autodraft.policy import ChannelShares, DraftPolicy
+from autodraft.profile_parts import WeightsFile
+from autodraft.search.conclude import Conclusion, finalists
 from autodraft.search.loop import Best, Clock, SearchLoop, SearchProgress
 from autodraft.search.objectives import Objectives
 from autodraft.search.pipeline import PipelineOptions, explore_policies, search_cascade
@@ -120,10 +123,10 @@ class Killed(Exception):
 @pytest.mark.parametrize("searcher", ["staged", "nsga2", "evolution"])
 def test_interrupted_search_continues_as_if_nothing_had_happened(tmp_path: Path, searcher: str) -> None:
     class Dying(PlantedEvaluator):
-        def predict(self, policy: DraftPolicy):  # type: ignore[no-untyped-def]
+        def predict(self, policy: DraftPolicy, weights: WeightsFile | None = None) -> Evaluation:
             if self.predictions == 17:
                 raise Killed
-            return super().predict(policy)
+            return super().predict(policy, weights)
 
     options = PipelineOptions(searcher, num_trials=30)
     whole = make_loop(tmp_path / "whole", PlantedEvaluator(3))
@@ -155,3 +158,33 @@ def test_memory_limit_and_front(tmp_path: Path) -> None:
     front = loop.study.objectives.front(list(loop.predicted.values()))
     assert [e.extra_bytes for _, e in front] == sorted((e.extra_bytes for _, e in front), reverse=True)
     assert conclusion.best is not None and finalists(loop, PipelineOptions().compose)
+
+
+def test_refitted_drafts_are_candidates_at_every_bit_width_and_known_again(tmp_path: Path) -> None:
+    weights = WeightsFile(file="draft.safetensors", sha256="0" * 64)
+    half = DraftPolicy.uniform(3, 4).replace({2: ChannelShares(), 3: ChannelShares(), 4: ChannelShares()})
+    options = PipelineOptions(num_trials=12, refitted=(SelfDraft(policy=half, weights=weights),))
+    world = PlantedEvaluator(3)
+    loop = make_loop(tmp_path, world)
+    conclusion = search_cascade(loop, options)
+    kept = {tuple(shares.is_skipped for shares in draft.policy.sub_layers) for draft, _ in loop.refitted.values()}
+    assert len(kept) == 1 and {draft.policy.head_bits for draft, _ in loop.refitted.values()} == {16, 8, 4}
+    assert all(draft.weights == weights for draft, _ in loop.refitted.values())
+    assert len(loop.refitted) == 3 and half.digest not in {key.split("/")[1] for key in loop.predicted}
+    assert {"joint", "prompt-lookup"} <= set(conclusion.finalists)
+
+    again = make_loop(tmp_path, world)
+    before = (world.predictions, world.measurements)
+    resumed = search_cascade(again, options)
+    assert (world.predictions, world.measurements) == before
+    assert again.refitted == loop.refitted and resumed.cascade == conclusion.cascade
+
+
+def test_without_refitted_drafts_a_finished_study_takes_them_up_later(tmp_path: Path) -> None:
+    weights = WeightsFile(file="draft.safetensors", sha256="0" * 64)
+    search_cascade(make_loop(tmp_path, PlantedEvaluator(3)), PipelineOptions(num_trials=12))
+    loop = make_loop(tmp_path, PlantedEvaluator(3))
+    draft = SelfDraft(policy=DraftPolicy.uniform(3, 4), weights=weights)
+    search_cascade(loop, PipelineOptions(num_trials=12, refitted=(draft,)))
+    measured = [cascade for cascade, _ in loop.measured.values()]
+    assert any(isinstance(each, SelfDraft) and each.weights for cascade in measured for each in cascade.drafts)

@@ -77,11 +77,11 @@ def test_interruption_leaves_the_best_so_far(
 ) -> None:
     original, calls = RuntimeEvaluator.predict, []
 
-    def interrupted(self: RuntimeEvaluator, policy: DraftPolicy) -> Any:
-        calls.append(policy)
+    def interrupted(self: RuntimeEvaluator, *candidate: Any) -> Any:
+        calls.append(candidate)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return original(self, policy)
+        return original(self, *candidate)
 
     monkeypatch.setattr(RuntimeEvaluator, "predict", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -98,10 +98,10 @@ def test_out_of_memory_ends_one_trial_only(
 
     original = AgreementMeter.measure
 
-    def full(self: AgreementMeter, policy: DraftPolicy, most_windows: int | None = None) -> Any:
+    def full(self: AgreementMeter, policy: DraftPolicy, **settings: Any) -> Any:
         if policy == DraftPolicy.uniform(3, 8):
             raise MemoryError("planted")
-        return original(self, policy, most_windows)
+        return original(self, policy, **settings)
 
     monkeypatch.setattr(AgreementMeter, "measure", full)
     monkeypatch.setattr("autodraft.measure.latency.LatencyTable.useful_bits", property(lambda table: table.bits))

@@ -33,9 +33,9 @@ from autodraft.search.study import SearchStudy, open_storage
 from autodraft.search.testing import PlantedEvaluator
 
 class Slow(PlantedEvaluator):
-    def predict(self, policy):
+    def predict(self, policy, weights=None):
         time.sleep(0.05)
-        return super().predict(policy)
+        return super().predict(policy, weights)
 
 world = Slow(3)
 study = SearchStudy(open_storage(None, Path(sys.argv[1])), "test", Objectives())

@@ -20,6 +20,7 @@ from autodraft.cascade import Cascade
 from autodraft.evaluator import Evaluation, StopRule, TrialFailed
 from autodraft.policies.features import PolicyFeatures
 from autodraft.policy import DraftPolicy
+from autodraft.profile_parts import WeightsFile
 
 
 class _Stopped(BaseException):
@@ -100,7 +101,9 @@ class InvertedEvaluator:
     def calibrate(self, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
         raise NotImplementedError("whoever answers has calibrated")
 
-    def predict(self, policy: DraftPolicy) -> Evaluation:
+    def predict(self, policy: DraftPolicy, weights: WeightsFile | None = None) -> Evaluation:
+        if weights is not None:
+            raise NotImplementedError("an agent decides policies on the target's own weights")
         self._question = policy
         self._askers_turn.release()
         self._learners_turn.acquire()
