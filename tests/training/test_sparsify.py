@@ -144,6 +144,14 @@ def test_the_refit_brings_a_pruned_model_back_towards_the_target(streams, tmp_pa
     assert run.qualities["after refit"].divergence < 0.7 * run.qualities["after removal"].divergence
 
 
+def test_a_draft_that_learns_at_few_bits_is_better_at_them(streams, tmp_path):
+    everything = {"kept": tuple(range(6)), "num_kept": 6, "steps": 40, "learning_rate": 1e-3}
+    run = trained(tmp_path, streams, bits=4, **everything)
+    run.run()
+    assert run.qualities["before"].divergence > 0  # rounded
+    assert run.qualities["after refit"].divergence < 0.7 * run.qualities["before"].divergence
+
+
 def test_divergence_is_one_line_and_leaves_the_last_good_checkpoint(streams, tmp_path):
     trained(tmp_path, streams, steps=60, learning_rate=1e38).run(max_steps=0)
     before = (tmp_path / "checkpoint.pt").read_bytes()

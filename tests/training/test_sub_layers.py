@@ -5,6 +5,7 @@ import torch
 
 from autodraft.policy import ChannelShares, DraftPolicy
 from autodraft.runtime import ModelSpec, Rows, build_runtime
+from autodraft.runtime.draft_weights import target_matrices
 from autodraft.runtime.weights import TargetWeights
 from autodraft.training.sub_layers import DraftView, SubLayers
 from tests.runtime.tiny import CONFIGS, tiny_model
@@ -59,3 +60,21 @@ def test_a_draft_sees_what_it_sees_in_decoding(name):
         runtime.prefill(cache, tokens[:start])
         expected = runtime.forward(plan, cache, Rows.chain(tokens[start:stop], start))
         assert torch.allclose(logits[start:stop], expected, atol=2e-3), start
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_matrices_learn_at_the_bits_that_the_draft_runs_at(bits):
+    """Forward: the runtime's low-bit draft. Backward: every weight has a gradient, though rounding is a staircase."""
+    model, target = sub_layers("llama")
+    spec, weights = target.spec, target.weights
+    own = target_matrices(weights, spec, set(range(spec.num_sub_layers)))
+    matrices = {name: torch.nn.Parameter(matrix.clone()) for name, matrix in own.items()}
+    draft = SubLayers(spec, weights, matrices, bits=bits)
+    runtime = build_runtime(model, backend="torch")
+    plan = runtime.plan(DraftPolicy.uniform(3, bits))
+    expected = runtime.forward(plan, runtime.new_cache(), Rows.chain(TOKENS[0].tolist(), 0))
+    logits = draft.logits(TOKENS)
+    assert torch.allclose(logits[0], expected, atol=2e-3)
+    assert not torch.allclose(logits, target.logits(TOKENS), atol=1e-2)
+    logits.square().sum().backward()
+    assert all(float((matrix.grad != 0).float().mean()) > 0.9 for matrix in matrices.values())
