@@ -26,6 +26,7 @@ from autodraft.training.layer_sparsity import (
 )
 
 NUM_FEATURES = 5
+DIRECTLY = "depth by validation"
 _TEST_SAMPLES = 2000
 
 
@@ -114,6 +115,7 @@ class Comparison:
         entropy = [setting.depth, setting.width, setting.samples, round(1000 * setting.noise)]
         seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
         self._generator = torch.Generator().manual_seed(seed)
+        self._direct_generator = torch.Generator().manual_seed(seed + 1)
         self._world = plant(setting, budget.seeds, self._generator)
         self._options = FitOptions(num_steps=budget.steps, batch_size=setting.samples)
 
@@ -124,18 +126,39 @@ class Comparison:
             "standard": self._of_depth(self._budget.student_depth),
             **self._sparse(),
             "oracle depth": self._of_depth(self.setting.depth),
+            DIRECTLY: self.directly(),
         }
         return {**asdict(self.setting), "methods": methods, "seconds": time.perf_counter() - started}
 
+    def directly(self) -> dict[str, Any]:
+        """What the data say of depth: without penalty, the shallowest network whose validation error can't be told
+        from that of the best, among all numbers of hidden layers up to one more than there are.
+        """
+        depths = range(self.setting.depth + 1, 0, -1)
+        found = [self._restarted(depth, self._direct_generator) for depth in depths]
+        choice = within_one_standard_error(torch.stack([validation for validation, _ in found]))
+        test_errors = torch.stack([test for _, test in found])
+        return {
+            "test_error": self._chosen(test_errors, choice),
+            "depth": [depths[number] for number in choice.tolist()],
+            "test_error_by_depth": {depth: test.tolist() for depth, test in zip(depths, test_errors, strict=True)},
+        }
+
     def _of_depth(self, depth: int) -> dict[str, Any]:
         """Without penalty, the best of several restarts by validation."""
-        trained = self._train(depth, [0.0] * self._budget.trainings)
+        return {"test_error": self._restarted(depth, self._generator)[1].tolist()}
+
+    def _restarted(self, depth: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Of the best restart by validation: squared errors there `[seeds, samples]`, and test errors `[seeds]`."""
+        trained = self._train(depth, [0.0] * self._budget.trainings, generator)
         errors = self._errors([trained], self._world.validation)
-        return {"test_error": self._chosen(self._test_errors([trained]), errors.mean(dim=2).argmin(dim=0))}
+        best = errors.mean(dim=2).argmin(dim=0)
+        seeds = torch.arange(self._budget.seeds)
+        return errors[best, seeds], self._test_errors([trained])[best, seeds]
 
     def _sparse(self) -> dict[str, Any]:
         """With every penalty, before merging and after refitting; each chooses its penalty by its own validation."""
-        trained = self._train(self._budget.student_depth, self._budget.penalties)
+        trained = self._train(self._budget.student_depth, self._budget.penalties, self._generator)
         training, validation = (self._repeated(part, len(self._budget.penalties)) for part in self._fitted_parts)
         refitted = refit(trained, training, validation, self._options, self._generator).networks
         depths = sparse_depths(trained).reshape(-1, self._budget.seeds)
@@ -153,13 +176,13 @@ class Comparison:
     def _fitted_parts(self) -> tuple[Samples, Samples]:
         return self._world.training, self._world.validation
 
-    def _train(self, depth: int, penalties: Sequence[float]) -> Networks:
+    def _train(self, depth: int, penalties: Sequence[float], generator: torch.Generator) -> Networks:
         """Runs `[penalties x seeds]` from random weights on."""
         num_runs = len(penalties) * self._budget.seeds
-        start = random_networks(num_runs, (NUM_FEATURES, *[self.setting.width] * depth, 1), self._generator)
+        start = random_networks(num_runs, (NUM_FEATURES, *[self.setting.width] * depth, 1), generator)
         training, validation = (self._repeated(part, len(penalties)) for part in self._fitted_parts)
         penalty = torch.tensor(penalties).repeat_interleave(self._budget.seeds)
-        return fit(start, training, validation, penalty, self._options, self._generator).networks
+        return fit(start, training, validation, penalty, self._options, generator).networks
 
     def _repeated(self, samples: Samples, times: int) -> Samples:
         return samples.select(torch.arange(self._budget.seeds).repeat(times))

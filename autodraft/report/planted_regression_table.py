@@ -8,13 +8,14 @@ from statistics import median
 from typing import Any
 
 METHODS = ("standard", "regularised", "refitted", "oracle depth")
+DIRECTLY = "depth by validation"
 
 
 def planted_regression_markdown(document: Mapping[str, Any], image: str) -> str:
     """The report as a person reads it."""
     rows = sorted(document["rows"], key=lambda row: (row["depth"], row["width"], row["samples"], row["noise"]))
     header = ["true depth", "width", "samples", "noise", *METHODS]
-    header += ["refitted below standard", "depth, regularised", "depth, refitted"]
+    header += ["refitted below standard", "depth, regularised", "depth, refitted", DIRECTLY]
     lines = [
         "# Layer sparsity on planted networks",
         "",
@@ -56,6 +57,11 @@ def _explanation(document: Mapping[str, Any]) -> Iterator[str]:
         f" its own validation. So this, too, is {trainings} trainings."
     )
     yield f"- oracle depth: as standard, with the planted number of hidden layers; the best of {trainings} restarts."
+    yield (
+        f"- {DIRECTLY}: as standard, with every number of hidden layers up to one more than are planted, the best of"
+        f" {trainings} restarts each; of those the shallowest within one standard error of the best. It says what these"
+        " data can tell of depth at all, whatever the penalty."
+    )
     yield ""
     yield (
         "All see the same data (a quarter as many samples again for validation), take"
@@ -78,16 +84,34 @@ def _summary(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         f" {median(a / b for a, b in pairs):.2f}."
     )
     for depth in sorted({row["depth"] for row in rows}):
-        found = Counter(
-            number for row in rows if row["depth"] == depth for number in row["methods"]["refitted"]["depth"]
+        planted = [row for row in rows if row["depth"] == depth]
+        by_validation = _counted(_depths(planted, DIRECTLY))
+        yield f"True depth {depth}: found {_counted(_depths(planted, 'refitted'))}; {DIRECTLY} {by_validation}."
+    for depth in sorted({row["depth"] for row in rows} - {1}):
+        yield from _shallow([row for row in rows if row["depth"] == depth], depth)
+
+
+def _shallow(rows: Sequence[Mapping[str, Any]], depth: int) -> Iterator[str]:
+    """Whether a network with one hidden layer is worse at all where more are planted."""
+    errors = [row["methods"][DIRECTLY]["test_error_by_depth"] for row in rows if DIRECTLY in row["methods"]]
+    ratios = [one / true for found in errors for one, true in zip(found["1"], found[str(depth)], strict=True)]
+    if ratios:
+        yield (
+            f"With {depth} planted, one hidden layer without a penalty has a higher test error than {depth} for"
+            f" {sum(ratio > 1 for ratio in ratios)} of {len(ratios)} seeds; the median ratio of the two errors is"
+            f" {median(ratios):.2f}."
         )
-        yield f"True depth {depth}: found {_counted(found)}."
+
+
+def _depths(rows: Sequence[Mapping[str, Any]], method: str) -> Counter[int]:
+    """How often each depth was found; rows of before there was a method have none."""
+    return Counter(number for row in rows for number in row["methods"].get(method, {}).get("depth", ()))
 
 
 def _line(row: Mapping[str, Any]) -> str:
     errors = [median(_errors(row, method)) for method in METHODS]
     wins = sum(a < b for a, b in zip(_errors(row, "refitted"), _errors(row, "standard"), strict=True))
-    depths = (_counted(Counter(row["methods"][method]["depth"])) for method in ("regularised", "refitted"))
+    depths = (_counted(_depths([row], method)) for method in ("regularised", "refitted", DIRECTLY))
     cells = [str(row["depth"]), str(row["width"]), str(row["samples"]), f"{row['noise']:g}"]
     cells += [f"{error:.4f}" for error in errors]
     cells += [f"{wins} of {len(_errors(row, 'standard'))}", *depths]
