@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from optuna.storages import InMemoryStorage
@@ -114,3 +115,13 @@ def test_a_refitted_draft_is_measured_composed_and_meets_the_untrained_ones(loop
     assert WEIGHTS in [draft.weights for draft in chosen["joint"].drafts if isinstance(draft, SelfDraft)]
     others = [draft.weights for draft in chosen["untrained"].drafts if isinstance(draft, SelfDraft)]
     assert others and set(others) == {None}
+
+
+def test_a_refitted_draft_that_loses_alone_is_still_arranged(loop: SearchLoop) -> None:
+    slow = loop.evaluator.predict(CHEAPER, WEIGHTS)
+    draft = SelfDraft(policy=CHEAPER, weights=WEIGHTS, num_draft_tokens=1)
+    loop.measured["slow"] = (Cascade(drafts=(draft,)), replace(slow, fidelity="measured", speedup=0.5))
+    compose(loop, ComposeOptions())
+    arranged = [cascade for cascade, _ in loop.measured.values() if len(cascade.drafts) > 1]
+    assert any(each.weights for cascade in arranged for each in cascade.drafts if isinstance(each, SelfDraft))
+    assert any(not each.weights for cascade in arranged for each in cascade.drafts if isinstance(each, SelfDraft))
