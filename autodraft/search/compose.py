@@ -225,11 +225,6 @@ def neighbours(cascade: Cascade, options: ComposeOptions) -> Iterator[Cascade]:
             yield changed(stop_threshold=threshold, num_draft_tokens=longer)
 
 
-def firstfirst_self_draft(cascade: Cascade) -> SelfDraft:
-    """The first self-draft of a cascade that has one."""
-    return next(draft for draft in cascade.drafts if isinstance(draft, SelfDraft))
-
-
 def best_measured(loop: SearchLoop, *, with_draft: bool) -> Best | None:
     """The fastest cascade that was measured to the end."""
     results = [
