@@ -62,6 +62,7 @@ def _device_facts(name: str) -> dict[str, Any]:
     import torch
 
     from autodraft.measure.device import device_stamp
+    from autodraft.runtime.linears import triton_obstacle
     from autodraft.runtime.native_build import NativeUnavailableError, load_library
 
     has_cuda = torch.cuda.is_available()
@@ -77,4 +78,8 @@ def _device_facts(name: str) -> dict[str, Any]:
     except NativeUnavailableError as error:
         native = f"not available: {error}"
     backend = "native" if native == "available" and place.type == "cpu" else "torch"
-    return {**device_stamp(place, backend).model_dump(), "native_kernels": native, "cuda": has_cuda}
+    facts = {**device_stamp(place, backend).model_dump(), "native_kernels": native, "cuda": has_cuda}
+    if place.type == "cuda":
+        obstacle = triton_obstacle(place)
+        facts["triton_kernels"] = "available" if obstacle is None else f"not available: {obstacle}"
+    return facts

@@ -12,7 +12,7 @@ import torch
 from autodraft.profile import DeviceStamp, Fingerprint, TargetStamp
 from autodraft.runtime import LoadedModel
 
-_PACKAGES = ("autodraft", "torch", "transformers", "optuna")
+_PACKAGES = ("autodraft", "torch", "transformers", "optuna", "triton")
 
 
 def device_stamp(device: torch.device, backend: str) -> DeviceStamp:

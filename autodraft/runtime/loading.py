@@ -16,6 +16,7 @@ import torch
 from autodraft.configuration import resolve_model
 from autodraft.errors import InputError, ModelNotFoundError
 from autodraft.runtime.backend import Backend
+from autodraft.runtime.linears import linears_for
 from autodraft.runtime.native_backend import NativeBackend
 from autodraft.runtime.native_build import NativeUnavailableError
 from autodraft.runtime.spec import ModelSpec
@@ -144,14 +145,14 @@ def _backend(
     if name == "torch" or device.type != "cpu":
         if name == "native":
             raise InputError("the native backend runs on the CPU; use --backend torch or auto")
-        return TorchBackend(spec, weights, dtype, device)
+        return TorchBackend(spec, weights, dtype, device, linears_for(device))
     try:
         return NativeBackend(spec, weights, dtype, max_length)
     except NativeUnavailableError as error:
         if name == "native":
             raise InputError(f"the native backend is not available: {error}") from error
         _logger.warning("slower PyTorch backend in use: %s", error)
-        return TorchBackend(spec, weights, dtype, device)
+        return TorchBackend(spec, weights, dtype, device, linears_for(device))
 
 
 def _fingerprint(config: Any, model: Any) -> dict[str, str]:

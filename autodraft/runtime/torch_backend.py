@@ -1,7 +1,7 @@
 """The reference backend: plain PyTorch operations, any device and dtype.
 
-Knows nothing of the compiled kernels. Low bits are simulated (`fake_quantize`): the same function as
-the packed kernels, at the price of full precision, so only full precision is offered to a search.
+Knows nothing of kernels: how weights are packed and multiplied, and which bit-widths are worth offering to a
+search, is `Linears`'.
 
 Rows are padded to a fixed number and keys are visited in blocks of fixed size, so that every matrix
 product of a row has the same shape whatever else is in the call: a row's result then depends neither
@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from autodraft.policy import FULL_BITS, DraftPolicy
+from autodraft.policy import DraftPolicy
 from autodraft.runtime.backend import KVCache
 from autodraft.runtime.choosing import Candidates, ChainStop, ChoiceNoise, best_tokens, greedy_chain
 from autodraft.runtime.draft_weights import DraftWeights
+from autodraft.runtime.linears import Linear, Linears
 from autodraft.runtime.operations import apply_norm, rotate
 from autodraft.runtime.plan import DraftPlan, Segment, SegmentSource
-from autodraft.runtime.quantization import fake_quantize
 from autodraft.runtime.rows import Rows
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.torch_cache import KEY_BLOCK, ROW_PADDING, TorchCache
@@ -38,19 +38,18 @@ from autodraft.runtime.weights import TargetWeights
 
 @dataclass(frozen=True)
 class _Part:
-    """One segment's matrices in the dtype they run in."""
+    """One segment's linear maps at the bits they run in; `inputs` adds its bias, `outputs` has none."""
 
     channels: Tensor
-    inputs: Tensor
-    inputs_bias: Tensor | None
-    outputs: Tensor
+    inputs: Linear
+    outputs: Linear
 
 
 @dataclass(frozen=True)
 class _Payload:
     attention: list[list[_Part]]
     mlp: list[list[_Part]]
-    head: Tensor
+    head: Linear
 
 
 @dataclass(frozen=True)
@@ -78,14 +77,17 @@ class TorchBackend:
 
     name = "torch"
 
-    def __init__(self, spec: ModelSpec, weights: TargetWeights, dtype: torch.dtype, device: torch.device) -> None:
-        self.available_bits: tuple[int, ...] = (FULL_BITS,)
+    def __init__(
+        self, spec: ModelSpec, weights: TargetWeights, dtype: torch.dtype, device: torch.device, linears: Linears
+    ) -> None:
+        self.available_bits = linears.available_bits
         self.weights = weights
+        self._linears = linears
         self._spec, self._dtype, self._device = spec, dtype, device
         self._source = SegmentSource(spec, weights)
         # Parts live as long as a plan that uses them; the key says whose weights they are.
         self._parts: weakref.WeakValueDictionary[tuple[str, Segment], _Part] = weakref.WeakValueDictionary()
-        self._heads: dict[int, Tensor] = {FULL_BITS: weights.head}
+        self._heads: dict[int, Linear] = {}
         self._capture = Capture(device)
         # They go with the plan, and with the cache that they write to.
         self._steps: WeakKeyDictionary[DraftPlan, WeakKeyDictionary[TorchCache, _Steps]] = WeakKeyDictionary()
@@ -110,15 +112,14 @@ class TorchBackend:
             weights = source.weights_of(segment)
             part = self._parts[owner, segment] = _Part(
                 weights.channels,
-                fake_quantize(weights.inputs, segment.bits),
-                weights.inputs_bias,
-                fake_quantize(weights.outputs, segment.bits),
+                self._linears.pack(weights.inputs, segment.bits, weights.inputs_bias),
+                self._linears.pack(weights.outputs, segment.bits),
             )
         return part
 
-    def _head(self, bits: int) -> Tensor:
+    def _head(self, bits: int) -> Linear:
         if bits not in self._heads:
-            self._heads[bits] = fake_quantize(self.weights.head, bits)
+            self._heads[bits] = self._linears.pack(self.weights.head, bits)
         return self._heads[bits]
 
     @torch.inference_mode()
@@ -133,7 +134,7 @@ class TorchBackend:
         return self._head_of(plan.payload, x)[: len(rows)] if with_logits else None
 
     def _head_of(self, payload: _Payload, x: Tensor) -> Tensor:
-        return self._linear(apply_norm(x, self.weights.final_norm, self._spec), payload.head, None)
+        return payload.head(apply_norm(x, self.weights.final_norm, self._spec))
 
     def _logits_of(self, payload: _Payload, keys: Tensor, values: Tensor, inputs: RowInputs) -> Tensor:
         """A whole pass without the host. [rows, vocab]"""
@@ -268,17 +269,13 @@ class TorchBackend:
             cos, sin = (table[:, None] * self.weights.rotary_scale for table in (angles.cos(), angles.sin()))
         return x, _Context(keys, values, inputs.slots, inputs.mask, cos, sin)
 
-    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        y = F.linear(x.to(self._dtype), weight).float()
-        return y if bias is None else y + bias
-
     def _attention(self, index: int, parts: list[_Part], x: Tensor, context: _Context) -> Tensor:
         spec, block = self._spec, self.weights.blocks[index]
         total = torch.zeros_like(x)
         for part in parts:
             heads = len(part.channels)
             sizes = [heads * spec.group_size, heads, heads]
-            projected = self._linear(x, part.inputs, part.inputs_bias).view(len(x), -1, spec.head_dim)
+            projected = part.inputs(x).view(len(x), -1, spec.head_dim)
             query, key, value = projected.split(sizes, dim=1)
             if block.query_norm is not None and block.key_norm is not None:
                 query, key = apply_norm(query, block.query_norm, spec), apply_norm(key, block.key_norm, spec)
@@ -290,20 +287,20 @@ class TorchBackend:
             keys[where] = key.transpose(0, 1).to(self._dtype)
             values[where] = value.transpose(0, 1).to(self._dtype)
             mixed = _attend(query, keys[channels], values[channels], context.mask)
-            total = total + self._linear(mixed, part.outputs, None)
+            total = total + part.outputs(mixed)
         return total if block.output.bias is None else total + block.output.bias
 
     def _mlp(self, index: int, parts: list[_Part], x: Tensor) -> Tensor:
         block, activation = self.weights.blocks[index], getattr(F, self._spec.activation)
         total = torch.zeros_like(x)
         for part in parts:
-            hidden = self._linear(x, part.inputs, part.inputs_bias)
+            hidden = part.inputs(x)
             if self._spec.gated:
                 gate, up = hidden.chunk(2, dim=1)
                 hidden = activation(gate) * up
             else:
                 hidden = activation(hidden)
-            total = total + self._linear(hidden, part.outputs, None)
+            total = total + part.outputs(hidden)
         return total if block.down.bias is None else total + block.down.bias
 
 

@@ -1,0 +1,119 @@
+"""Triton kernels of y = x W^T + bias for few rows, with W at 16, 8 or 4 bits.
+
+Know nothing of packing or of tensors. One program makes a block of outputs for `ROW_BLOCK` rows and walks over all
+inputs in order, in tiles that do not depend on the number of rows, and adds up in float32: nothing is split over
+programs, so a row's result is the same bits whatever else is in the call. The number of rows is no constant of the
+kernel for the same reason: one binary serves them all. Rows that are not there are neither read nor written. Programs
+of the same outputs come one after the other, so that further blocks of rows find their weights in the cache.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+ROW_BLOCK: tl.constexpr = tl.constexpr(16)  # the least that tensor cores take
+
+
+@triton.jit(do_not_specialize=["rows"])
+def per_channel(
+    x,  # [rows, inputs], 16 or 32 bits
+    weight,  # [outputs, inputs], x's type or int8
+    scale,  # [outputs] float32, or None
+    bias,  # [outputs] float32, or None
+    y,  # [rows, outputs] float32
+    rows,
+    outputs,
+    inputs,
+    BLOCK_OUTPUTS: tl.constexpr,
+    BLOCK_INPUTS: tl.constexpr,
+    WHOLE_TILES: tl.constexpr,  # whether inputs is a multiple of BLOCK_INPUTS
+):
+    """Weights in the precision of x, or as int8 with one scale per output, which is applied to the sum."""
+    row = tl.program_id(0) * ROW_BLOCK + tl.arange(0, ROW_BLOCK)
+    output = tl.program_id(1) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
+    place = tl.arange(0, BLOCK_INPUTS)
+    is_row = (row < rows)[:, None]
+    x_tiles = x + row[:, None] * inputs + place[None, :]
+    # Outputs past the end read the last one again: cheaper than a mask, and never written.
+    w_tiles = weight + tl.minimum(output, outputs - 1).to(tl.int64)[:, None] * inputs + place[None, :]
+    total = tl.zeros((ROW_BLOCK, BLOCK_OUTPUTS), tl.float32)
+    for start in range(0, inputs, BLOCK_INPUTS):
+        if WHOLE_TILES:
+            x_tile = tl.load(x_tiles + start, mask=is_row, other=0.0)
+            w_tile = tl.load(w_tiles + start)
+        else:
+            is_input = (start + place < inputs)[None, :]
+            x_tile = tl.load(x_tiles + start, mask=is_row & is_input, other=0.0)
+            w_tile = tl.load(w_tiles + start, mask=is_input, other=0)
+        total = tl.dot(x_tile, tl.trans(w_tile.to(x_tile.dtype)), total, input_precision="ieee")
+    is_output = output < outputs
+    if scale is not None:
+        total = total * tl.load(scale + output, mask=is_output, other=0.0)[None, :]
+    if bias is not None:
+        total = total + tl.load(bias + output, mask=is_output, other=0.0)[None, :]
+    tl.store(y + row[:, None] * outputs + output[None, :], total, mask=is_row & is_output[None, :])
+
+
+@triton.jit
+def _centred(words, number, dtype: tl.constexpr):
+    """The `number`-th four bits of each word, less 8, as `dtype`.
+
+    As the lowest bits of the mantissa of 128 or 1024 they are that much more, without an instruction that converts:
+    at the bytes per second of a fast memory there is time for only a few instructions per weight.
+    """
+    bits = (words >> (4 * number)) & 15
+    if dtype == tl.bfloat16:
+        return (bits | 0x4300).to(tl.bfloat16, bitcast=True) - 136.0
+    elif dtype == tl.float16:
+        return (bits | 0x6400).to(tl.float16, bitcast=True) - 1032.0
+    else:
+        return bits.to(tl.float32) - 8.0
+
+
+@triton.jit(do_not_specialize=["rows"])
+def per_group(
+    x,  # [rows, inputs], 16 or 32 bits
+    weight,  # [outputs, groups, 8] int16: bits 4 i to 4 i + 3 of word j are input 8 i + j of the group
+    scale,  # [outputs, groups], x's type
+    bias,  # [outputs] float32, or None
+    y,  # [rows, outputs] float32
+    rows,
+    outputs,
+    inputs,
+    groups,
+    BLOCK_OUTPUTS: tl.constexpr,
+    BLOCK_GROUPS: tl.constexpr,
+    WHOLE_TILES: tl.constexpr,  # whether inputs is a multiple of 32 BLOCK_GROUPS
+):
+    """Weights of 4 bits with one scale per 32 inputs, dequantized in the precision of x."""
+    row = tl.program_id(0) * ROW_BLOCK + tl.arange(0, ROW_BLOCK)
+    output = tl.program_id(1) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
+    group = tl.arange(0, BLOCK_GROUPS)
+    word = tl.arange(0, BLOCK_GROUPS * 8)
+    place = word // 8 * 32 + word % 8
+    is_row = (row < rows)[:, None]
+    x_tiles = x + row[:, None] * inputs + place[None, :]
+    first_group = tl.minimum(output, outputs - 1).to(tl.int64)[:, None] * groups
+    word_tiles = weight + first_group * 8 + word[None, :]
+    scale_tiles = scale + first_group + group[None, :]
+    total = tl.zeros((ROW_BLOCK, BLOCK_OUTPUTS), tl.float32)
+    for start in range(0, groups, BLOCK_GROUPS):
+        if WHOLE_TILES:
+            words = tl.load(word_tiles + start * 8)
+            scales = tl.load(scale_tiles + start)
+        else:
+            words = tl.load(word_tiles + start * 8, mask=(start * 8 + word < groups * 8)[None, :], other=0)
+            scales = tl.load(scale_tiles + start, mask=(start + group < groups)[None, :], other=0.0)
+        spread = tl.broadcast_to(scales[:, :, None], (BLOCK_OUTPUTS, BLOCK_GROUPS, 8))
+        factor = tl.reshape(spread, (BLOCK_OUTPUTS, BLOCK_GROUPS * 8))
+        for number in tl.static_range(4):
+            first = start * 32 + 8 * number
+            seen = is_row if WHOLE_TILES else is_row & (first + place < inputs)[None, :]
+            x_tile = tl.load(x_tiles + first, mask=seen, other=0.0)
+            w_tile = _centred(words, number, x_tile.dtype) * factor
+            total = tl.dot(x_tile, tl.trans(w_tile), total, input_precision="ieee")
+    is_output = output < outputs
+    if bias is not None:
+        total = total + tl.load(bias + output, mask=is_output, other=0.0)[None, :]
+    tl.store(y + row[:, None] * outputs + output[None, :], total, mask=is_row & is_output[None, :])
