@@ -11,6 +11,7 @@ from autodraft.policy import DraftPolicy
 from autodraft.runtime.choosing import Candidates, ChainStop, ChoiceNoise
 from autodraft.runtime.draft_weights import DraftWeights
 from autodraft.runtime.plan import DraftPlan
+from autodraft.runtime.routing import Router
 from autodraft.runtime.rows import Rows
 from autodraft.runtime.weights import TargetWeights
 
@@ -30,6 +31,33 @@ class KVCache(Protocol):
 
     def truncate(self, length: int) -> None:
         """Forget everything after `length` committed tokens."""
+
+
+class RoutedPasses(Protocol):
+    """Passes along the routes of one router, for one decoder.
+
+    They remember of the slots behind the committed ones which blocks' keys a draft has left there.
+    """
+
+    def logits(self, cache: KVCache, rows: Rows) -> Tensor:
+        """Logits of `rows`, each after its own route, float32 [n, vocab]; writes their keys, commits nothing."""
+
+    def review(
+        self, cache: KVCache, rows: Rows, top: int, noise: ChoiceNoise | None, depths: Sequence[int]
+    ) -> list[Candidates]:
+        """See `TransformerRuntime.review`."""
+
+    def draft_chain(
+        self,
+        cache: KVCache,
+        fed: Sequence[int],
+        offset: int,
+        num_tokens: int,
+        top: int,
+        stop: ChainStop,
+        noise: ChoiceNoise | None,
+    ) -> list[Candidates]:
+        """See `TransformerRuntime.draft_chain`."""
 
 
 class Backend(Protocol):
@@ -85,6 +113,9 @@ class Backend(Protocol):
         noise: ChoiceNoise | None,
     ) -> list[Candidates]:
         """Greedy chain (see `TransformerRuntime.draft_chain`), in as few host calls as the backend can."""
+
+    def routed_passes(self, plan: DraftPlan, router: Router, passed_keys: str) -> RoutedPasses | None:
+        """A router's passes in as few host calls as the backend can; None where it knows none but single sub-layers."""
 
     def best_tokens(self, logits: Tensor, top: int) -> list[list[int]]:
         """The `top` best tokens of rows of logits that `forward` returned."""

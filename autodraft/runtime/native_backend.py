@@ -20,11 +20,14 @@ from torch import Tensor
 from autodraft.errors import AutodraftError
 from autodraft.policy import FULL_BITS, DraftPolicy
 from autodraft.runtime import native_binding as binding
-from autodraft.runtime.backend import KVCache, check_commit
+from autodraft.runtime.backend import KVCache
 from autodraft.runtime.choosing import Candidates, ChainStop, ChoiceNoise
 from autodraft.runtime.draft_weights import DraftWeights
 from autodraft.runtime.native_build import NativeUnavailableError, load_library
+from autodraft.runtime.native_cache import NativeCache
+from autodraft.runtime.native_routing import NativePasses, NativeRoutes
 from autodraft.runtime.plan import DraftPlan, Segment, SegmentSource
+from autodraft.runtime.routing import Router
 from autodraft.runtime.rows import Rows
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.weights import Norm, TargetWeights
@@ -33,44 +36,6 @@ _ACTIVATIONS = {"silu": 0, "relu": 1, "gelu": 2}
 _FULL_KINDS = {torch.float32: binding.KIND_F32, torch.bfloat16: binding.KIND_BF16}
 _LOW_KINDS = {8: binding.KIND_INT8, 4: binding.KIND_INT4}
 _MAX_GROUP = 64  # MAX_QUERIES in forward.c
-_SLOTS_PER_TILE = 32
-
-
-class NativeCache:
-    """Keys and values as native/attention.h lays them out; the axes of `keys` and `values` are named there."""
-
-    def __init__(self, spec: ModelSpec, capacity: int, dtype: torch.dtype) -> None:
-        self.capacity = capacity
-        self.length = 0
-        heads, dim, lanes = (spec.num_blocks, spec.num_kv_heads), spec.head_dim, binding.LANES
-        tiles = -(-capacity // _SLOTS_PER_TILE)
-        if dtype == torch.bfloat16:
-            self.keys = torch.zeros((*heads, 2 * tiles, dim // 2, lanes, 2), dtype=dtype)
-            self.values = torch.zeros((*heads, tiles, dim // lanes, _SLOTS_PER_TILE // 2, lanes, 2), dtype=dtype)
-        else:
-            self.keys = torch.zeros((*heads, 2 * tiles, dim, lanes), dtype=dtype)
-            self.values = torch.zeros((*heads, tiles * _SLOTS_PER_TILE, dim), dtype=dtype)
-        self.struct = binding.CCache(self.keys.data_ptr(), self.values.data_ptr(), tiles * _SLOTS_PER_TILE)
-
-    def commit(self, slots: Sequence[int]) -> None:
-        check_commit(self, slots)
-        for target, source in enumerate(slots, start=self.length):
-            if target != source:
-                self._key(target).copy_(self._key(source))
-                self._value(target).copy_(self._value(source))
-        self.length += len(slots)
-
-    def _key(self, slot: int) -> Tensor:
-        return self.keys[:, :, slot // binding.LANES, :, slot % binding.LANES]
-
-    def _value(self, slot: int) -> Tensor:
-        if self.values.ndim == 4:
-            return self.values[:, :, slot]
-        tile, place = divmod(slot, _SLOTS_PER_TILE)
-        return self.values[:, :, tile, :, place // 2, :, place % 2]
-
-    def truncate(self, length: int) -> None:
-        self.length = min(self.length, length)
 
 
 @dataclass(frozen=True)
@@ -111,7 +76,8 @@ class NativeBackend:
         self._segments: weakref.WeakValueDictionary[tuple[str, Segment], _PackedSegment] = weakref.WeakValueDictionary()
         self._heads: dict[int, binding.PackedLinear] = {}
         self._model, self._model_tensors = _model_struct(spec, weights, dtype, max_positions)
-        self._workspace = ctypes.c_void_p(self._library.workspace_new(torch.get_num_threads()))
+        self._threads = torch.get_num_threads()
+        self._workspace = ctypes.c_void_p(self._library.workspace_new(self._threads))
         self._logits = torch.empty((0, self._padded_vocab))
         self._lock = threading.Lock()  # the workspace serves one call at a time
 
@@ -180,10 +146,17 @@ class NativeBackend:
         return _PackedSegment(struct, (channels, packed_in, packed_out), width)
 
     def forward(
-        self, plan: DraftPlan, cache: KVCache, rows: Rows, *, with_logits: bool = True, taps: Tensor | None = None
+        self,
+        plan: DraftPlan,
+        cache: KVCache,
+        rows: Rows,
+        *,
+        with_logits: bool = True,
+        taps: Tensor | None = None,
+        routes: NativeRoutes | None = None,
     ) -> Tensor | None:
         logits = torch.empty((len(rows), self._padded_vocab)) if with_logits else None
-        self._forward(plan, cache, rows, logits, taps, None, 0, 2 * self._spec.num_blocks)
+        self._forward(plan, cache, rows, logits, taps, None, 0, 2 * self._spec.num_blocks, routes=routes)
         return None if logits is None else logits[:, : self._spec.vocab_size]
 
     def run_sub_layers(
@@ -218,6 +191,7 @@ class NativeBackend:
         first: int,
         last: int,
         keys_only: bool = False,
+        routes: NativeRoutes | None = None,
     ) -> None:
         assert isinstance(cache, NativeCache)
         payload: _Payload = plan.payload
@@ -226,6 +200,7 @@ class NativeBackend:
             status = self._library.forward(
                 ctypes.byref(self._model),
                 ctypes.byref(payload.struct),
+                None if routes is None else routes.over(cache, rows),
                 ctypes.byref(cache.struct),
                 ctypes.byref(struct),
                 self._workspace,
@@ -240,7 +215,14 @@ class NativeBackend:
         _check(status)
 
     def review(
-        self, plan: DraftPlan, cache: KVCache, rows: Rows, top: int, noise: ChoiceNoise | None, depths: Sequence[int]
+        self,
+        plan: DraftPlan,
+        cache: KVCache,
+        rows: Rows,
+        top: int,
+        noise: ChoiceNoise | None,
+        depths: Sequence[int],
+        routes: NativeRoutes | None = None,
     ) -> list[Candidates]:
         assert isinstance(cache, NativeCache)
         payload: _Payload = plan.payload
@@ -251,6 +233,7 @@ class NativeBackend:
             status = self._library.review(
                 ctypes.byref(self._model),
                 ctypes.byref(payload.struct),
+                None if routes is None else routes.over(cache, rows),
                 ctypes.byref(cache.struct),
                 ctypes.byref(struct),
                 self._workspace,
@@ -276,6 +259,7 @@ class NativeBackend:
         top: int,
         stop: ChainStop,
         noise: ChoiceNoise | None,
+        routes: NativeRoutes | None = None,
     ) -> list[Candidates]:
         assert isinstance(cache, NativeCache)
         payload: _Payload = plan.payload
@@ -286,6 +270,7 @@ class NativeBackend:
             count = self._library.draft_chain(
                 ctypes.byref(self._model),
                 ctypes.byref(payload.struct),
+                None if routes is None else routes.over_chain(cache, n, offset + n + num_tokens),
                 ctypes.byref(cache.struct),
                 self._workspace,
                 payload.width,
@@ -303,6 +288,10 @@ class NativeBackend:
         del owned
         _check(count)
         return binding.candidates(tokens, probs, count, top)
+
+    def routed_passes(self, plan: DraftPlan, router: Router, passed_keys: str) -> NativePasses:
+        routes = NativeRoutes(router, passed_keys == "projected", self._spec, self._threads)
+        return NativePasses(self, plan, routes)
 
     def best_tokens(self, logits: Tensor, top: int) -> list[list[int]]:
         n = len(logits)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 from array import array
 from collections.abc import Sequence
-from ctypes import POINTER, c_float, c_int32, c_void_p
+from ctypes import POINTER, c_float, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,6 +103,27 @@ class CRows(ctypes.Structure):
                 *("path_offsets", "path_slots"),
             )
         ),
+    )
+
+
+class CRouter(ctypes.Structure):
+    """The networks that pick every token's next node."""
+
+    _fields_ = (
+        *((name, c_int32) for name in ("nodes", "width", "most_runs", "goes_back", "units", "places")),
+        *((name, c_void_p) for name in ("input", "input_bias", "output", "output_bias")),
+    )
+
+
+class CRouting(ctypes.Structure):
+    """A router with what its passes write down."""
+
+    _fields_ = (
+        ("router", POINTER(CRouter)),
+        ("projected", c_int32),
+        ("committed", c_int32),
+        *((name, c_void_p) for name in ("written", "streams", "notes")),
+        *((name, c_int64) for name in ("written_stride", "notes_stride")),
     )
 
 

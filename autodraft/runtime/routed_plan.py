@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from autodraft.policy import DraftPolicy
-from autodraft.runtime.backend import KVCache
+from autodraft.runtime.backend import KVCache, RoutedPasses
 from autodraft.runtime.choosing import Candidates, ChainStop, ChoiceNoise, best_tokens, greedy_chain
 from autodraft.runtime.routed import RoutedForward
 from autodraft.runtime.routing import Router
@@ -35,24 +35,30 @@ class RoutedPlan:
     """
 
     def __init__(self, runtime: TransformerRuntime, router: Router, passed_keys: str = "masked") -> None:
-        self.router, self.routed = router, RoutedForward(runtime, router.graph, passed_keys)
-        self._runtime = runtime
+        passes: RoutedPasses = runtime.routed_passes(router, passed_keys) or SteppedPasses(runtime, router, passed_keys)
+        self.logits, self.review, self.draft_chain = passes.logits, passes.review, passes.draft_chain
         target = runtime.target.weight_bytes
         head = runtime.plan(DraftPolicy.uniform(runtime.spec.num_blocks, 0)).weight_bytes
         self.weight_bytes = head + router.expected_cost * (target - head)
 
+
+class SteppedPasses:
+    """`RoutedPasses` of any backend: the host runs sub-layer by sub-layer and asks the router in between."""
+
+    def __init__(self, runtime: TransformerRuntime, router: Router, passed_keys: str) -> None:
+        self._runtime, self._router = runtime, router
+        self._routed = RoutedForward(runtime, router.graph, passed_keys)
+
     def logits(self, cache: KVCache, rows: Rows) -> Tensor:
-        """Logits of `rows`, each after its own route, float32 [n, vocab]; writes their keys, commits nothing."""
-        passage = self.routed.run(cache, _with_own_paths(rows, cache.length), self._choose)
+        passage = self._routed.run(cache, _with_own_paths(rows, cache.length), self._choose)
         return self._runtime.logits(self._runtime.target, cache, rows, passage.stream)
 
     def _choose(self, state: int, stream: Tensor, _: Tensor) -> Tensor:
-        return self.router.destinations(state, stream)
+        return self._router.destinations(state, stream)
 
     def review(
         self, cache: KVCache, rows: Rows, top: int, noise: ChoiceNoise | None, depths: Sequence[int]
     ) -> list[Candidates]:
-        """See `TransformerRuntime.review`."""
         return best_tokens(self.logits(cache, rows), top, noise, depths)
 
     def draft_chain(
@@ -65,7 +71,6 @@ class RoutedPlan:
         stop: ChainStop,
         noise: ChoiceNoise | None,
     ) -> list[Candidates]:
-        """See `TransformerRuntime.draft_chain`."""
         position = cache.length + offset
         return greedy_chain(lambda rows: self.logits(cache, rows), fed, position, num_tokens, top, stop, noise)
 

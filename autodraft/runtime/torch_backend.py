@@ -28,6 +28,7 @@ from autodraft.runtime.draft_weights import DraftWeights
 from autodraft.runtime.linears import Linear, Linears
 from autodraft.runtime.operations import apply_norm, rotate
 from autodraft.runtime.plan import DraftPlan, Segment, SegmentSource
+from autodraft.runtime.routing import Router
 from autodraft.runtime.rows import Rows
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.torch_cache import KEY_BLOCK, ROW_PADDING, TorchCache
@@ -226,6 +227,9 @@ class TorchBackend:
         logits = self.forward(plan, cache, rows)
         assert logits is not None
         return logits
+
+    def routed_passes(self, plan: DraftPlan, router: Router, passed_keys: str) -> None:
+        return None
 
     def best_tokens(self, logits: Tensor, top: int) -> list[list[int]]:
         tokens: list[list[int]] = torch.topk(logits, top).indices.tolist()

@@ -14,12 +14,13 @@ from torch import Tensor
 from autodraft.errors import ContextLengthError
 from autodraft.policy import DraftPolicy
 from autodraft.profile_parts import WeightsFile
-from autodraft.runtime.backend import Backend, KVCache
+from autodraft.runtime.backend import Backend, KVCache, RoutedPasses
 from autodraft.runtime.choosing import NEVER, Candidates, ChainStop, ChoiceNoise
 from autodraft.runtime.draft_weights import DraftWeights
 from autodraft.runtime.plan import DraftPlan
 from autodraft.runtime.routed_plan import RoutedPlan
 from autodraft.runtime.router_file import read_router
+from autodraft.runtime.routing import Router
 from autodraft.runtime.rows import Rows
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.weights import TargetWeights
@@ -95,6 +96,10 @@ class TransformerRuntime:
     def routed_plan(self, router: WeightsFile, passed_keys: str = "masked") -> RoutedPlan:
         """A router's file ready to draft, for one decoder; `ProfileError` where it is missing, changed or misfits."""
         return RoutedPlan(self, read_router(router.verified_path(), self.spec), passed_keys)
+
+    def routed_passes(self, router: Router, passed_keys: str) -> RoutedPasses | None:
+        """The backend's own passes of a router through the target; None where it runs single sub-layers only."""
+        return self._backend.routed_passes(self.target, router, passed_keys)
 
     def forward(self, plan: DraftPlan, cache: KVCache, rows: Rows) -> Tensor:
         """Logits of `rows` under `plan`, float32 [n, vocab]; writes their keys and values, commits nothing."""

@@ -2,15 +2,17 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.testing import assert_close
 
 from autodraft.errors import InputError, ProfileError
-from autodraft.runtime import Rows, TransformerRuntime, build_runtime
+from autodraft.runtime import NEVER, ChoiceNoise, Rows, TransformerRuntime, build_runtime
 from autodraft.runtime.operations import apply_norm, rotate
 from autodraft.runtime.routed import RoutedForward
-from autodraft.runtime.routed_plan import RoutedPlan
+from autodraft.runtime.routed_plan import RoutedPlan, SteppedPasses
 from autodraft.runtime.router_file import read_router, write_router
 from autodraft.runtime.routing import RouteGraph, Router
 from tests.runtime.tiny import tiny_model
@@ -128,10 +130,40 @@ def test_tokens_take_their_routes_and_see_what_those_before_left(unit, reuse, pa
         together, one_by_one = (RoutedPlan(runtime, router, passed_keys) for _ in range(2))
         cache, other = prefilled(runtime), prefilled(runtime)
         found = together.logits(cache, Rows.chain(DRAFTED, len(PROMPT)))
-        torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-4)
+        assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-4)
         for i, token in enumerate(DRAFTED):
             alone = one_by_one.logits(other, Rows.chain([token], len(PROMPT) + i))
             assert torch.equal(alone[0], found[i])
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("passed_keys", ["masked", "projected"])
+@pytest.mark.parametrize(("unit", "reuse"), [("block", 0), ("sub-layer", 0), ("block", 2), ("sub-layer", 1)])
+@pytest.mark.parametrize("name", ["llama", "qwen3", "opt"])
+def test_the_engines_own_passes_are_those_that_the_host_steps_through(name, unit, reuse, passed_keys, threads):
+    torch.set_num_threads(threads)
+    runtime = runtime_of(name, "native")
+    torch.set_num_threads(1)
+    noise = ChoiceNoise(0.8, np.random.default_rng(0).gumbel(size=(6, 97)).astype(np.float32))
+    for seed in range(3):
+        router = random_router(graph(unit, reuse), seed)
+        own, stepped = RoutedPlan(runtime, router, passed_keys), SteppedPasses(runtime, router, passed_keys)
+        caches = prefilled(runtime), prefilled(runtime)
+        for given in (None, noise):
+            chains = [
+                passes.draft_chain(cache, DRAFTED[:2], 0, 5, 3, NEVER, given)
+                for passes, cache in zip((own, stepped), caches, strict=True)
+            ]
+            assert [found.tokens for found in chains[0]] == [found.tokens for found in chains[1]]
+            for found, expected in zip(*chains, strict=True):
+                assert found.probs == pytest.approx(expected.probs, rel=1e-5)
+        tree = Rows.tree([40, 7, 61, 18, 7], [-1, 0, 0, 2, 1], len(PROMPT))
+        logits = [passes.logits(cache, tree) for passes, cache in zip((own, stepped), caches, strict=True)]
+        assert torch.equal(*logits)
+        later = Rows.tree([40, 7, 61, 18, 7, 9, 3], [-1, 0, 0, 2, 1, 3, 4], len(PROMPT), 5)
+        found = own.review(caches[0], later, 2, noise, [3, 3])
+        expected = stepped.review(caches[1], later, 2, noise, [3, 3])
+        assert [best.tokens for best in found] == [best.tokens for best in expected]
 
 
 @pytest.mark.parametrize("backend", ["native", "torch"])
@@ -144,7 +176,7 @@ def test_branches_of_a_tree_see_their_own_path_only(backend):
         while at >= 0:
             path, at = [tokens[at], *path], parents[at]
         alone = RoutedPlan(runtime, router).logits(prefilled(runtime), Rows.chain(path, len(PROMPT)))
-        torch.testing.assert_close(found[node], alone[-1], rtol=1e-4, atol=1e-4)
+        assert_close(found[node], alone[-1], rtol=1e-4, atol=1e-4)
 
 
 def test_a_route_ends_at_the_depth_bound():
@@ -170,7 +202,7 @@ def test_a_widened_target_is_routed_alike(tmp_path):
         )
         for runtime in (narrow, wide)
     ]
-    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-4)
+    assert_close(*outputs, rtol=1e-4, atol=1e-4)
 
 
 def test_a_router_comes_back_from_its_file_and_others_are_refused(tmp_path):

@@ -61,4 +61,22 @@ typedef struct {
     const int32_t *tokens, *positions, *slots, *prefix_starts, *prefix_lengths, *path_offsets, *path_slots;
 } Rows;
 
+/* For each of nodes + 1 states a network of one hidden layer on the stream divided by its root mean square; units and
+ * places (destinations) are padded to multiples of 16, impossible destinations have a bias of -inf. */
+typedef struct {
+    int32_t nodes, width /* sub-layers of a node */, most_runs, goes_back, units, places;
+    const float *in, *in_bias;   /* [states][hidden][units], [states][units] */
+    const float *out, *out_bias; /* [states][units][places], [states][places] */
+} Router;
+
+typedef struct {
+    const Router *router;
+    int32_t projected;         /* a passing row leaves keys and values made of its stream; else none */
+    int32_t committed;         /* slots below it hold the target's keys of all blocks */
+    uint8_t *written;          /* [threads][slots][blocks], kept from call to call */
+    float *streams;            /* [n][hidden], scratch */
+    int32_t *notes;            /* [threads][10 * (n + 1) + all paths], scratch */
+    int64_t written_stride, notes_stride; /* from thread to thread */
+} Routing;
+
 #endif

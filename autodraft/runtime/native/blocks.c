@@ -1,0 +1,259 @@
+/* The sub-layers of a plan over some rows. Knows nothing of policies, routes or trees.
+ *
+ * A matrix product is split by output panels, attention by KV heads. Norms and activation conversions are repeated by
+ * every thread in memory of its own, which is cheaper than a barrier at the few rows that decoding has. */
+#include "blocks.h"
+
+#include <stdlib.h>
+
+Workspace *workspace_new(int threads) {
+    Workspace *ws = (Workspace *)calloc(1, sizeof(Workspace));
+    if (ws && threads > 1) ws->pool = pool_new(threads);
+    return ws;
+}
+void workspace_free(Workspace *ws) {
+    if (!ws) return;
+    pool_free(ws->pool);
+    free(ws->memory);
+    free(ws);
+}
+
+static size_t round64(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+int reserve(Workspace *ws, const Model *m, int rows, int keys, int width, int threads) {
+    int group = m->num_heads / m->num_kv_heads, queries = rows * group < MAX_QUERIES ? rows * group : MAX_QUERIES;
+    size_t per_row = round64(sizeof(float) * m->hidden) + 3 * round64(sizeof(float) * width);
+    size_t private_bytes = round64(sizeof(float) * rows * m->hidden) + round64(sizeof(float) * (size_t)rows * width) +
+                           round64(sizeof(float) * rows) + round64(sizeof(int32_t) * (size_t)rows * (width / 32 + 1)) +
+                           sizeof(Query) * MAX_QUERIES +
+                           round64(sizeof(float) * (size_t)queries * (keys + 2 * SCORE_MARGIN)) +
+                           round64(sizeof(uint16_t) * TAIL_QUERIES * (keys + TAIL_MARGIN));
+    size_t bytes = per_row * rows + private_bytes * threads + 4096;
+    if (bytes > ws->memory_bytes) {
+        free(ws->memory);
+        ws->memory_bytes = 0;
+        ws->memory = (char *)aligned_alloc(64, round64(bytes + bytes / 4));
+        if (!ws->memory) return -1;
+        ws->memory_bytes = round64(bytes + bytes / 4);
+    }
+    char *p = ws->memory;
+    ws->x = (float *)p, p += round64(sizeof(float) * m->hidden) * rows;
+    ws->wide = (float *)p, p += round64(sizeof(float) * width) * rows;
+    ws->mixed = (float *)p, p += round64(sizeof(float) * width) * rows;
+    ws->hidden = (float *)p, p += round64(sizeof(float) * width) * rows;
+    ws->shared_floats = (size_t)(p - ws->memory);
+    ws->rows = rows, ws->keys = keys, ws->width = width, ws->private_bytes = private_bytes;
+    return 0;
+}
+
+Private private_of(Workspace *ws, const Model *m, int thread) {
+    char *p = ws->memory + ws->shared_floats + ws->private_bytes * thread;
+    Private mine;
+    mine.normed = (float *)p, p += round64(sizeof(float) * (size_t)ws->rows * m->hidden);
+    mine.activations.data = p, p += round64(sizeof(float) * (size_t)ws->rows * ws->width);
+    mine.activations.scales = (float *)p, p += round64(sizeof(float) * ws->rows);
+    mine.activations.group_sums = (int32_t *)p, p += round64(sizeof(int32_t) * (size_t)ws->rows * (ws->width / 32 + 1));
+    mine.queries = (Query *)p, p += sizeof(Query) * MAX_QUERIES;
+    mine.scores = (float *)p;
+    mine.tails = (uint16_t *)(ws->memory + ws->shared_floats + ws->private_bytes * (thread + 1)) - TAIL_QUERIES * (ws->keys + TAIL_MARGIN);
+    return mine;
+}
+
+static void norm_row(const Model *m, const float *x, const float *weight, const float *bias, int n, float *y) {
+    f32x16 sum = splat(0), squares = splat(0);
+    for (int i = 0; i < n; i += LANES) {
+        f32x16 v = load(x + i);
+        sum += v;
+        squares += v * v;
+    }
+    float mean = 0;
+    if (m->layer_norm) { /* second pass over the centred values, as precise as PyTorch's */
+        mean = lane_sum(sum) / n;
+        squares = splat(0);
+        for (int i = 0; i < n; i += LANES) {
+            f32x16 v = load(x + i) - splat(mean);
+            squares += v * v;
+        }
+    }
+    f32x16 inverse = splat(1.0f / sqrtf(lane_sum(squares) / n + m->norm_eps));
+    for (int i = 0; i < n; i += LANES) {
+        f32x16 v = (load(x + i) - splat(mean)) * inverse * load(weight + i);
+        store(y + i, bias ? v + load(bias + i) : v);
+    }
+}
+
+void norm_rows(const Call *c, const float *weight, const float *bias, Private *mine) {
+    int n = c->m->hidden;
+    for (int r = 0; r < c->rows->n; r++) norm_row(c->m, c->ws->x + (size_t)r * n, weight, bias, n, mine->normed + (size_t)r * n);
+}
+
+/* Without the outputs of the first panels. */
+static void product_after(const Call *c, int panels, const Linear *w, const float *x, int stride, float *y, int y_stride,
+                          int add, int thread, Private *mine) {
+    int first, last;
+    share((w->n + LANES - 1) / LANES - panels, thread, c->threads, &first, &last);
+    prepare(w, x, c->rows->n, stride, &mine->activations);
+    multiply(w, panels + first, panels + last, &mine->activations, c->rows->n, y, y_stride, add);
+}
+
+void product(const Call *c, const Linear *w, const float *x, int stride, float *y, int y_stride, int add, int thread,
+             Private *mine) {
+    product_after(c, 0, w, x, stride, y, y_stride, add, thread, mine);
+}
+
+static void rotate(const Model *m, float *x, int position) {
+    if (!m->cosine) return;
+    int half = m->head_dim / 2;
+    const float *cosine = m->cosine + (size_t)position * half, *sine = m->sine + (size_t)position * half;
+    int i = 0;
+    for (; i + LANES <= half; i += LANES) {
+        f32x16 a = load(x + i), b = load(x + i + half), c = load(cosine + i), s = load(sine + i);
+        store(x + i, a * c - b * s);
+        store(x + i + half, b * c + a * s);
+    }
+    for (; i < half; i++) {
+        float a = x[i], b = x[i + half];
+        x[i] = a * cosine[i] - b * sine[i];
+        x[i + half] = b * cosine[i] + a * sine[i];
+    }
+}
+
+static void write_cache(const Call *c, int block, int head, int slot, const float *key, const float *value) {
+    const Model *m = c->m;
+    int dim = m->head_dim;
+    size_t base = ((size_t)block * m->num_kv_heads + head) * c->cache->slots * dim;
+    if (m->dtype == KIND_BF16) {
+        uint16_t *keys = (uint16_t *)c->cache->keys + base, *values = (uint16_t *)c->cache->values + base;
+        for (int d = 0; d < dim; d += LANES) {
+            uint16_t half[LANES];
+            store_bf16(half, load(key + d));
+            uint16_t *to = keys + key_index(KIND_BF16, dim, slot, d); /* two channels side by side, the next two a line on */
+            for (int i = 0; i < LANES / 2; i++) memcpy(to + i * 2 * LANES, half + 2 * i, 4);
+            store_bf16(half, load(value + d));
+            to = values + value_index(KIND_BF16, dim, slot, d);
+            for (int i = 0; i < LANES; i++) to[2 * i] = half[i];
+        }
+    } else {
+        float *keys = (float *)c->cache->keys + base, *values = (float *)c->cache->values + base;
+        for (int d = 0; d < dim; d++) keys[key_index(KIND_F32, dim, slot, d)] = key[d];
+        for (int d = 0; d < dim; d++) values[value_index(KIND_F32, dim, slot, d)] = value[d];
+    }
+}
+
+/* Norms, rotation and caching of one (row, head); `local` counts the segment's own heads. */
+static void place_head(const Call *c, int block, const Segment *s, int row, int local) {
+    const Model *m = c->m;
+    const BlockNorms *norms = m->norms + block;
+    int group = m->num_heads / m->num_kv_heads, dim = m->head_dim, position = c->rows->positions[row];
+    float *qkv = c->ws->wide + (size_t)row * c->ws->width;
+    float *q = qkv + (size_t)local * group * dim, *k = qkv + (size_t)(s->channels * group + local) * dim;
+    float *v = k + (size_t)s->channels * dim;
+    for (int g = 0; g < group && !c->keys_only; g++) {
+        float *head = q + (size_t)g * dim;
+        if (norms->query_norm) norm_row(m, head, norms->query_norm, 0, dim, head);
+        rotate(m, head, position);
+    }
+    if (norms->key_norm) norm_row(m, k, norms->key_norm, 0, dim, k);
+    rotate(m, k, position);
+    write_cache(c, block, s->kv_heads[local], c->rows->slots[row], k, v);
+}
+
+/* Rows [first, last) of one head, in runs of rows whose prefixes start alike. */
+static void attend_head(const Call *c, int block, const Segment *s, int first, int last, int local, Private *mine) {
+    const Model *m = c->m;
+    const Rows *rows = c->rows;
+    int group = m->num_heads / m->num_kv_heads, dim = m->head_dim, size = m->dtype == KIND_BF16 ? 2 : 4;
+    size_t base = ((size_t)block * m->num_kv_heads + s->kv_heads[local]) * c->cache->slots * dim * size;
+    int row = first;
+    while (row < last) {
+        int count = 0, start = rows->prefix_starts[row];
+        for (; row < last && rows->prefix_starts[row] == start && count + group <= MAX_QUERIES; row++)
+            for (int g = 0; g < group; g++, count++) {
+                size_t at = (size_t)row * c->ws->width + (size_t)(local * group + g) * dim;
+                mine->queries[count] = (Query){c->ws->wide + at,
+                                               mine->scores + (size_t)count * (c->ws->keys + 2 * SCORE_MARGIN) + SCORE_MARGIN,
+                                               c->ws->mixed + at,
+                                               rows->path_slots + rows->path_offsets[row],
+                                               rows->prefix_lengths[row],
+                                               rows->path_offsets[row + 1] - rows->path_offsets[row]};
+            }
+        attend(mine->queries, count, (char *)c->cache->keys + base, (char *)c->cache->values + base, m->dtype, dim, start,
+               mine->tails, c->ws->keys + TAIL_MARGIN);
+    }
+}
+
+void attention(const Call *c, int block, int thread, Private *mine) {
+    const BlockPlan *plan = c->plan->blocks + block;
+    const BlockNorms *norms = c->m->norms + block;
+    Workspace *ws = c->ws;
+    int n = c->rows->n, first, last;
+    if (plan->num_attention) norm_rows(c, norms->attention_norm, norms->attention_norm_bias, mine);
+    for (int i = 0; i < plan->num_attention; i++) {
+        const Segment *s = plan->attention + i;
+        int queries = c->keys_only ? s->channels * (c->m->num_heads / c->m->num_kv_heads) * c->m->head_dim / LANES : 0;
+        product_after(c, queries, &s->in, mine->normed, c->m->hidden, ws->wide, ws->width, 0, thread, mine);
+        pool_barrier(ws->pool);
+        int by_head = s->channels % c->threads == 0; /* then a thread reads only the keys it wrote */
+        share(by_head ? s->channels : s->channels * n, thread, c->threads, &first, &last);
+        if (by_head) first *= n, last *= n;
+        for (int item = first; item < last; item++) place_head(c, block, s, item % n, item / n);
+        if (!by_head || c->keys_only) pool_barrier(ws->pool);
+        if (c->keys_only) continue;
+        for (int item = first; item < last;) { /* items run over rows first: the rows of a head go together */
+            int end = item - item % n + n;
+            end = end < last ? end : last;
+            attend_head(c, block, s, item % n, item % n + end - item, item / n, mine);
+            item = end;
+        }
+        pool_barrier(ws->pool);
+        product(c, &s->out, ws->mixed, ws->width, ws->x, c->m->hidden, 1, thread, mine);
+        pool_barrier(ws->pool);
+    }
+}
+
+static f32x16 activate(const Model *m, f32x16 v) {
+    if (m->activation == 1) return max16(v, splat(0));
+    if (m->activation == 0) return v / (splat(1.0f) + exp16(-v));
+    for (int i = 0; i < LANES; i++) v[i] = 0.5f * v[i] * (1.0f + erff(v[i] * 0.70710678f));
+    return v;
+}
+
+void mlp(const Call *c, int block, int thread, Private *mine) {
+    const BlockPlan *plan = c->plan->blocks + block;
+    const BlockNorms *norms = c->m->norms + block;
+    const Model *m = c->m;
+    Workspace *ws = c->ws;
+    int first, last, wide = m->gated ? 2 : 1;
+    if (plan->num_mlp) norm_rows(c, norms->mlp_norm, norms->mlp_norm_bias, mine);
+    for (int i = 0; i < plan->num_mlp; i++) {
+        const Segment *s = plan->mlp + i;
+        share(s->channels / LANES, thread, c->threads, &first, &last);
+        prepare(&s->in, mine->normed, c->rows->n, m->hidden, &mine->activations);
+        multiply(&s->in, first * wide, last * wide, &mine->activations, c->rows->n, ws->wide, ws->width, 0);
+        for (int r = 0; r < c->rows->n; r++) {
+            const float *in = ws->wide + (size_t)r * ws->width;
+            float *hidden = ws->hidden + (size_t)r * ws->width;
+            for (int panel = first; panel < last; panel++) {
+                f32x16 v = activate(m, load(in + (size_t)panel * wide * LANES));
+                store(hidden + (size_t)panel * LANES, m->gated ? v * load(in + (size_t)(panel * 2 + 1) * LANES) : v);
+            }
+        }
+        pool_barrier(ws->pool);
+        product(c, &s->out, ws->hidden, ws->width, ws->x, m->hidden, 1, thread, mine);
+        pool_barrier(ws->pool);
+    }
+}
+
+void embed(const Call *c, int thread) {
+    const Model *m = c->m;
+    int first, last, n = m->hidden;
+    share(c->rows->n * (n / LANES), thread, c->threads, &first, &last);
+    for (int item = first; item < last; item++) {
+        int row = item / (n / LANES), at = item % (n / LANES) * LANES;
+        size_t token = (size_t)c->rows->tokens[row] * n + at, position = (size_t)c->rows->positions[row] * n + at;
+        int half = m->dtype == KIND_BF16;
+        f32x16 v = half ? load_bf16((const uint16_t *)m->embedding + token) : load((const float *)m->embedding + token);
+        if (m->positions) v += half ? load_bf16((const uint16_t *)m->positions + position) : load((const float *)m->positions + position);
+        store(c->ws->x + (size_t)row * n + at, v);
+    }
+}
