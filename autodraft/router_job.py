@@ -30,6 +30,9 @@ class RouterJob(TargetSettings):
     sequences: int = Field(default=384, ge=2, description="continuations of the target to learn from")
     prompt_tokens: int = Field(default=64, ge=1, description="tokens of text before each of them")
     new_tokens: int = Field(default=96, ge=1, description="tokens of each of them")
+    passed_keys: Literal["masked", "projected"] = Field(
+        default="masked", description="what the profile's draft does for keys of a block that a drafted token passed by"
+    )
     text: tuple[Path, ...] = Field(default=(), description="text files of the prompts; empty is Python's own library")
     seed: int = Field(default=0, ge=0, description="seed of everything that is drawn")
     output: Path | None = Field(default=None, description="folder of router and logs; null names it by the model")

@@ -1,4 +1,4 @@
-"""Routed drafts beside the best static ones of the same cost: agreement, keys of passed blocks, and decoding.
+"""Routed drafts beside the best static ones of the same cost: agreement, keys of passed blocks, times, decoding.
 
 Run as `python -m autodraft.benchmarks.radial`. Both kinds are chosen on the same continuations of the target and
 judged on continuations of held-out prompts. Every finished part is written at once, and trainings keep checkpoints in
@@ -9,33 +9,34 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from autodraft.benchmarks.radial_decoding import decoding_rows, step_rows
+from autodraft.benchmarks.radial_scratch import NETWORKS, scratch_row
 from autodraft.benchmarks.writing import command_line, report_parser
-from autodraft.cascade import Cascade, Draft, DyTC, PromptLookup, RoutedDraft, SelfDraft, TokenRecycling
 from autodraft.measure.device import device_stamp
-from autodraft.measure.prompts import choose_prompts, encode_prompts, evaluation_prompts
-from autodraft.measure.speedup import speedup_of_cascades
+from autodraft.measure.prompts import encode_prompts, evaluation_prompts
+from autodraft.policy import DraftPolicy
 from autodraft.policy_text import encode_policy
 from autodraft.profile_parts import WeightsFile
 from autodraft.report.files import report_file, write_document
 from autodraft.report.radial_plot import plot_radial
 from autodraft.report.radial_table import radial_markdown
 from autodraft.router_job import RouterJob
-from autodraft.runtime import Rows, load_model
+from autodraft.runtime import LoadedModel, Rows, load_model
 from autodraft.runtime.routed import PASSED_KEYS
 from autodraft.runtime.router_file import read_router
 from autodraft.training.radial.continuations import Continuations
 from autodraft.training.radial.evaluate import RouteScore, node_costs, score, score_router
-from autodraft.training.radial.run import ROUTER_NAME, START_NAME, continuations, graph_of, train_router
-from autodraft.training.radial.static_routes import best_static_route, policy_along
+from autodraft.training.radial.run import ROUTER_NAME, START_NAME, SUMMARY_NAME, graph_of, train_router
+from autodraft.training.radial.static_routes import SWAP_SEQUENCES, best_static_route, policy_along
 from autodraft.training.texts import load_streams
 
-STAGES = ("agreement", "keys", "decode")
+STAGES = ("agreement", "keys", "scratch", "steps", "decode")
 _DRAFT_WINDOW = 4
 
 
@@ -54,20 +55,20 @@ class Benchmark:
             "command": command_line("radial", arguments),
         }
 
-    def job(self, cost: float, unit: str) -> RouterJob:
+    def job(self, cost: float, unit: str = "sub-layer", seed: int = 0) -> RouterJob:
         """The training of one router."""
-        settings = {"steps": self.options.steps, "sequences": self.options.sequences, "seed": self.options.seed}
-        folder = self.options.work / f"{unit}-{cost:g}"
+        settings = {"steps": self.options.steps, "sequences": self.options.sequences, "seed": seed}
+        folder = self.options.work / f"{unit}-{cost:g}-{seed}"
         return RouterJob.model_validate(
             {"model": self.options.model, "cost": cost, "unit": unit, "output": folder, **settings}
         )
 
     def held_out(self, window: int = 1) -> Continuations:
         """Prompts that nothing was chosen on, continued by the target."""
-        longest = self.job(0.5, "block").prompt_tokens
+        longest = self.job(0.5).prompt_tokens
         prompts = encode_prompts(evaluation_prompts(), self.loaded.tokenizer, longest)
         tokens = torch.tensor([prompt.tokens for prompt in prompts if len(prompt.tokens) == longest])
-        return Continuations(self.loaded.runtime, tokens, self.job(0.5, "block").new_tokens, window=window)
+        return Continuations(self.loaded.runtime, tokens, self.job(0.5).new_tokens, window=window)
 
     def write(self) -> None:
         """JSON, Markdown and picture."""
@@ -77,17 +78,21 @@ class Benchmark:
 
     def agreement(self) -> None:
         """Routers and static policies at the same mean cost."""
-        rows = self.document["agreement"]
-        known = {(row["unit"], row["cost"]) for row in rows}
-        for unit in self.options.units.split(","):
-            for cost in map(float, self.options.costs.split(",")):
-                if (unit, cost) not in known:
-                    print(f"training: {unit}, {cost:g}", file=sys.stderr)
-                    rows.append(self._agreement_row(self.job(cost, unit)))
-                    self.write()
+        rows, options = self.document["agreement"], self.options
+        known = {(row["unit"], row["cost"], row["seed"]) for row in rows}
+        for seed in _numbers(options.seeds):
+            for unit in options.units.split(","):
+                for cost in map(float, options.costs.split(",")):
+                    if (unit, cost, seed) not in known:
+                        print(f"training: {unit}, {cost:g}, seed {seed}", file=sys.stderr)
+                        rows.append(self._agreement_row(self.job(cost, unit, seed)))
+                        self.write()
 
     def _agreement_row(self, job: RouterJob) -> dict[str, Any]:
-        summary = json.loads(train_router(job, self.loaded, lambda _: None).read_text(encoding="utf-8"))
+        path = job.output_folder / SUMMARY_NAME
+        if not path.is_file():
+            train_router(job, self.loaded, lambda _: None)
+        summary = json.loads(path.read_text(encoding="utf-8"))
         held_out = self.held_out()
         router = read_router(job.output_folder / ROUTER_NAME)
         routed = score_router(held_out, router)
@@ -97,6 +102,7 @@ class Benchmark:
         return {
             "unit": job.unit,
             "cost": job.cost,
+            "seed": job.seed,
             "router": routed.to_json(),
             "static": static.to_json(),
             "policy": encode_policy(policy_along(nodes, router.graph)),
@@ -105,13 +111,24 @@ class Benchmark:
         }
 
     def _best_static(self, job: RouterJob, cost: float) -> tuple[int, ...]:
-        """The best policy of all searches on what the router learnt from; it may cost what the router's routes do."""
+        """The best policy of all searches on what the router learnt from; it may cost what the router's routes do.
+
+        It goes on from the one that the router started from.
+        """
         spec = self.loaded.runtime.spec
         graph = graph_of(job, spec)
         streams = load_streams(self.loaded.tokenizer, job.text, job.prompt_tokens, job.seed)
-        training, _ = continuations(job, self.loaded, streams)
-        swaps = self.options.swaps
-        return best_static_route(training, graph, node_costs(spec, graph), cost, swaps=swaps, seed=job.seed)
+        prompts = streams.windows(job.sequences, job.prompt_tokens, job.seed, 0)[:SWAP_SEQUENCES, 1:]
+        training = Continuations(self.loaded.runtime, prompts, job.new_tokens)
+        return best_static_route(
+            training, graph, node_costs(spec, graph), cost, swaps=self.options.swaps, seed=job.seed + 1,
+            first=self._start(job),
+        )  # fmt: skip
+
+    def _start(self, job: RouterJob) -> list[int]:
+        """The route that a router started from."""
+        nodes: list[int] = json.loads((job.output_folder / START_NAME).read_text(encoding="utf-8"))["nodes"]
+        return nodes
 
     def _static_score(self, job: RouterJob, nodes: Sequence[int], held_out: Continuations) -> RouteScore:
         runtime = self.loaded.runtime
@@ -127,61 +144,54 @@ class Benchmark:
     def keys(self) -> None:
         """Agreement at the 1st, 2nd, .. drafted token by how keys of passed blocks are handled."""
         if "keys" not in self.document:
-            job, held_out = self.job(self.options.decode_cost, "sub-layer"), self.held_out(_DRAFT_WINDOW)
+            job, held_out = self.job(self.options.decode_cost), self.held_out(_DRAFT_WINDOW)
             router = read_router(job.output_folder / ROUTER_NAME)
             self.document["keys"] = {way: score_router(held_out, router, way).to_json() for way in PASSED_KEYS}
-            nodes = json.loads((job.output_folder / START_NAME).read_text(encoding="utf-8"))["nodes"]
-            self.document["keys"]["static"] = self._static_score(job, nodes, held_out).to_json()
+            self.document["keys"]["static"] = self._static_score(job, self._start(job), held_out).to_json()
             self.write()
+
+    def scratch(self) -> None:
+        """Networks from scratch, radial and sequential."""
+        options, rows = self.options, self.document.setdefault("scratch", [])
+        known = {(row["network"], row["seed"]) for row in rows}
+        sizes = {"blocks": 8, "mean_blocks": 4, "steps": options.scratch_steps}
+        for seed in _numbers(options.seeds):
+            for network in NETWORKS:
+                if (network, seed) not in known:
+                    rows.append(scratch_row(self.loaded, options.work, network, seed=seed, **sizes))
+                    self.write()
+
+    def steps(self) -> None:
+        """Times of drafted steps, on the widened target as well."""
+        self._by_width("steps", lambda loaded, *router: {"steps": step_rows(loaded, *router)})
 
     def decode(self) -> None:
         """F2 of cascades with and without the router, paired, on the widened target as well."""
-        rows = self.document.setdefault("decode", [])
-        for widen in map(int, self.options.widen.split(",")):
+        sizes = {"num_prompts": self.options.num_prompts, "new_tokens": self.options.new_tokens}
+        self._by_width("decode", lambda loaded, *router: decoding_rows(loaded, *router, **sizes))
+
+    def _by_width(self, part: str, measure: Callable[[LoadedModel, WeightsFile, DraftPolicy], dict[str, Any]]) -> None:
+        rows, job = self.document.setdefault(part, []), self.job(self.options.decode_cost)
+        for widen in _numbers(self.options.widen):
             if widen not in {row["widen"] for row in rows}:
-                rows.append({"widen": widen, **self._decoded(widen)})
+                loaded = load_model(self.options.model, widen=widen)
+                file = WeightsFile.of(job.output_folder / ROUTER_NAME, job.output_folder)
+                policy = policy_along(self._start(job), graph_of(job, loaded.runtime.spec))
+                rows.append({"widen": widen, **measure(loaded, file, policy)})
                 self.write()
 
-    def _decoded(self, widen: int) -> dict[str, Any]:
-        options, loaded = self.options, load_model(self.options.model, widen=widen)
-        job = self.job(options.decode_cost, "sub-layer")
-        nodes = json.loads((job.output_folder / START_NAME).read_text(encoding="utf-8"))["nodes"]
-        weights = WeightsFile.of(job.output_folder / ROUTER_NAME, job.output_folder)
-        policy = policy_along(nodes, graph_of(job, loaded.runtime.spec))
-        models: dict[str, Draft] = {"static": SelfDraft(policy=policy), "masked": RoutedDraft(router=weights)}
-        models["projected"] = RoutedDraft(router=weights, passed_keys="projected")
-        free = (PromptLookup(), TokenRecycling())
-        cascades = {f"chain, {name}": Cascade(drafts=(draft,)) for name, draft in models.items()}
-        cascades |= {
-            f"dytc, {name}": Cascade(drafts=(models[name], *free), scheduler=DyTC()) for name in ("static", "masked")
-        }
-        cascades["dytc, free drafts only"] = Cascade(drafts=free, scheduler=DyTC())
-        prompts = encode_prompts(choose_prompts(evaluation_prompts(), options.num_prompts), loaded.tokenizer, 384)
-        session = speedup_of_cascades(
-            loaded.runtime, cascades, prompts, max_new_tokens=options.new_tokens, eos=loaded.generation_eos
-        )
-        return {"num_prompts": len(prompts), "cascades": {name: _decoded_row(session, name) for name in cascades}}
 
-
-def _decoded_row(session: Any, name: str) -> dict[str, Any]:
-    comparison, figures = session.compare(name), session.figures(name)
-    speedup = comparison.speedup
-    return {
-        "speedup": [speedup.low, speedup.value, speedup.high],
-        "identical": comparison.identical,
-        "alpha": figures.alpha,
-        "cost": figures.cost,
-        "tokens_per_cycle": figures.tokens_per_cycle,
-    }
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Do what is missing, part by part."""
     parser = report_parser("radial", __doc__, "reports/radial")
-    parser.add_argument("stages", nargs="*", default=STAGES, help="agreement, keys, decode; default all")
+    parser.add_argument("stages", nargs="*", default=STAGES, help=", ".join(STAGES) + "; default all")
     parser.add_argument("--model", default="llama")
     parser.add_argument("--work", type=Path, default=Path("autodraft-runs/radial"))
-    parser.add_argument("--units", default="sub-layer,block")
+    parser.add_argument("--units", default="sub-layer")
     parser.add_argument("--costs", default="0.5,0.3,0.7", help="shares of the blocks")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--swaps", type=int, default=200, help="mutations of the best static policy")
@@ -190,7 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--widen", default="1,4", help="targets to decode with")
     parser.add_argument("--num-prompts", type=int, default=12)
     parser.add_argument("--new-tokens", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scratch-steps", type=int, default=300)
+    parser.add_argument("--seeds", default="0")
     options = parser.parse_args(arguments)
     benchmark = Benchmark(options, arguments)
     for stage in options.stages:

@@ -84,6 +84,10 @@ class RouterDisplay(StageDisplay):
         """Show how far the search for the first route has come."""
         self.show("searching", 0, 0, f"best route for all tokens, down to {cost:.2f} of the blocks", None)
 
+    def profile(self) -> None:
+        """Show that the training is over and the draft is timed."""
+        self.show("profile", 0, 0, "agreement and times of the draft", None)
+
     def update(self, event: RouterProgress) -> None:
         """Show where the training is; figures are those of the last step's sampled routes."""
         text = f"step {event.step} of {event.total}, agreement {event.agreement:.3f} at cost {event.cost:.2f}"

@@ -37,9 +37,9 @@ def train_router(
     ] = None,
     json_: options.Json = False,
 ) -> None:
-    """Train a router for drafts whose path differs from token to token (radial networks).
+    """Train a router for drafts whose path differs from token to token (radial networks), and write their profile.
 
-    Running the same command again resumes the training.
+    `autodraft generate --profile` decodes with it. Running the same command again resumes the training.
     """
     from autodraft.configuration import parse_assignments
     from autodraft.router_job import router_job
@@ -77,13 +77,16 @@ def _run(job: Any, as_json: bool) -> None:
         backend=job.backend,
         revision=job.revision,
     )
+    from autodraft.training.radial.routed_draft import write_profile
     from autodraft.training.radial.run import train_router
 
     typer.echo(f"training a router for {job.cost:g} of {job.model}'s blocks; output: {job.output_folder}", err=True)
     try:
         with RouterDisplay() as display:
-            path = train_router(job, loaded, display.update, display.search)
+            summary = train_router(job, loaded, display.update, display.search)
+            display.profile()
+            profile = write_profile(job, loaded)
     except KeyboardInterrupt as error:
         typer.echo("interrupted; run the same command to resume", err=True)
         raise typer.Exit(INTERRUPTED) from error
-    typer.echo(path.read_text(encoding="utf-8") if as_json else path)
+    typer.echo(summary.read_text(encoding="utf-8") if as_json else profile)

@@ -9,7 +9,7 @@ the target's keys stay as they are and the next policy finds them again. This is
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -206,8 +206,15 @@ class AgreementMeter:
         self, policy: DraftPolicy, most_windows: int | None = None, weights: WeightsFile | None = None
     ) -> Agreement:
         """Agreement of a policy, on `weights` of its own or the target's: over all windows, or some spread evenly."""
+        return self._agreement(self.logits(policy, most_windows, weights))
+
+    def measure_passes(self, run: Callable[[KVCache, Rows], Tensor]) -> Agreement:
+        """Agreement of any draft: `run` gives its logits over rows whose prefixes are the target's, [n, vocab]."""
+        return self._agreement((run(self._cache, rows), wanted) for rows, wanted in self.rows())
+
+    def _agreement(self, batches: Iterable[tuple[Tensor, list[int]]]) -> Agreement:
         matches, confidence = [], []
-        for logits, wanted in self.logits(policy, most_windows, weights):
+        for logits, wanted in batches:
             with torch.inference_mode():
                 highest, chosen = logits.max(dim=-1)
                 confidence.append((highest - logits.logsumexp(dim=-1)).exp().cpu().numpy())

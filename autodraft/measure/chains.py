@@ -1,8 +1,8 @@
-"""The chain of a self-draft with the best predicted speedup: its length and stop threshold. Nothing is measured."""
+"""The chain of a draft with the best predicted speedup: its length and stop threshold. Nothing is measured."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from autodraft.cascade import SelfDraft
@@ -17,8 +17,18 @@ _LONGEST = 8
 
 
 @dataclass(frozen=True)
+class ChainShape:
+    """How a chain drafts, and what the formula promises of it."""
+
+    num_draft_tokens: int
+    stop_threshold: float
+    speedup: float
+    tokens_per_cycle: float
+
+
+@dataclass(frozen=True)
 class PredictedChain:
-    """A draft, and what the formula promises of it."""
+    """A self-draft, and what the formula promises of it."""
 
     draft: SelfDraft
     speedup: float
@@ -29,20 +39,23 @@ def best_chain(
     policy: DraftPolicy, agreement: Agreement, latency: LatencyTable, weights: WeightsFile | None = None
 ) -> PredictedChain:
     """The chain of this policy, on `weights` of its own or the target's, that promises the most."""
-    return max(_chains(policy, agreement, latency, weights), key=lambda chain: chain.speedup)
+    best = best_shape(agreement, latency.cost(policy), latency.verify_cost)
+    length, threshold = best.num_draft_tokens, best.stop_threshold
+    draft = SelfDraft(policy=policy, weights=weights, num_draft_tokens=length, stop_threshold=threshold)
+    return PredictedChain(draft, best.speedup, best.tokens_per_cycle)
 
 
-def _chains(
-    policy: DraftPolicy, agreement: Agreement, latency: LatencyTable, weights: WeightsFile | None
-) -> Iterator[PredictedChain]:
-    """The chain of the best length, and the same with every stop threshold that can be predicted."""
-    cost = latency.cost(policy)
-    length, best = best_num_draft_tokens(agreement.tokens_per_cycle, cost, latency.verify_cost, _LONGEST)
-    draft = SelfDraft(policy=policy, weights=weights, num_draft_tokens=length)
-    yield PredictedChain(draft, best, agreement.tokens_per_cycle(length))
+def best_shape(agreement: Agreement, cost: float, verify_cost: Callable[[int], float]) -> ChainShape:
+    """The chain that promises the most of any draft with this agreement and cost."""
+    return max(_shapes(agreement, cost, verify_cost), key=lambda shape: shape.speedup)
+
+
+def _shapes(agreement: Agreement, cost: float, verify_cost: Callable[[int], float]) -> Iterator[ChainShape]:
+    """The best length, and the same with every stop threshold that can be predicted."""
+    length, best = best_num_draft_tokens(agreement.tokens_per_cycle, cost, verify_cost, _LONGEST)
+    yield ChainShape(length, 0.0, best, agreement.tokens_per_cycle(length))
     longest = agreement.matches.shape[1]
     for threshold in _THRESHOLDS:
         tau, drafted = agreement.stopped_chain(longest, threshold)
-        promised = speedup(tau, drafted, cost, latency.verify_cost(round(drafted) + 1))
-        draft = SelfDraft(policy=policy, weights=weights, num_draft_tokens=longest, stop_threshold=threshold)
-        yield PredictedChain(draft, promised, tau)
+        promised = speedup(tau, drafted, cost, verify_cost(round(drafted) + 1))
+        yield ChainShape(longest, threshold, promised, tau)

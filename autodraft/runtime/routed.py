@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from autodraft.runtime.backend import KVCache
-from autodraft.runtime.routing import RouteGraph
+from autodraft.runtime.routing import RouteGraph, Router
 from autodraft.runtime.rows import Rows
 
 if TYPE_CHECKING:
@@ -65,6 +65,11 @@ class RoutedForward:
         for level in self._levels(rows):
             self._run_level(cache, rows, choose, passage, level)
         return passage
+
+    def along(self, cache: KVCache, rows: Rows, router: Router) -> tuple[Tensor, Passage]:
+        """Logits of `rows` after the routes that a router of this graph finds likeliest, and the pass. [n, vocab]"""
+        passage = self.run(cache, rows, lambda state, stream, _: router.destinations(state, stream))
+        return self.runtime.logits(self.runtime.target, cache, rows, passage.stream), passage
 
     def _levels(self, rows: Rows) -> Iterator[Tensor]:
         """Rows that can be run together. A row that goes back writes keys that no later row may see too early."""

@@ -46,15 +46,11 @@ class SteppedPasses:
     """`RoutedPasses` of any backend: the host runs sub-layer by sub-layer and asks the router in between."""
 
     def __init__(self, runtime: TransformerRuntime, router: Router, passed_keys: str) -> None:
-        self._runtime, self._router = runtime, router
+        self._router = router
         self._routed = RoutedForward(runtime, router.graph, passed_keys)
 
     def logits(self, cache: KVCache, rows: Rows) -> Tensor:
-        passage = self._routed.run(cache, _with_own_paths(rows, cache.length), self._choose)
-        return self._runtime.logits(self._runtime.target, cache, rows, passage.stream)
-
-    def _choose(self, state: int, stream: Tensor, _: Tensor) -> Tensor:
-        return self._router.destinations(state, stream)
+        return self._routed.along(cache, _with_own_paths(rows, cache.length), self._router)[0]
 
     def review(
         self, cache: KVCache, rows: Rows, top: int, noise: ChoiceNoise | None, depths: Sequence[int]

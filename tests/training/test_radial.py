@@ -135,13 +135,15 @@ def walk(graph: RouteGraph, choose, kind: torch.Tensor):
     return runs, getattr(choose, "decisions", None)
 
 
-def test_the_command_trains_resumes_and_writes_what_a_profile_names(tmp_path, monkeypatch):
+def test_the_command_writes_a_profile_that_decodes_with_the_router_and_notices_another_one(tmp_path, monkeypatch):
     from typer.testing import CliRunner
 
     from autodraft.cli.entry import app
+    from autodraft.profile import DraftProfile
     from autodraft.runtime.router_file import read_router
 
     monkeypatch.setattr("autodraft.training.radial.run.HELD_OUT_SEQUENCES", 2)
+    monkeypatch.setattr("autodraft.training.radial.routed_draft._NUM_PROMPTS", 2)
     policy = "FF FF F. F. F. FF FF F. F. F. F. F. .. F. F. FF | head 16"
     arguments = ["train-router", "--steps", "2", "--start", policy, "--cost", "0.6", "-o", str(tmp_path)]
     small = ["--set", "sequences=4", "--set", "rows_per_step=32"]
@@ -150,5 +152,18 @@ def test_the_command_trains_resumes_and_writes_what_a_profile_names(tmp_path, mo
     summary = json.loads((tmp_path / "router.json").read_text())
     assert read_router(tmp_path / "router.safetensors").graph.unit == "sub-layer"
     assert summary["held_out"]["cost"] <= 0.75
+    profile = DraftProfile.load(tmp_path / "profile.json")
+    draft, prior = profile.cascade.drafts[0], profile.priors.drafts[0]
+    assert draft.router.sha256 == summary["sha256"]
+    assert prior.cost > 0 and prior.cost_by_rows[16] > prior.cost_by_rows[1] == prior.cost
+    decode = ["generate", "--profile", str(tmp_path / "profile.json"), "--prompt", "x = ", "-n", "12"]
+    decoded = CliRunner().invoke(app, decode)
+    assert decoded.exit_code == 0, decoded.output
+    plain = CliRunner().invoke(app, ["generate", "--model", "llama", "--prompt", "x = ", "-n", "12"])
+    assert decoded.stdout == plain.stdout
+    file = tmp_path / "router.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    tampered = CliRunner().invoke(app, decode)
+    assert tampered.exit_code == 2 and tampered.stderr.count("\n") == 1 and "checksum" in tampered.stderr
     refused = CliRunner().invoke(app, ["train-router", "--cost", "1.5"])
     assert refused.exit_code == 2 and refused.stderr.count("\n") == 1

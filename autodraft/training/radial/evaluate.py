@@ -76,7 +76,7 @@ def score_router(continuations: Continuations, router: Router, passed_keys: str 
     routed = RoutedForward(runtime, router.graph, passed_keys)
 
     def run(rows: Rows) -> tuple[Tensor, Tensor]:
-        passage = routed.run(continuations.cache, rows, lambda state, stream, _: router.destinations(state, stream))
-        return runtime.logits(runtime.target, continuations.cache, rows, passage.stream), passage.runs
+        logits, passage = routed.along(continuations.cache, rows, router)
+        return logits, passage.runs
 
     return score(continuations, run, node_costs(runtime.spec, router.graph))

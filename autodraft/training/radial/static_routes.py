@@ -15,7 +15,10 @@ from autodraft.policy import ChannelShares, DraftPolicy
 from autodraft.runtime.routing import RouteGraph
 from autodraft.training.radial.continuations import Continuations, Trial
 
-_GREEDY_SEQUENCES, _SWAP_SEQUENCES = 16, 64
+SWAP_SEQUENCES = 64
+"""Continuations that routes are compared on at most."""
+
+_GREEDY_SEQUENCES = 16
 _SLACK = 1e-6
 
 
@@ -34,6 +37,7 @@ def best_static_route(
     *,
     swaps: int = 60,
     seed: int = 0,
+    first: Collection[int] | None = None,
     on_step: Callable[[float], None] | None = None,
 ) -> tuple[int, ...]:
     """Nodes of the best route found that costs at most `cost`.
@@ -45,10 +49,29 @@ def best_static_route(
         cost: that the route may have.
         swaps: mutations tried after the elimination.
         seed: of the mutations.
+        first: a route of at most this cost that is known to be good; None finds one by elimination.
         on_step: called with the cost reached during the elimination.
     """
     shares, count = costs.tolist(), len(continuations)
-    some = _trials(continuations, range(min(_GREEDY_SEQUENCES, count)))
+    route = _eliminated(continuations, graph, shares, cost, on_step) if first is None else frozenset(first)
+    more = _trials(continuations, range(min(SWAP_SEQUENCES, count)))
+    best, random = _agreement(continuations, graph, route, more), np.random.default_rng(seed)
+    for _ in range(swaps):
+        other = _mutated(route, shares, cost, random)
+        if other != route and (agreement := _agreement(continuations, graph, other, more)) > best:
+            route, best = other, agreement
+    return tuple(sorted(route))
+
+
+def _eliminated(
+    continuations: Continuations,
+    graph: RouteGraph,
+    shares: list[float],
+    cost: float,
+    on_step: Callable[[float], None] | None,
+) -> frozenset[int]:
+    """Without what is missed least per share of the blocks, one node after the other."""
+    some = _trials(continuations, range(min(_GREEDY_SEQUENCES, len(continuations))))
     route = frozenset(range(graph.num_nodes))
     while sum(shares[node] for node in route) > cost + _SLACK:
         missed = {
@@ -58,13 +81,7 @@ def best_static_route(
         route = route - {min(missed, key=missed.__getitem__)}
         if on_step is not None:
             on_step(sum(shares[node] for node in route))
-    more = _trials(continuations, range(min(_SWAP_SEQUENCES, count)))
-    best, random = _agreement(continuations, graph, route, more), np.random.default_rng(seed)
-    for _ in range(swaps):
-        other = _mutated(route, shares, cost, random)
-        if other != route and (agreement := _agreement(continuations, graph, other, more)) > best:
-            route, best = other, agreement
-    return tuple(sorted(route))
+    return route
 
 
 def _mutated(route: frozenset[int], shares: list[float], cost: float, random: np.random.Generator) -> frozenset[int]:
