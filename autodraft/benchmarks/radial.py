@@ -103,6 +103,7 @@ class Benchmark:
             "unit": job.unit,
             "cost": job.cost,
             "seed": job.seed,
+            "steps": summary["settings"]["steps"],
             "router": routed.to_json(),
             "static": static.to_json(),
             "policy": encode_policy(policy_along(nodes, router.graph)),
@@ -177,7 +178,9 @@ class Benchmark:
                 loaded = load_model(self.options.model, widen=widen)
                 file = WeightsFile.of(job.output_folder / ROUTER_NAME, job.output_folder)
                 policy = policy_along(self._start(job), graph_of(job, loaded.runtime.spec))
-                rows.append({"widen": widen, **measure(loaded, file, policy)})
+                summary = json.loads((job.output_folder / SUMMARY_NAME).read_text(encoding="utf-8"))
+                router = {"steps": summary["settings"]["steps"], "cost": summary["held_out"]["cost"]}
+                rows.append({"widen": widen, "router": router, **measure(loaded, file, policy)})
                 self.write()
 
 

@@ -29,10 +29,12 @@ def radial_figure(document: Mapping[str, Any]) -> Figure:
         for kind, marker, style in (("router", "o", "-"), ("static", "s", "--")):
             points = [(row[kind]["cost"], row[kind]["agreement"]) for row in rows]
             if points:
+                style = style if len({row["seed"] for row in rows}) == 1 else ""  # a line joins one seed's points only
                 final.plot(*zip(*points, strict=True), marker + style, color=colour, label=f"{kind}, {unit}s")
         for row in rows:
             points = [(point["cost"], point["agreement"]) for point in row["curve"]]
-            learning.plot(*zip(*points, strict=True), ".-", color=colour, alpha=0.7, label=f"{unit}s, {row['cost']:g}")
+            label = f"{unit}s, {row['cost']:g}, seed {row['seed']}"
+            learning.plot(*zip(*points, strict=True), ".-", color=colour, alpha=0.7, label=label)
             learning.plot(*points[-1], "o", color=colour)
     final.set_title("held-out prompts", fontsize=9)
     learning.set_title("while learning, held-out text (dot: last step)", fontsize=9)

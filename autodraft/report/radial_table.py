@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 
@@ -22,18 +22,26 @@ def _lines(document: Mapping[str, Any], image: str) -> Iterator[str]:
     yield f"Command: `{document['command']}`\n"
     yield "## Agreement at the same mean cost (predicted)\n"
     yield "cost: mean share of the blocks' weights that a token runs; +-: its standard deviation over tokens\n"
-    yield "| routes of | asked | router: cost | +- | agreement | loss | static: cost | agreement | loss | policy |"
-    yield "|---|---|---|---|---|---|---|---|---|---|"
-    for row in sorted(document["agreement"], key=lambda row: (row["unit"], row["cost"])):
+    yield (
+        "| routes of | asked | seed | steps | router: cost | +- | agreement | loss"
+        " | static: cost | agreement | loss | policy |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|---|---|---|"
+    for row in sorted(document["agreement"], key=lambda row: (row["unit"], row["cost"], row["seed"])):
         router, static = row["router"], row["static"]
         yield (
-            f"| {row['unit']}s | {row['cost']:g} | {router['cost']:.3f} | {router['cost_deviation']:.3f}"
+            f"| {row['unit']}s | {row['cost']:g} | {row['seed']} | {row['steps']}"
+            f" | {router['cost']:.3f} | {router['cost_deviation']:.3f}"
             f" | {router['agreement']:.3f} | {router['loss']:.3f} | {static['cost']:.3f} | {static['agreement']:.3f}"
             f" | {static['loss']:.3f} | `{row['policy']}` |"
         )
     yield f"\n![held-out agreement against cost]({image})"
     if "keys" in document:
         yield from _keys(document["keys"])
+    if document.get("scratch"):
+        yield from _scratch(document["scratch"])
+    for run in document.get("steps", ()):
+        yield from _steps(run)
     for run in document.get("decode", ()):
         yield from _decoding(run)
 
@@ -48,10 +56,42 @@ def _keys(keys: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {name} | " + " | ".join(f"{agreement:.3f}" for agreement in row["by_depth"]) + " |"
 
 
+def _scratch(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    first = rows[0]
+    yield "\n## From scratch (measured on held-out text)\n"
+    yield f"{first['steps']} steps of {first['tokens_per_step']} tokens each, the same windows for all of a seed."
+    yield "Blocks: run per token on held-out text, on the likeliest routes; +-: standard deviation over tokens\n"
+    yield "| network | seed | blocks in all | parameters | blocks per token | +- | held-out loss |"
+    yield "|---|---|---|---|---|---|---|"
+    for row in sorted(rows, key=lambda row: (row["network"], row["seed"])):
+        held_out = row["held_out"]
+        yield (
+            f"| {row['network']} | {row['seed']} | {row['blocks_in_all']} | {row['parameters']:,}"
+            f" | {held_out['blocks']:.2f} | {held_out['deviation']:.2f} | {held_out['loss']:.3f} |"
+        )
+
+
+def _steps(run: Mapping[str, Any]) -> Iterator[str]:
+    yield f"\n## Steps of a drafted chain, widened {run['widen']} times (measured)\n"
+    yield f"{_router_line(run)} One call: the chain runs in the compiled engine; from Python: one call per"
+    yield "sub-layer, as routed drafts ran before. c: a step over the target's step\n"
+    yield "| draft | ms | c |"
+    yield "|---|---|---|"
+    for name, row in run["steps"].items():
+        yield f"| {name} | {row['median_ms']:.3f} | {row['c']:.3f} |"
+
+
+def _router_line(run: Mapping[str, Any]) -> str:
+    router = run["router"]
+    return f"Router after {router['steps']} training steps, cost {router['cost']:.3f} on held-out text."
+
+
 def _decoding(run: Mapping[str, Any]) -> Iterator[str]:
     yield f"\n## Decoding, widened {run['widen']} times (measured)\n"
-    yield f"{run['num_prompts']} held-out prompts, greedy; alpha: accepted over drafted tokens; c: a draft step over a"
-    yield "target step, the router's own time included\n"
+    lengths = ", ".join(f"{name} {length}" for name, length in run["num_draft_tokens"].items())
+    yield f"{_router_line(run)} {run['num_prompts']} held-out prompts, {run['new_tokens']} new tokens each, greedy."
+    yield f"Drafted tokens at most, as predicted to be best: {lengths}. alpha: accepted over drafted"
+    yield "tokens; c: a draft step over a target step, the router's own time included\n"
     yield "| cascade | speedup | interval | alpha | c | tokens per cycle | output the target's own |"
     yield "|---|---|---|---|---|---|---|"
     for name, row in run["cascades"].items():
@@ -62,3 +102,9 @@ def _decoding(run: Mapping[str, Any]) -> Iterator[str]:
             f"| {name} | {median:.2f} | {low:.2f} to {high:.2f} | {alpha} | {cost}"
             f" | {row['tokens_per_cycle']:.2f} | {'yes' if row['identical'] else 'no'} |"
         )
+    yield "\nWith and without the router, paired on the same prompts:\n"
+    yield "| cascade | over | ratio | interval |"
+    yield "|---|---|---|---|"
+    for pair in run["pairs"]:
+        low, median, high = pair["ratio"]
+        yield f"| {pair['cascade']} | {pair['over']} | {median:.2f} | {low:.2f} to {high:.2f} |"
