@@ -25,15 +25,14 @@ from autodraft.runtime.choosing import Candidates, ChainStop, ChoiceNoise
 from autodraft.runtime.draft_weights import DraftWeights
 from autodraft.runtime.native_build import NativeUnavailableError, load_library
 from autodraft.runtime.native_cache import NativeCache
+from autodraft.runtime.native_model import FULL_KINDS, model_struct
 from autodraft.runtime.native_routing import NativePasses, NativeRoutes
 from autodraft.runtime.plan import DraftPlan, Segment, SegmentSource
 from autodraft.runtime.routing import Router
 from autodraft.runtime.rows import Rows
 from autodraft.runtime.spec import ModelSpec
-from autodraft.runtime.weights import Norm, TargetWeights
+from autodraft.runtime.weights import TargetWeights
 
-_ACTIVATIONS = {"silu": 0, "relu": 1, "gelu": 2}
-_FULL_KINDS = {torch.float32: binding.KIND_F32, torch.bfloat16: binding.KIND_BF16}
 _LOW_KINDS = {8: binding.KIND_INT8, 4: binding.KIND_INT4}
 _MAX_GROUP = 64  # MAX_QUERIES in forward.c
 
@@ -62,7 +61,7 @@ class NativeBackend:
         """Raises `NativeUnavailableError` where the engine or its layout does not fit."""
         self._library = load_library()
         self._library.workspace_new.restype = ctypes.c_void_p
-        if dtype not in _FULL_KINDS:
+        if dtype not in FULL_KINDS:
             raise NativeUnavailableError(f"the compiled engine runs float32 and bfloat16, not {dtype}")
         if spec.head_dim % binding.LANES or spec.head_dim > 128 or spec.hidden_size % binding.LANES:
             raise NativeUnavailableError("the compiled engine needs widths in multiples of 16 and heads of at most 128")
@@ -70,12 +69,12 @@ class NativeBackend:
             raise NativeUnavailableError(f"the compiled engine takes at most {_MAX_GROUP} query heads per KV head")
         self.weights = weights
         self._spec, self._dtype = spec, dtype
-        self._kinds = {FULL_BITS: _FULL_KINDS[dtype], **_LOW_KINDS}
+        self._kinds = {FULL_BITS: FULL_KINDS[dtype], **_LOW_KINDS}
         self._source = SegmentSource(spec, weights)
         # Packed segments live as long as a plan that uses them; the key says whose weights they are.
         self._segments: weakref.WeakValueDictionary[tuple[str, Segment], _PackedSegment] = weakref.WeakValueDictionary()
         self._heads: dict[int, binding.PackedLinear] = {}
-        self._model, self._model_tensors = _model_struct(spec, weights, dtype, max_positions)
+        self._model, self._model_tensors = model_struct(spec, weights, dtype, max_positions)
         self._threads = torch.get_num_threads()
         self._workspace = ctypes.c_void_p(self._library.workspace_new(self._threads))
         self._logits = torch.empty((0, self._padded_vocab))
@@ -321,34 +320,3 @@ def _longest(rows: Rows) -> int:
 def _check(status: int) -> None:
     if status < 0:
         raise AutodraftError("out of memory in the compiled engine; use a shorter context or a smaller --widen")
-
-
-def _model_struct(
-    spec: ModelSpec, weights: TargetWeights, dtype: torch.dtype, max_positions: int
-) -> tuple[binding.CModel, tuple[Any, ...]]:
-    norms = (binding.CBlockNorms * spec.num_blocks)()
-    for index, block in enumerate(weights.blocks):
-        norms[index] = binding.CBlockNorms(
-            *_norm_pointers(block.attention_norm),
-            *(None if norm is None else norm.weight.data_ptr() for norm in (block.query_norm, block.key_norm)),
-            *_norm_pointers(block.mlp_norm),
-        )
-    cosine = sine = None
-    if weights.rotary_frequencies is not None:
-        angles = torch.arange(max_positions)[:, None].float() * weights.rotary_frequencies
-        cosine, sine = ((table * weights.rotary_scale).contiguous() for table in (angles.cos(), angles.sin()))
-    embedding = weights.embedding.contiguous()
-    positions = None if weights.positions is None else weights.positions.contiguous()
-    struct = binding.CModel(
-        *(spec.num_blocks, spec.hidden_size, spec.num_heads, spec.num_kv_heads, spec.head_dim, spec.vocab_size),
-        *(spec.norm == "layer", _ACTIVATIONS[spec.activation], spec.gated, _FULL_KINDS[dtype]),
-        spec.norm_eps,
-        *map(binding.pointer, (embedding, positions, cosine, sine)),
-        norms,
-        *_norm_pointers(weights.final_norm),
-    )
-    return struct, (norms, cosine, sine, embedding, positions, weights)
-
-
-def _norm_pointers(norm: Norm) -> tuple[int | None, int | None]:
-    return norm.weight.data_ptr(), binding.pointer(norm.bias)

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from autodraft.errors import InputError, TrainingError
+from autodraft.measure.agreement import AgreementMeter
 from autodraft.runtime import build_runtime
+from autodraft.runtime.routed import RoutedForward
 from autodraft.runtime.routing import RouteGraph, Router
 from autodraft.training.radial.continuations import Continuations
 from autodraft.training.radial.evaluate import node_costs, score_router
@@ -45,6 +47,15 @@ def test_windows_see_the_drafts_own_keys_and_agree_where_everything_is_run(runti
     windows = Continuations(runtime, prompts, 9, window=3)
     score = score_router(windows, Router.along(RouteGraph(6, "block", 0, 3), range(3), 64, 4))
     assert score.by_depth == (1.0, 1.0, 1.0)
+
+
+def test_the_agreement_of_a_profile_is_complete_where_everything_is_run(runtime):
+    meter = AgreementMeter(runtime, [[1, 2, 3], [4, 5]], 8)
+    graph = RouteGraph(6, "sub-layer", 0, 6)
+    for nodes, complete in ((range(6), True), ([], False)):
+        routed, router = RoutedForward(runtime, graph), Router.along(graph, nodes, 64, 4)
+        found = meter.measure_passes(lambda *where, routed=routed, router=router: routed.along(*where, router)[0])
+        assert (found.top1_agreement == 1.0) == complete
 
 
 def test_costs_are_shares_of_the_blocks(runtime):

@@ -60,9 +60,8 @@ class Block(nn.Module):
         query, key = rotate(query, cos, sin), rotate(key, cos, sin)
         own = torch.eye(tokens, dtype=torch.bool)
         seen = (torch.ones(tokens, tokens, dtype=torch.bool).tril() & present[:, None, :]) | own
-        mixed = F.scaled_dot_product_attention(
-            *(part.transpose(1, 2) for part in (query, key, value)), attn_mask=seen[:, None]
-        )
+        query, key, value = (part.transpose(1, 2) for part in (query, key, value))  # [batch, heads, tokens, head_dim]
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen[:, None])
         out: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, tokens, hidden))
         return out
 

@@ -1,0 +1,48 @@
+"""The part of a target that all its plans share, as the compiled engine sees it: embeddings, norms, rotary tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from autodraft.runtime import native_binding as binding
+from autodraft.runtime.spec import ModelSpec
+from autodraft.runtime.weights import Norm, TargetWeights
+
+FULL_KINDS = {torch.float32: binding.KIND_F32, torch.bfloat16: binding.KIND_BF16}
+"""Kinds of the target's own precision."""
+
+_ACTIVATIONS = {"silu": 0, "relu": 1, "gelu": 2}
+
+
+def model_struct(
+    spec: ModelSpec, weights: TargetWeights, dtype: torch.dtype, max_positions: int
+) -> tuple[binding.CModel, tuple[Any, ...]]:
+    """What all plans of a target share, and the tensors that it points into."""
+    norms = (binding.CBlockNorms * spec.num_blocks)()
+    for index, block in enumerate(weights.blocks):
+        norms[index] = binding.CBlockNorms(
+            *_norm_pointers(block.attention_norm),
+            *(None if norm is None else norm.weight.data_ptr() for norm in (block.query_norm, block.key_norm)),
+            *_norm_pointers(block.mlp_norm),
+        )
+    cosine = sine = None
+    if weights.rotary_frequencies is not None:
+        angles = torch.arange(max_positions)[:, None].float() * weights.rotary_frequencies
+        cosine, sine = ((table * weights.rotary_scale).contiguous() for table in (angles.cos(), angles.sin()))
+    embedding = weights.embedding.contiguous()
+    positions = None if weights.positions is None else weights.positions.contiguous()
+    struct = binding.CModel(
+        *(spec.num_blocks, spec.hidden_size, spec.num_heads, spec.num_kv_heads, spec.head_dim, spec.vocab_size),
+        *(spec.norm == "layer", _ACTIVATIONS[spec.activation], spec.gated, FULL_KINDS[dtype]),
+        spec.norm_eps,
+        *map(binding.pointer, (embedding, positions, cosine, sine)),
+        norms,
+        *_norm_pointers(weights.final_norm),
+    )
+    return struct, (norms, cosine, sine, embedding, positions, weights)
+
+
+def _norm_pointers(norm: Norm) -> tuple[int | None, int | None]:
+    return norm.weight.data_ptr(), binding.pointer(norm.bias)
