@@ -89,8 +89,8 @@ class Benchmark:
                         self.write()
 
     def _agreement_row(self, job: RouterJob) -> dict[str, Any]:
-        path = job.output_folder / SUMMARY_NAME
-        if not path.is_file():
+        path, settings = job.output_folder / SUMMARY_NAME, job.model_dump(mode="json", exclude={"output"})
+        if not path.is_file() or json.loads(path.read_text(encoding="utf-8"))["settings"] != settings:
             train_router(job, self.loaded, lambda _: None)
         summary = json.loads(path.read_text(encoding="utf-8"))
         held_out = self.held_out()
