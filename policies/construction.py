@@ -58,6 +58,7 @@ class Plan:
             [index != table.head for index in self.order],
             self.least_kept,
         )
+        self._fastest: dict[tuple[int, int], int] = {}
         self._option_points = [[self._points(index, option) for option in options] for index in self.order]
 
     def _required(self, index: int) -> Points:
@@ -83,8 +84,10 @@ class Plan:
 
     def fastest(self, index: int, option: int) -> int:
         """The choice that runs fastest among those that an option leaves open."""
-        chosen = np.flatnonzero(self.table.offered[index] & self.options[option])
-        return int(chosen[self.table.ps[index, chosen].argmin()])
+        if (index, option) not in self._fastest:
+            chosen = np.flatnonzero(self.table.offered[index] & self.options[option])
+            self._fastest[index, option] = int(chosen[self.table.ps[index, chosen].argmin()])
+        return self._fastest[index, option]
 
     @classmethod
     def joint(cls, table: DecisionTable, least_kept: int = 1) -> Plan:
@@ -162,8 +165,10 @@ class Construction:
         points = self.plan.points(self.step, option)
         if points is None:
             return False
-        kept = self.num_kept + self._keeps(option)
-        return self.plan.completions.fit(self.step + 1, kept, sums(self.spent, points), self.limits)
+        kept, completions = self.num_kept + self._keeps(option), self.plan.completions
+        if self.budgets == Budgets():
+            return completions.totals(self.step + 1, kept) is not None
+        return completions.fit(self.step + 1, kept, sums(self.spent, points), self.limits)
 
     def is_decided(self, decision: int) -> bool:
         """Whether a decision is settled or has been taken."""

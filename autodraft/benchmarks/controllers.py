@@ -1,8 +1,8 @@
 """Learning controllers beside the other searchers, on one target: figures for the record in reports/.
 
-Run as `python -m autodraft.benchmarks.controllers`. Knows nothing of how any of them works. All see one calibration
-and one cache of predictions in the work folder, and every finished part is written at once, so the program can be
-stopped at any time and goes on where it was.
+Run as `python -m autodraft.benchmarks.controllers`. Knows nothing of how any of them works. All see one calibration,
+predictions are kept in the work folder, and every finished part is written at once, so the program can be stopped at
+any time and goes on where it was.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from autodraft.report.controller_table import controllers_markdown
 from autodraft.report.files import report_file, write_document
 from autodraft.runtime import load_model
 from autodraft.search.agents.files import AGENT_NAME
-from autodraft.search.cached import calibrated_in
+from autodraft.search.cached import CachedEvaluator, calibrated_in
 from autodraft.search.runtime_evaluator import EvaluatorOptions, RuntimeEvaluator
 
 METHODS = ("random", "tpe", "staged", "evolution", "knapsack", "ppo", "maskable-ppo", "hierarchical", "sac")
@@ -48,6 +50,24 @@ class Target:
         options = EvaluatorOptions(new_tokens_per_prompt=new_tokens)
         self.runtime = RuntimeEvaluator(loaded, calibration, prompts, options)
         self.evaluator = calibrated_in(self.runtime, folder)
+
+
+def _load_target(options: Any) -> None:
+    """What a process of its own needs for its searches."""
+    global _shared
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    _shared = Target(options.model, options.work / "target", options.num_prompts, options.new_tokens), options
+
+
+_shared: tuple[Target, Any]
+
+
+def _search(method: str, seed: int) -> dict[str, Any]:
+    """One search, with predictions of its own: what it takes does not depend on which other searches ran before."""
+    target, options = _shared
+    print(f"searching: {method}, seed {seed}", file=sys.stderr)
+    evaluator = CachedEvaluator(target.runtime, options.work / "searches" / f"{method}-{seed}.jsonl")
+    return search_row(evaluator, method, seed, options.evaluations)
 
 
 class Benchmark:
@@ -91,15 +111,20 @@ class Benchmark:
 
     def search(self) -> None:
         """Every method with every seed at the largest number of evaluations; smaller ones are read off its curve."""
-        rows = self.document["searches"]
+        options, rows = self.options, self.document["searches"]
         known = {(row["method"], row["seed"]) for row in rows}
-        for seed in range(self.options.seeds):
-            for method in self.options.methods.split(","):
-                if (method, seed) in known or self._is_late():
+        wanted = [(method, seed) for seed in range(options.seeds) for method in options.methods.split(",")]
+        jobs = [job for job in wanted if job not in known]
+        with ProcessPoolExecutor(options.processes, get_context("spawn"), _load_target, (options,)) as pool:
+            running = [pool.submit(_search, *job) for job in jobs]
+            for done in as_completed(running):
+                if done.cancelled():
                     continue
-                print(f"searching: {method}, seed {seed}", file=sys.stderr)
-                rows.append(search_row(self.target.evaluator, method, seed, self.options.evaluations))
+                rows.append(done.result())
+                rows.sort(key=lambda row: wanted.index((row["method"], row["seed"])))
                 self.write()
+                if self._is_late():
+                    pool.shutdown(wait=False, cancel_futures=True)
 
     def budgets(self) -> None:
         """A controller trained for all budgets against a search for each."""
@@ -145,6 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--evaluations", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=1, help="searches at the same time")
     parser.add_argument("--budget-episodes", type=int, default=3000)
     parser.add_argument("--budget-evaluations", type=int, default=300)
     parser.add_argument("--num-prompts", type=int, default=24)

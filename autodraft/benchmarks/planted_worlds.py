@@ -106,7 +106,7 @@ def markdown(document: Mapping[str, Any]) -> str:
 
 
 def _rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    for method in dict.fromkeys(entry["method"] for entry in rows):
+    for method in sorted({entry["method"] for entry in rows}, key=METHODS.index):
         mine = [entry for entry in rows if entry["method"] == method]
         reached = [entry["reached_at"] for entry in mine]
         count = sum(number is not None for number in reached)
@@ -118,7 +118,7 @@ def _rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Search what is missing, and write the report."""
     parser = report_parser("planted_worlds", __doc__, "reports/planted-worlds")
-    parser.add_argument("--evaluations", type=int, default=400)
+    parser.add_argument("--evaluations", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--minutes", type=float, default=60.0, help="begin nothing new after this")

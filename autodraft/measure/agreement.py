@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from autodraft.errors import InputError
-from autodraft.measure.formulas import tokens_per_cycle_of_survival
+from autodraft.measure.chain_cycles import ChainCycles, chain_cycles
 from autodraft.policy import DraftPolicy
 from autodraft.profile_parts import WeightsFile
 from autodraft.runtime import KVCache, Rows, TransformerRuntime
@@ -49,31 +48,9 @@ class Agreement:
         """Agreement at each position of a window."""
         return [float(share) for share in self.matches.mean(axis=0)]
 
-    @cached_property
-    def _runs(self) -> np.ndarray:
-        """Leading agreements of each window. [windows]"""
-        runs: np.ndarray = np.cumprod(self.matches, axis=1).sum(axis=1)
-        return runs
-
-    @property
-    def mean_accepted_run(self) -> float:
-        return float(self._runs.mean())
-
-    @property
-    def survival(self) -> list[float]:
-        """P(the first k drafted tokens all agree) for k = 1..window."""
-        return [float((self._runs >= k).mean()) for k in range(1, self.matches.shape[1] + 1)]
-
-    def tokens_per_cycle(self, num_draft_tokens: int) -> float:
-        """Expected tokens per cycle of a chain of this length."""
-        return tokens_per_cycle_of_survival(self.survival, num_draft_tokens)
-
-    def stopped_chain(self, num_draft_tokens: int, stop_threshold: float) -> tuple[float, float]:
-        """Expected (tokens per cycle, drafted tokens) of a chain that stops after a token below the threshold."""
-        length = min(num_draft_tokens, self.matches.shape[1])
-        doubtful = self.confidence[:, :length] < stop_threshold
-        drafted = np.where(doubtful.any(axis=1), doubtful.argmax(axis=1) + 1, length)
-        return 1.0 + float(np.minimum(self._runs, drafted).mean()), float(drafted.mean())
+    def cycles(self, num_draft_tokens: int, stop_threshold: float = 0.0) -> ChainCycles:
+        """The cycles of a chain along the continuations, one after another; windows have to be consecutive."""
+        return chain_cycles(self.matches.ravel(), self.confidence.ravel(), num_draft_tokens, stop_threshold)
 
     def calibration(self, num_bins: int = 10) -> list[tuple[float, float, int]]:
         """(mean confidence, agreement, count) per bin of the draft's confidence; empty bins are left out."""

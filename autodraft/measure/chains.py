@@ -5,30 +5,43 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from autodraft.cascade import SelfDraft
 from autodraft.measure.agreement import Agreement
-from autodraft.measure.formulas import best_num_draft_tokens, speedup
+from autodraft.measure.formulas import speedup
 from autodraft.measure.latency import LatencyTable
 from autodraft.policy import DraftPolicy
 from autodraft.profile_parts import WeightsFile
 
-_THRESHOLDS = (0.2, 0.35, 0.5, 0.65, 0.8)
+_THRESHOLDS = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8)
 _LONGEST = 8
 
 
 @dataclass(frozen=True)
 class ChainShape:
-    """How a chain drafts, and what the formula promises of it."""
+    """How a chain drafts, and what is predicted of it.
+
+    Attributes:
+        num_draft_tokens: its length.
+        stop_threshold: drafting ends after a token of lower draft probability.
+        speedup: over autoregressive decoding.
+        tokens_per_cycle: committed tokens, bonus included (tau).
+        drafted_per_cycle: drafted tokens, fewer than the length where it stops early.
+        verify_cost: of the verify passes, a mean over cycles, in target steps (v).
+    """
 
     num_draft_tokens: int
     stop_threshold: float
     speedup: float
     tokens_per_cycle: float
+    drafted_per_cycle: float
+    verify_cost: float
 
 
 @dataclass(frozen=True)
 class PredictedChain:
-    """A self-draft, and what the formula promises of it."""
+    """A self-draft, and what is predicted of it."""
 
     draft: SelfDraft
     speedup: float
@@ -45,17 +58,21 @@ def best_chain(
     return PredictedChain(draft, best.speedup, best.tokens_per_cycle)
 
 
-def best_shape(agreement: Agreement, cost: float, verify_cost: Callable[[int], float]) -> ChainShape:
-    """The chain that promises the most of any draft with this agreement and cost."""
-    return max(_shapes(agreement, cost, verify_cost), key=lambda shape: shape.speedup)
+def best_shape(
+    agreement: Agreement, cost: float, verify_cost: Callable[[int], float], longest: int = _LONGEST
+) -> ChainShape:
+    """The chain that promises the most of any draft with this agreement and cost; the simpler one of equals."""
+    return max(_shapes(agreement, cost, verify_cost, longest), key=lambda shape: shape.speedup)
 
 
-def _shapes(agreement: Agreement, cost: float, verify_cost: Callable[[int], float]) -> Iterator[ChainShape]:
-    """The best length, and the same with every stop threshold that can be predicted."""
-    length, best = best_num_draft_tokens(agreement.tokens_per_cycle, cost, verify_cost, _LONGEST)
-    yield ChainShape(length, 0.0, best, agreement.tokens_per_cycle(length))
-    longest = agreement.matches.shape[1]
+def _shapes(
+    agreement: Agreement, cost: float, verify_cost: Callable[[int], float], longest: int
+) -> Iterator[ChainShape]:
+    """Every length with every stop threshold."""
+    costs = np.array([verify_cost(drafted + 1) for drafted in range(longest + 1)])
     for threshold in _THRESHOLDS:
-        tau, drafted = agreement.stopped_chain(longest, threshold)
-        promised = speedup(tau, drafted, cost, verify_cost(round(drafted) + 1))
-        yield ChainShape(longest, threshold, promised, tau)
+        for length in range(1, longest + 1):
+            cycles = agreement.cycles(length, threshold)
+            tau, drafted = cycles.tokens_per_cycle, cycles.drafted_per_cycle
+            verify = float(costs[cycles.drafted].mean())
+            yield ChainShape(length, threshold, speedup(tau, drafted, cost, verify), tau, drafted, verify)

@@ -7,7 +7,7 @@ vertical cascade: Chen et al., CS-Drafting, arXiv 2312.11462, derived here for a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 
 def tokens_per_cycle(alpha: float, num_draft_tokens: int) -> float:
@@ -16,23 +16,6 @@ def tokens_per_cycle(alpha: float, num_draft_tokens: int) -> float:
     if num_draft_tokens < 0:
         raise ValueError(f"num_draft_tokens is {num_draft_tokens}; it cannot be negative")
     return float(sum(alpha**i for i in range(num_draft_tokens + 1)))
-
-
-def tokens_per_cycle_of_survival(survival: Sequence[float], num_draft_tokens: int) -> float:
-    """1 + the sum of P(the first k drafted tokens are all accepted) over k = 1..n.
-
-    `survival[k - 1]` is that probability. Positions beyond the ones given go on geometrically, at the last
-    conditional acceptance that was seen.
-    """
-    total, alive, last_rate = 1.0, 1.0, 1.0
-    for position in range(num_draft_tokens):
-        if position < len(survival):
-            last_rate = survival[position] / alive if alive > 0 else 0.0
-            alive = survival[position]
-        else:
-            alive *= last_rate
-        total += alive
-    return total
 
 
 def speedup(tokens_per_cycle: float, num_draft_tokens: float, cost: float, verify_cost: float) -> float:

@@ -17,9 +17,9 @@ import torch
 from autodraft.cascade import Cascade, SelfDraft
 from autodraft.errors import PolicyError
 from autodraft.evaluator import Evaluation, StopRule, TrialFailed
-from autodraft.measure.agreement import Agreement, AgreementMeter
+from autodraft.measure.agreement import AgreementMeter
+from autodraft.measure.chains import best_shape
 from autodraft.measure.device import device_stamp
-from autodraft.measure.formulas import best_num_draft_tokens, speedup
 from autodraft.measure.importance import block_influence, sensitivity
 from autodraft.measure.latency import QUERY_TOKENS, LatencyTable, measure_latency
 from autodraft.measure.prompts import TokenPrompt
@@ -31,7 +31,6 @@ from autodraft.runtime import LoadedModel, TransformerRuntime
 from autodraft.runtime.plan import sub_layer_bytes
 from autodraft.runtime.quantization import weight_bytes
 
-_THRESHOLDS = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8)
 _CALIBRATION_PROMPT_TOKENS = 96
 _CONTINUATION_TOKENS = 32
 _MOST_REPEATS = 5
@@ -138,37 +137,19 @@ class RuntimeEvaluator:
         self._agreements[policy, weights] = agreement.top1_agreement
         cost = self.features.cost(policy)
         assert self.latency is not None
-        length, _ = best_num_draft_tokens(
-            agreement.tokens_per_cycle, cost, self.latency.verify_cost, self.options.max_draft_tokens
-        )
-        tau, drafted, threshold = self._best_stop(agreement, length, cost)
-        verify_cost = self.latency.verify_cost(round(drafted) + 1)
+        shape = best_shape(agreement, cost, self.latency.verify_cost, self.options.max_draft_tokens)
         return Evaluation(
             "predicted",
-            speedup(tau, drafted, cost, verify_cost),
-            tau,
-            drafted,
+            shape.speedup,
+            shape.tokens_per_cycle,
+            shape.drafted_per_cycle,
             cost,
-            verify_cost,
+            shape.verify_cost,
             extra_bytes=self.runtime.plan(policy, weights).extra_bytes,
             wall_s=time.perf_counter() - started,
             top1_agreement=agreement.top1_agreement,
-            settings=(("num_draft_tokens", float(length)), ("stop_threshold", threshold)),
+            settings=(("num_draft_tokens", float(shape.num_draft_tokens)), ("stop_threshold", shape.stop_threshold)),
         )
-
-    def _best_stop(self, agreement: Agreement, length: int, cost: float) -> tuple[float, float, float]:
-        """(tau, drafted tokens, threshold): the stop threshold that predicts most, where windows are long enough."""
-        assert self.latency is not None
-        best = (agreement.tokens_per_cycle(length), float(length), 0.0)
-        score = speedup(best[0], length, cost, self.latency.verify_cost(length + 1))
-        if length > agreement.matches.shape[1]:
-            return best
-        for threshold in _THRESHOLDS[1:]:
-            tau, drafted = agreement.stopped_chain(length, threshold)
-            predicted = speedup(tau, drafted, cost, self.latency.verify_cost(round(drafted) + 1))
-            if predicted > score:
-                best, score = (tau, drafted, threshold), predicted
-        return best
 
     def measure(self, cascade: Cascade, should_stop: StopRule | None = None) -> Evaluation:
         started = time.perf_counter()

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from autodraft.training import checkpoint
-from autodraft.training.config import DEFAULT_PHASES, Phase, TrainConfig
+from autodraft.training.config import DEFAULT_PHASES, ModelShape, Phase, TrainConfig
 from autodraft.training.corpus import load_corpus
 from autodraft.training.export import export
 from autodraft.training.parallel import Team, run_team
@@ -42,6 +42,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=90.0, help="training time in all, over all resumptions")
     parser.add_argument("--tokens", type=int, help="a budget of tokens instead of --minutes")
     parser.add_argument("--tokens-per-step", type=int, help="default: 2,048 on a CPU, 32,768 on CUDA")
+    parser.add_argument("--num-blocks", type=int, default=ModelShape.num_blocks, help="depth; for siblings of the model")
     parser.add_argument("--layer-dropout", type=float, default=0.2, help="chance to skip the last sub-layer")
     parser.add_argument("--max-window", type=int, default=1024, help="longest training window in tokens")
     parser.add_argument("--extra-source", type=Path, action="append", default=[], help="more Python source")
@@ -67,6 +68,7 @@ def train_config(args: argparse.Namespace) -> TrainConfig:
         Phase(phase.start, {n: w for n, w in phase.weights.items() if n <= args.max_window}) for phase in DEFAULT_PHASES
     )
     return TrainConfig(
+        shape=ModelShape(num_blocks=args.num_blocks),
         minutes=args.minutes,
         tokens=args.tokens,
         tokens_per_step=args.tokens_per_step or (CUDA_TOKENS_PER_STEP if on_cuda else CPU_TOKENS_PER_STEP),

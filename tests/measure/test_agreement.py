@@ -68,8 +68,7 @@ def test_batched_agreement_equals_a_naive_loop(
 def test_the_target_agrees_with_itself_whatever_was_measured_before(meter: AgreementMeter) -> None:
     meter.measure(skipping(0, 1, 2, 3))
     agreement = meter.measure(skipping())
-    assert agreement.top1_agreement == 1.0 and agreement.mean_accepted_run == 4.0
-    assert agreement.tokens_per_cycle(6) == pytest.approx(7.0)
+    assert agreement.top1_agreement == 1.0 and agreement.cycles(6).tokens_per_cycle == 7.0
 
 
 def test_continuations_are_the_targets_own(runtime: TransformerRuntime, meter: AgreementMeter) -> None:
@@ -88,11 +87,10 @@ def test_figures_of_planted_matches() -> None:
     confidence = np.array([[0.9, 0.8, 0.2, 0.9], [0.1, 0.9, 0.9, 0.9], [0.9, 0.9, 0.9, 0.3]])
     agreement = Agreement(matches, confidence)
     assert agreement.top1_agreement == pytest.approx(10 / 12)
-    assert agreement.mean_accepted_run == pytest.approx((2 + 0 + 4) / 3)
-    assert agreement.survival == pytest.approx([2 / 3, 2 / 3, 1 / 3, 1 / 3])
-    assert agreement.tokens_per_cycle(2) == pytest.approx(1 + 4 / 3)
-    # Threshold 0.5: the windows stop after 3, 1 and 4 drafted tokens; 2, 0 and 4 of them are accepted.
-    assert agreement.stopped_chain(4, 0.5) == pytest.approx((1 + 6 / 3, 8 / 3))
+    # All twelve in a row, cycle by cycle; the last cycle goes on at the beginning.
+    assert agreement.cycles(2).committed.tolist() == [3, 2, 3, 3, 3]
+    cycles = agreement.cycles(4, 0.5)
+    assert cycles.drafted.tolist() == [3, 2, 4, 2] and cycles.committed.tolist() == [3, 2, 5, 3]
     assert sum(count for _, _, count in agreement.calibration()) == 12
 
 

@@ -21,14 +21,6 @@ def test_tokens_per_cycle_is_the_expected_accepted_run_plus_one(alpha: float, n:
     assert formulas.tokens_per_cycle(alpha, n) == pytest.approx(expected)
 
 
-@given(alphas, st.integers(1, 10), st.integers(1, 6))
-def test_survival_goes_on_geometrically(alpha: float, n: int, window: int) -> None:
-    survival = [alpha ** (k + 1) for k in range(window)]
-    assert formulas.tokens_per_cycle_of_survival(survival, n) == pytest.approx(
-        formulas.tokens_per_cycle(alpha, n), abs=1e-6
-    )
-
-
 @given(st.floats(0.1, 0.99), st.floats(0.02, 1.0), st.floats(0.0, 0.2))
 def test_best_length_is_the_best_of_all(alpha: float, cost: float, per_row: float) -> None:
     def verify_cost(rows: int) -> float:
