@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -52,20 +53,17 @@ class Target:
         self.evaluator = calibrated_in(self.runtime, folder)
 
 
-def _load_target(options: Any) -> None:
-    """What a process of its own needs for its searches."""
-    global _shared
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    _shared = Target(options.model, options.work / "target", options.num_prompts, options.new_tokens), options
+@cache
+def _target(model: str, folder: Path, num_prompts: int, new_tokens: int) -> Target:
+    """Loaded once in every process."""
+    return Target(model, folder, num_prompts, new_tokens)
 
 
-_shared: tuple[Target, Any]
-
-
-def _search(method: str, seed: int) -> dict[str, Any]:
+def _search(options: Any, method: str, seed: int) -> dict[str, Any]:
     """One search, with predictions of its own: what it takes does not depend on which other searches ran before."""
-    target, options = _shared
     print(f"searching: {method}, seed {seed}", file=sys.stderr)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    target = _target(options.model, options.work / "target", options.num_prompts, options.new_tokens)
     evaluator = CachedEvaluator(target.runtime, options.work / "searches" / f"{method}-{seed}.jsonl")
     return search_row(evaluator, method, seed, options.evaluations)
 
@@ -115,8 +113,8 @@ class Benchmark:
         known = {(row["method"], row["seed"]) for row in rows}
         wanted = [(method, seed) for seed in range(options.seeds) for method in options.methods.split(",")]
         jobs = [job for job in wanted if job not in known]
-        with ProcessPoolExecutor(options.processes, get_context("spawn"), _load_target, (options,)) as pool:
-            running = [pool.submit(_search, *job) for job in jobs]
+        with ProcessPoolExecutor(options.processes, get_context("spawn")) as pool:
+            running = [pool.submit(_search, options, *job) for job in jobs]
             for done in as_completed(running):
                 if done.cancelled():
                     continue

@@ -42,7 +42,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=90.0, help="training time in all, over all resumptions")
     parser.add_argument("--tokens", type=int, help="a budget of tokens instead of --minutes")
     parser.add_argument("--tokens-per-step", type=int, help="default: 2,048 on a CPU, 32,768 on CUDA")
-    parser.add_argument("--num-blocks", type=int, default=ModelShape.num_blocks, help="depth; for siblings of the model")
+    parser.add_argument(
+        "--num-blocks", type=int, default=ModelShape.num_blocks, help="depth; for siblings of the model"
+    )
     parser.add_argument("--layer-dropout", type=float, default=0.2, help="chance to skip the last sub-layer")
     parser.add_argument("--max-window", type=int, default=1024, help="longest training window in tokens")
     parser.add_argument("--extra-source", type=Path, action="append", default=[], help="more Python source")
