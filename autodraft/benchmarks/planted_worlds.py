@@ -144,6 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print(f"{name}: {method}, seed {seed}", file=sys.stderr)
                 document["rows"].append(row(name, method, seed, options.evaluations, optima[name, seed]))
                 write_document(options.output, document, markdown)
+    write_document(options.output, document, markdown)
 
 
 if __name__ == "__main__":
