@@ -23,13 +23,13 @@ from autodraft.policy import FULL_BITS, SHARE_UNITS, SUB_LAYER_KINDS, ChannelSha
 from autodraft.runtime import Rows, TransformerRuntime
 
 QUERY_TOKENS = (1, 2, 4, 8, 16)
-_LEAST_BASE, _LEAST_SUB_LAYER = 0.02, 0.1
-"""Floors: base over the target's step; sub-layer over an even split of the target's step at the same share of bits."""
+_LEAST_SUB_LAYER = 0.1
+"""Floor of a sub-layer, over an even split of the target's step at the same share of bits."""
 _CONTEXT = 192
 _IN_A_ROW = 3
 
 StepKey = tuple[str, int, int]
-"""(what is in the step: "all", "attention" or "mlp" alone, bits, query tokens)."""
+"""(what is in the step: "all", "attention" or "mlp" alone, "head" without any sub-layer; bits; query tokens)."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,7 @@ class LatencyTable:
 
     def base_ms(self, head_bits: int, query_tokens: int = 1) -> float:
         """A step without sub-layers: embedding, head at `head_bits`, overhead."""
-        alone = sum(self.step_ms(kind, head_bits, query_tokens) for kind in SUB_LAYER_KINDS)
-        floor = _LEAST_BASE * self.step_ms("all", FULL_BITS, query_tokens)
-        return max(alone - self.step_ms("all", head_bits, query_tokens), floor)
+        return self.step_ms("head", head_bits, query_tokens)
 
     def predict_step_ms(self, policy: DraftPolicy) -> float:
         """Sum of the base and of all sub-layers, channel shares pro rata, over one token."""
@@ -132,15 +130,15 @@ class LatencyTable:
 
 
 def step_policy(num_blocks: int, content: str, bits: int) -> DraftPolicy:
-    """Everything at `bits`, or only the sub-layers of one kind."""
-    policy = DraftPolicy.uniform(num_blocks, bits)
-    first_dropped = {"all": 2 * num_blocks, "attention": 1, "mlp": 0}[content]
-    return policy.replace(dict.fromkeys(range(first_dropped, 2 * num_blocks, 2), ChannelShares()))
+    """Everything at `bits`, or only the sub-layers of one kind, or none."""
+    indices = range(2 * num_blocks)
+    dropped = {"all": indices[:0], "attention": indices[1::2], "mlp": indices[::2], "head": indices}[content]
+    return DraftPolicy.uniform(num_blocks, bits).replace(dict.fromkeys(dropped, ChannelShares()))
 
 
 def table_keys(bits: Sequence[int], query_tokens: Sequence[int] = QUERY_TOKENS) -> list[StepKey]:
     """What a table needs: all contents and bits over one token, and the target's parts over more."""
-    contents = ("all", *SUB_LAYER_KINDS)
+    contents = ("all", *SUB_LAYER_KINDS, "head")
     widths = [FULL_BITS, *(width for width in bits if width != FULL_BITS)]
     return [
         (content, width, n)

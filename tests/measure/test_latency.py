@@ -69,8 +69,9 @@ def test_noise_never_makes_a_part_free(table: LatencyTable) -> None:
         ("mlp", 8, 1): Spread(99.0, 0.0, 5, 99.0),
     }
     assert LatencyTable(BLOCKS, noisy).sub_layer_ms("attention", 8) > 0
+    # Parts of a step may fit into caches that the whole one does not fit into; the head has a time of its own.
     cheap = dict(table.steps) | {(kind, 8, 1): Spread(0.1, 0.0, 5, 0.1) for kind in SUB_LAYER_KINDS}
-    assert LatencyTable(BLOCKS, cheap).base_ms(8) == pytest.approx(0.02 * table.target_ms)
+    assert LatencyTable(BLOCKS, cheap).base_ms(8) == table.base_ms(8)
 
 
 def test_table_survives_json(table: LatencyTable) -> None:
