@@ -19,14 +19,19 @@ from autodraft.runtime.torch_rows import RowInputs
 LogitsOf = Callable[[RowInputs], Tensor]
 _WARM_UPS = 2
 _UNCHECKED = 4
-"""Tokens that a chain drafts before the host looks whether it should have ended."""
 
 
 class Capture:
-    """Makes steps callable; the graphs of one device share their memory."""
+    """Makes steps callable; the graphs of one device share their memory.
+
+    Attributes:
+        unchecked: tokens that a chain drafts before the host looks whether it should have ended: several where looking
+            means waiting for the device.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        self.unchecked = _UNCHECKED if device.type == "cuda" else 1
         self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
 
     def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
@@ -84,12 +89,13 @@ class ChainStep:
     ) -> None:
         device = inputs.mask.device
         self._logits_of, self._inputs, self._top, self._sampled = logits_of, inputs, top, sampled
-        self._noise = torch.zeros((_UNCHECKED, vocab_size if sampled else 0), device=device)
+        self._unchecked = capture.unchecked
+        self._noise = torch.zeros((self._unchecked, vocab_size if sampled else 0), device=device)
         self._temperature = torch.ones(1, device=device)
         self._row = torch.zeros(1, dtype=torch.int64, device=device)  # whose next token is drafted
         self._count = torch.zeros(1, dtype=torch.int64, device=device)  # tokens drafted since the host last looked
         # Token ids as floats, which are exact below 2^24: one buffer, one transfer.
-        self._found = torch.zeros((_UNCHECKED, 2, top), device=device)
+        self._found = torch.zeros((self._unchecked, 2, top), device=device)
         self._run = capture(self._work)
 
     def _work(self) -> None:
@@ -109,7 +115,7 @@ class ChainStep:
         drafted: list[Candidates] = []
         reach = stop.reach
         while len(drafted) < num_tokens:
-            for candidates in self._draft(len(drafted), min(_UNCHECKED, num_tokens - len(drafted)), noise):
+            for candidates in self._draft(len(drafted), min(self._unchecked, num_tokens - len(drafted)), noise):
                 drafted.append(candidates)
                 ended, reach = stop.ends_after(candidates.probs[0], reach)
                 if ended:

@@ -2,11 +2,12 @@
 
 import gc
 
+import numpy as np
 import pytest
 import torch
 
 from autodraft.policy import ChannelShares, DraftPolicy
-from autodraft.runtime import Rows, build_runtime
+from autodraft.runtime import ChainStop, ChoiceNoise, Rows, build_runtime
 from tests.runtime.tiny import tiny_model
 
 TOKENS = [(7 * position) % 97 for position in range(720)]
@@ -62,6 +63,21 @@ def test_a_chain_may_reach_the_end_of_the_cache(runtime):
         expected.append(token)
     found = runtime.draft_chain(plan, cache, [3], 6)
     assert [candidates.tokens[0] for candidates in found] == expected
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3])
+@pytest.mark.parametrize("sampled", [False, True])
+def test_looking_rarely_changes_no_chain(threshold, sampled):
+    """As on a device that is not waited for after every token."""
+    rows = np.random.default_rng(1).gumbel(size=(9, 97)).astype(np.float32)
+    noise = ChoiceNoise(0.8, rows) if sampled else None
+    chains = []
+    for unchecked in (1, 4):
+        runtime = build_runtime(tiny_model("llama"), max_length=64, backend="torch")
+        runtime._backend._capture.unchecked = unchecked
+        plan, cache = runtime.plan(DRAFT), _filled(runtime, 10)
+        chains.append(runtime.draft_chain(plan, cache, [3, 9], 9, top=2, stop=ChainStop(threshold), noise=noise))
+    assert chains[0] == chains[1]
 
 
 def test_steps_go_with_the_plan_and_the_cache_that_they_are_for():
