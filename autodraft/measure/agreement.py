@@ -43,23 +43,9 @@ class Agreement:
         """Share of positions at which both choose the same token."""
         return float(self.matches.mean())
 
-    @property
-    def by_position(self) -> list[float]:
-        """Agreement at each position of a window."""
-        return [float(share) for share in self.matches.mean(axis=0)]
-
     def cycles(self, num_draft_tokens: int, stop_threshold: float = 0.0) -> ChainCycles:
         """The cycles of a chain along the continuations, one after another; windows have to be consecutive."""
         return chain_cycles(self.matches.ravel(), self.confidence.ravel(), num_draft_tokens, stop_threshold)
-
-    def calibration(self, num_bins: int = 10) -> list[tuple[float, float, int]]:
-        """(mean confidence, agreement, count) per bin of the draft's confidence; empty bins are left out."""
-        bins = np.minimum((self.confidence * num_bins).astype(int), num_bins - 1)
-        return [
-            (float(self.confidence[bins == b].mean()), float(self.matches[bins == b].mean()), int((bins == b).sum()))
-            for b in range(num_bins)
-            if (bins == b).any()
-        ]
 
 
 @dataclass(frozen=True)
