@@ -17,6 +17,9 @@ from torch.nn import functional as F
 
 from autodraft.policy import FULL_BITS
 from autodraft.runtime.quantization import fake_quantize
+from autodraft.runtime.spec import ModelSpec
+from autodraft.runtime.torch_pass import TorchPass
+from autodraft.runtime.weights import TargetWeights
 
 _logger = logging.getLogger(__name__)
 _LEAST_CAPABILITY = (8, 0)  # bfloat16 on tensor cores, and what Triton supports
@@ -34,6 +37,9 @@ class Linears(Protocol):
 
     available_bits: tuple[int, ...]
 
+    def forward_pass(self, spec: ModelSpec, weights: TargetWeights, dtype: torch.dtype) -> TorchPass:
+        """What runs a model whose maps these are."""
+
     def pack(self, weight: Tensor, bits: int, bias: Tensor | None = None) -> Linear:
         """The map of `weight` [outputs, inputs], rounded to `bits`, and float32 `bias` [outputs].
 
@@ -45,6 +51,10 @@ class SimulatedLinears:
     """PyTorch's own products on any device: fewer bits are the same function as packed ones, not their speed."""
 
     available_bits: tuple[int, ...] = (FULL_BITS,)
+
+    def forward_pass(self, spec: ModelSpec, weights: TargetWeights, dtype: torch.dtype) -> TorchPass:
+        """See `Linears`."""
+        return TorchPass(spec, weights, dtype)
 
     def pack(self, weight: Tensor, bits: int, bias: Tensor | None = None) -> Linear:
         """See `Linears`."""

@@ -31,8 +31,7 @@ class RowInputs:
     def __init__(self, count: int, keys: int, spare: int, device: torch.device) -> None:
         self._spare = spare
         numbers, mask = self._padding(count, keys)
-        self._idle_numbers, self._idle_mask = numbers.to(device), mask.to(device)
-        self.numbers, self.mask = self._idle_numbers.clone(), self._idle_mask.clone()
+        self.numbers, self.mask = numbers.to(device), mask.to(device)
         self._next = torch.tensor([[0], [1], [1]], device=device)
 
     def _padding(self, count: int, keys: int) -> tuple[Tensor, Tensor]:
@@ -68,15 +67,14 @@ class RowInputs:
         self.numbers.copy_(numbers)
         self.mask.copy_(mask)
 
-    def follow(self, row: Tensor, token: Tensor) -> None:
-        """Go on after one of the rows with `token`, as the only row; nothing of it needs the host. [1], [1]"""
-        following = self.numbers.index_select(1, row) + self._next
+    def follow(self, rows: RowInputs, row: Tensor, token: Tensor) -> None:
+        """Become the only row: `token` after one of `rows`; nothing of it needs the host. [1], [1]"""
+        following = rows.numbers.index_select(1, row) + self._next
         following[0] = token
-        seen = self.mask.index_select(0, row).scatter_(1, following[2:], True)
-        self.numbers.copy_(self._idle_numbers)
-        self.mask.copy_(self._idle_mask)
-        self.numbers[:, :1] = following
-        self.mask[:1] = seen
+        # A row of padding follows itself into slots behind all keys, where there is nothing to mark.
+        own = following[2:].clamp(max=self.mask.shape[1] - 1)
+        self.mask.copy_(rows.mask.index_select(0, row).scatter_(1, own, True))
+        self.numbers.copy_(following)
 
 
 def slots_seen(rows: Rows) -> int:

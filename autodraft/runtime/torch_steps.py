@@ -8,6 +8,7 @@ and writes lies in tensors of its own, so that its graph is the same for every c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from autodraft.runtime.rows import Rows
 from autodraft.runtime.torch_rows import RowInputs
 
 LogitsOf = Callable[[RowInputs], Tensor]
+BestOf = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 _WARM_UPS = 2
 _UNCHECKED = 4
 
@@ -78,56 +80,94 @@ class ForwardStep:
 class ChainStep:
     """One drafted token after another: a pass, the best tokens after its last row, the best of them as the next row.
 
+    All tokens but the first come of passes over a single row, and so does the first after a single one.
+
     Args:
-        logits_of, inputs, vocab_size, capture: as for a `ForwardStep`.
+        logits_of: a pass. -> float32 [rows, vocab]
+        best_of: the best tokens, best first, and their probabilities. float32 [1, vocab], top -> [1, top] each
+        first: rows of the first pass; all padding until filled.
+        single: the row of the others.
+        vocab_size: of the logits.
+        capture: see there.
         top: best tokens wanted at each position.
         sampled: whether there is noise.
     """
 
     def __init__(
-        self, logits_of: LogitsOf, inputs: RowInputs, vocab_size: int, capture: Capture, top: int, sampled: bool
+        self,
+        logits_of: LogitsOf,
+        best_of: BestOf,
+        first: RowInputs,
+        single: RowInputs,
+        vocab_size: int,
+        capture: Capture,
+        top: int,
+        sampled: bool,
     ) -> None:
-        device = inputs.mask.device
-        self._logits_of, self._inputs, self._top, self._sampled = logits_of, inputs, top, sampled
+        device = first.mask.device
+        self._logits_of, self._best_of, self._top, self._sampled = logits_of, best_of, top, sampled
+        self._first, self._single, self._capture = first, single, capture
         self._unchecked = capture.unchecked
         self._noise = torch.zeros((self._unchecked, vocab_size if sampled else 0), device=device)
         self._temperature = torch.ones(1, device=device)
-        self._row = torch.zeros(1, dtype=torch.int64, device=device)  # whose next token is drafted
+        self._row = torch.zeros(1, dtype=torch.int64, device=device)  # of the first pass: whose next token is drafted
         self._count = torch.zeros(1, dtype=torch.int64, device=device)  # tokens drafted since the host last looked
         # Token ids as floats, which are exact below 2^24: one buffer, one transfer.
         self._found = torch.zeros((self._unchecked, 2, top), device=device)
-        self._run = capture(self._work)
 
-    def _work(self) -> None:
-        scores = self._logits_of(self._inputs).index_select(0, self._row)
+    @cached_property
+    def _run_first(self) -> Callable[[], None]:
+        return self._capture(lambda: self._work(self._first, self._row))
+
+    @cached_property
+    def _run_single(self) -> Callable[[], None]:
+        only = torch.zeros_like(self._row)
+        return self._capture(lambda: self._work(self._single, only))
+
+    def _work(self, inputs: RowInputs, row: Tensor) -> None:
+        scores = self._logits_of(inputs).index_select(0, row)
         if self._sampled:
             scores = scores / self._temperature + self._noise.index_select(0, self._count)
-        best = torch.topk(torch.softmax(scores, -1), self._top)
-        self._found.index_copy_(0, self._count, torch.stack((best.indices.float(), best.values), 1))
-        self._inputs.follow(self._row, best.indices[:, 0])
-        self._row.zero_()
+        tokens, probs = self._best_of(scores, self._top)
+        self._found.index_copy_(0, self._count, torch.stack((tokens.float(), probs), 1))
+        self._single.follow(inputs, row, tokens[:, 0])
         self._count += 1
 
     def __call__(self, fed: Rows, num_tokens: int, stop: ChainStop, noise: ChoiceNoise | None) -> list[Candidates]:
         """See `TransformerRuntime.draft_chain`; a few tokens may be run in vain behind the one that ends the chain."""
-        self._inputs.fill(fed)
-        self._row.fill_(len(fed) - 1)
+        run = self._start(fed)
         drafted: list[Candidates] = []
         reach = stop.reach
         while len(drafted) < num_tokens:
-            for candidates in self._draft(len(drafted), min(self._unchecked, num_tokens - len(drafted)), noise):
+            count = min(self._unchecked, num_tokens - len(drafted))
+            for candidates in self._draft(run, len(drafted), count, noise):
                 drafted.append(candidates)
                 ended, reach = stop.ends_after(candidates.probs[0], reach)
                 if ended:
                     return drafted
+            run = self._run_single
         return drafted
 
-    def _draft(self, first: int, count: int, noise: ChoiceNoise | None) -> Iterator[Candidates]:
+    def _start(self, fed: Rows) -> Callable[[], None]:
+        """Put the rows in place; returns what runs them."""
+        run = self._run_single  # both are captured, which changes what they read, before anything is put there
+        if len(fed) == 1:
+            self._single.fill(fed)
+        else:
+            run = self._run_first
+            self._first.fill(fed)
+            self._row.fill_(len(fed) - 1)
+        return run
+
+    def _draft(
+        self, run: Callable[[], None], first: int, count: int, noise: ChoiceNoise | None
+    ) -> Iterator[Candidates]:
         if noise is not None:
             self._temperature.fill_(noise.temperature)
             self._noise[:count].copy_(torch.from_numpy(noise.rows[first : first + count]))
         self._count.zero_()
-        for _ in range(count):
-            self._run()
+        run()
+        for _ in range(count - 1):
+            self._run_single()
         for tokens, probs in self._found[:count].tolist():
             yield Candidates([int(token) for token in tokens], probs)

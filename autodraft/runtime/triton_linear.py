@@ -12,7 +12,10 @@ from torch import Tensor
 
 from autodraft.policy import FULL_BITS
 from autodraft.runtime.quantization import INT4_GROUP_SIZE, quantize_int4, quantize_int8
-from autodraft.runtime.triton_kernels import ROW_BLOCK, per_channel, per_group
+from autodraft.runtime.spec import ModelSpec
+from autodraft.runtime.torch_pass import TorchPass
+from autodraft.runtime.triton_kernels import ROW_BLOCK, per_channel, per_group, row_per_channel, row_per_group
+from autodraft.runtime.weights import TargetWeights
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,10 @@ class Tile:
     stages: int
 
 
-# Not tuned on a device yet: chosen by bytes in flight and by instructions per weight in the compiled kernels.
-TILES = {16: Tile(32, 128, 4, 4), 8: Tile(32, 256, 4, 4), 4: Tile(32, 256, 4, 4)}
+TILES = {16: Tile(16, 512, 2, 3), 8: Tile(32, 256, 4, 5), 4: Tile(64, 256, 4, 3)}
+"""Of products on tensor cores."""
+ROW_TILES = {8: Tile(8, 1024, 4, 3), 4: Tile(8, 1024, 4, 3)}
+"""Of products of a single row without them."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,8 @@ class TritonLinear:
         weight, scale: as `per_channel` or, three-dimensional, as `per_group` takes them.
         bias: float32 [outputs], or None.
         dtype: of the activations that the product takes.
+        tile: of products on tensor cores.
+        row_tile: of products of a single row; None: those also run on tensor cores.
     """
 
     weight: Tensor
@@ -51,23 +58,42 @@ class TritonLinear:
     dtype: torch.dtype
     inputs: int
     tile: Tile
+    row_tile: Tile | None
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """x [rows, inputs] -> float32 [rows, outputs]."""
+    def __call__(self, x: Tensor, into: Tensor | None = None) -> Tensor:
+        """x [rows, inputs] -> float32 [rows, outputs]; added to `into` where that is given."""
         x = x.to(self.dtype).contiguous()
-        rows, outputs = len(x), len(self.weight)
-        y = torch.empty(rows, outputs, dtype=torch.float32, device=x.device)
-        grid = (-(-rows // ROW_BLOCK.value), -(-outputs // self.tile.outputs))
-        options = {"num_warps": self.tile.warps, "num_stages": self.tile.stages}
-        where = (x, self.weight, self.scale, self.bias, y, rows, outputs, self.inputs)
-        whole = self.inputs % self.tile.inputs == 0
+        shape = (len(x), len(self.weight))
+        y = torch.empty(shape, dtype=torch.float32, device=x.device) if into is None else into
         with torch.cuda.device_of(x):  # Triton launches on the current device
-            if self.weight.ndim == 3:
-                groups, block = self.weight.shape[1], self.tile.inputs // INT4_GROUP_SIZE
-                per_group[grid](*where, groups, self.tile.outputs, block, whole, **options)
+            if len(x) == 1 and self.row_tile is not None:
+                self._multiply_row(x, y, into is not None, self.row_tile)
             else:
-                per_channel[grid](*where, self.tile.outputs, self.tile.inputs, whole, **options)
+                self._multiply(x, y, into is not None, self.tile)
         return y
+
+    def _multiply(self, x: Tensor, y: Tensor, adds: bool, tile: Tile) -> None:
+        rows, outputs = y.shape
+        grid = (-(-rows // ROW_BLOCK.value), -(-outputs // tile.outputs))
+        options = {"num_warps": tile.warps, "num_stages": tile.stages}
+        where = (x, self.weight, self.scale, self.bias, y, rows, outputs, self.inputs)
+        whole = self.inputs % tile.inputs == 0
+        if self.weight.ndim == 3:
+            groups = self.weight.shape[1]
+            per_group[grid](*where, groups, adds, tile.outputs, tile.inputs // INT4_GROUP_SIZE, whole, **options)
+        else:
+            per_channel[grid](*where, adds, tile.outputs, tile.inputs, whole, **options)
+
+    def _multiply_row(self, x: Tensor, y: Tensor, adds: bool, tile: Tile) -> None:
+        outputs = y.shape[1]
+        grid = (-(-outputs // tile.outputs),)
+        where = (x, self.weight, self.scale, self.bias, y, outputs, self.inputs)
+        whole = self.inputs % tile.inputs == 0
+        if self.weight.ndim == 3:
+            groups, block = self.weight.shape[1], tile.inputs // INT4_GROUP_SIZE
+            row_per_group[grid](*where, groups, adds, tile.outputs, block, whole, tile.stages, num_warps=tile.warps)
+        else:
+            row_per_channel[grid](*where, adds, tile.outputs, tile.inputs, whole, tile.stages, num_warps=tile.warps)
 
 
 class TritonLinears:
@@ -75,19 +101,35 @@ class TritonLinears:
 
     available_bits: tuple[int, ...] = (FULL_BITS, 8, 4)
 
-    def pack(self, weight: Tensor, bits: int, bias: Tensor | None = None, tile: Tile | None = None) -> TritonLinear:
-        """See `Linears`; `tile` replaces the one that `TILES` has for these bits."""
+    def forward_pass(self, spec: ModelSpec, weights: TargetWeights, dtype: torch.dtype) -> TorchPass:
+        """See `Linears`."""
+        from autodraft.runtime.triton_pass import TritonPass, is_fused
+
+        return (TritonPass if is_fused(spec) else TorchPass)(spec, weights, dtype)
+
+    def pack(
+        self,
+        weight: Tensor,
+        bits: int,
+        bias: Tensor | None = None,
+        tile: Tile | None = None,
+        row_tile: Tile | None = None,
+    ) -> TritonLinear:
+        """See `Linears`; a tile given replaces the one that `TILES` or `ROW_TILES` has for these bits."""
         packed, scale = weight, None
         if bits == 8:
             packed, scale = quantize_int8(weight)
         elif bits == 4:
             quantized, scale = quantize_int4(weight)
             packed, scale = _words(quantized), scale.to(weight.dtype)
-        return TritonLinear(packed.contiguous(), scale, bias, weight.dtype, weight.shape[1], tile or TILES[bits])
+        tile, row_tile = tile or TILES[bits], row_tile or ROW_TILES.get(bits)
+        return TritonLinear(packed.contiguous(), scale, bias, weight.dtype, weight.shape[1], tile, row_tile)
 
 
 def _words(quantized: Tensor) -> Tensor:
-    """uint8 in 0..15 [outputs, groups * 32] -> int16 [outputs, groups, 8] in the order of `per_group`."""
-    parts = quantized.view(len(quantized), -1, 4, INT4_GROUP_SIZE // 4).to(torch.int32)
-    words = parts[:, :, 0] | parts[:, :, 1] << 4 | parts[:, :, 2] << 8 | parts[:, :, 3] << 12
-    return words.to(torch.int16)  # keeps the lower 16 bits
+    """uint8 in 0..15 [outputs, groups * 32] -> int32 [outputs, groups, 4] in the order of `per_group`."""
+    parts = quantized.view(len(quantized), -1, 8, INT4_GROUP_SIZE // 8)
+    words = torch.zeros_like(parts[:, :, 0], dtype=torch.int32)
+    for number in range(8):
+        words |= parts[:, :, number].to(torch.int32) << (4 * number)
+    return words

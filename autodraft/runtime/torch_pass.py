@@ -1,0 +1,191 @@
+"""`TorchPass`: a forward pass over rows as plain PyTorch operations. Knows nothing of plans, steps or kernels.
+
+Rows come in multiples of a fixed number and keys are visited in blocks of fixed size, so that every matrix product of a
+row has the same shape whatever else is in the call: a row's result then depends neither on its index nor on its
+neighbours, as long as its keys stand in order of position (chains; in a tree the keys of a branch stand in other slots
+and rounding may differ).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from autodraft.runtime.operations import apply_norm, rotate
+from autodraft.runtime.spec import ModelSpec
+from autodraft.runtime.torch_cache import KEY_BLOCK, ROW_PADDING
+from autodraft.runtime.torch_rows import RowInputs
+from autodraft.runtime.weights import TargetWeights
+
+if TYPE_CHECKING:
+    from autodraft.runtime.linears import Linear
+
+
+@dataclass(frozen=True)
+class Part:
+    """One segment's linear maps at the bits they run in; `inputs` adds its bias, `outputs` has none."""
+
+    channels: Tensor
+    inputs: Linear
+    outputs: Linear
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What a plan runs: the parts of each block, and the head."""
+
+    attention: list[list[Part]]
+    mlp: list[list[Part]]
+    head: Linear
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every block of one forward pass shares.
+
+    Attributes:
+        keys, values: of the cache. [blocks, kv_heads, slots, head_dim]
+        slots: that the rows' keys go to. [n]
+        mask: True where a row sees a slot. [n, keys]
+        cos, sin: of the rows' positions; None without rotary embedding. [n, head_dim / 2]
+    """
+
+    keys: Tensor
+    values: Tensor
+    slots: Tensor
+    mask: Tensor
+    cos: Tensor | None
+    sin: Tensor | None
+
+
+class TorchPass:
+    """Embedding, sub-layers and head over rows of one model.
+
+    Args:
+        spec, weights: the model.
+        dtype: of the cache.
+
+    Attributes:
+        row_counts: rows, padding included, that steps of fixed shape are made for.
+    """
+
+    row_counts: tuple[int, ...] = (ROW_PADDING,)
+
+    def __init__(self, spec: ModelSpec, weights: TargetWeights, dtype: torch.dtype) -> None:
+        self._spec, self._weights, self._dtype = spec, weights, dtype
+
+    def start(self, inputs: RowInputs, keys: Tensor, values: Tensor) -> tuple[Tensor, Context]:
+        """The residual stream before the first sub-layer, float32 [n, hidden], and what the rows see."""
+        weights = self._weights
+        x = weights.embedding[inputs.tokens].float()
+        if weights.positions is not None:
+            x = x + weights.positions[inputs.positions].float()
+        cos = sin = None
+        if weights.rotary_frequencies is not None:
+            angles = inputs.positions[:, None].float() * weights.rotary_frequencies
+            cos, sin = (table * weights.rotary_scale for table in (angles.cos(), angles.sin()))
+        return x, Context(keys, values, inputs.slots, inputs.mask, cos, sin)
+
+    def run(
+        self, payload: Payload, context: Context, x: Tensor, first: int, last: int, taps: Tensor | None = None
+    ) -> Tensor:
+        """Sub-layers `first .. last - 1` on the residual stream `x`, which may be changed in place.
+
+        `taps`, if given, receives the stream of the first rows, as many as it has, before each of them and after.
+        """
+        for index in range(first, last):
+            if taps is not None:
+                taps[index] = x[: taps.shape[1]]
+            number = index // 2
+            if index % 2 == 0 and payload.attention[number]:
+                x = self.attention(number, payload.attention[number], x, context)
+            elif index % 2 == 1 and payload.mlp[number]:
+                x = self.mlp(number, payload.mlp[number], x)
+        if taps is not None:
+            taps[last] = x[: taps.shape[1]]
+        return x
+
+    def head(self, payload: Payload, x: Tensor) -> Tensor:
+        """Final norm and output head, float32 [n, hidden] -> [n, vocab]."""
+        return payload.head(apply_norm(x, self._weights.final_norm, self._spec))
+
+    def logits(self, payload: Payload, keys: Tensor, values: Tensor, inputs: RowInputs) -> Tensor:
+        """A whole pass without the host. [rows, vocab]"""
+        x, context = self.start(inputs, keys, values)
+        return self.head(payload, self.run(payload, context, x, 0, 2 * self._spec.num_blocks))
+
+    def best(self, scores: Tensor, top: int) -> tuple[Tensor, Tensor]:
+        """The `top` best tokens, best first, and their probabilities. float32 [1, vocab] -> [1, top] each"""
+        best = torch.topk(torch.softmax(scores, -1), top)
+        return best.indices, best.values
+
+    def attention(self, index: int, parts: list[Part], x: Tensor, context: Context) -> Tensor:
+        """The residual stream after one attention sub-layer. [n, hidden]"""
+        spec, block = self._spec, self._weights.blocks[index]
+        normed = apply_norm(x, block.attention_norm, spec)
+        total = torch.zeros_like(x)
+        cos, sin = (None if table is None else table[:, None] for table in (context.cos, context.sin))
+        for part in parts:
+            heads = len(part.channels)
+            sizes = [heads * spec.group_size, heads, heads]
+            projected = part.inputs(normed).view(len(x), -1, spec.head_dim)
+            query, key, value = projected.split(sizes, dim=1)
+            if block.query_norm is not None and block.key_norm is not None:
+                query, key = apply_norm(query, block.query_norm, spec), apply_norm(key, block.key_norm, spec)
+            query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+            whole = heads == spec.num_kv_heads
+            channels: Tensor | slice = slice(None) if whole else part.channels
+            where = (slice(None), context.slots) if whole else (part.channels[:, None], context.slots[None])
+            keys, values = context.keys[index], context.values[index]
+            keys[where] = key.transpose(0, 1).to(self._dtype)
+            values[where] = value.transpose(0, 1).to(self._dtype)
+            total = total + part.outputs(_attend(query, keys[channels], values[channels], context.mask))
+        return x + (total if block.output.bias is None else total + block.output.bias)
+
+    def mlp(self, index: int, parts: list[Part], x: Tensor) -> Tensor:
+        """The residual stream after one MLP. [n, hidden]"""
+        block, activation = self._weights.blocks[index], getattr(F, self._spec.activation)
+        normed = apply_norm(x, block.mlp_norm, self._spec)
+        total = torch.zeros_like(x)
+        for part in parts:
+            hidden = part.inputs(normed)
+            if self._spec.gated:
+                gate, up = hidden.chunk(2, dim=1)
+                hidden = activation(gate) * up
+            else:
+                hidden = activation(hidden)
+            total = total + part.outputs(hidden)
+        return x + (total if block.down.bias is None else total + block.down.bias)
+
+
+def _attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """Attention with the query heads of a KV head packed into rows, one key block of fixed size after the other.
+
+    query [n, heads, head_dim], keys and values [kv_heads, slots, head_dim], mask [n, keys] -> [n, heads * head_dim].
+    The running softmax (as in FlashAttention) leaves a row unchanged, to the bit, by blocks it does not see.
+    """
+    n, heads, head_dim = query.shape
+    kv_heads = len(keys)
+    group = heads // kv_heads
+    q = query.view(n, kv_heads, group, head_dim).permute(1, 2, 0, 3).reshape(kv_heads, group * n, head_dim)
+    q = q * head_dim**-0.5
+    highest = torch.full((kv_heads, group * n, 1), -torch.inf, device=query.device)
+    weight_sum = torch.zeros_like(highest)
+    mixed = torch.zeros_like(q)
+    for start in range(0, mask.shape[1], KEY_BLOCK):
+        block = slice(start, start + KEY_BLOCK)
+        seen = mask[:, block].repeat(group, 1)
+        scores = (q @ keys[:, block].float().transpose(1, 2)).masked_fill(~seen, -torch.inf)
+        new_highest = torch.maximum(highest, scores.amax(-1, keepdim=True))
+        finite = new_highest.masked_fill(new_highest == -torch.inf, 0.0)
+        weights = torch.exp(scores - finite)
+        scale = torch.exp(highest - finite)
+        mixed = mixed * scale + weights @ values[:, block].float()
+        weight_sum = weight_sum * scale + weights.sum(-1, keepdim=True)
+        highest = new_highest
+    mixed = mixed / weight_sum
+    return mixed.view(kv_heads, group, n, head_dim).permute(2, 0, 1, 3).reshape(n, heads * head_dim)

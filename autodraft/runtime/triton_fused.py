@@ -1,0 +1,225 @@
+"""Triton kernels of a forward pass between its matrix products: norm, rotary embedding, attention, activation.
+
+Know nothing of models or of tensors' owners. At batch size 1 a step is as long as reading its weights takes, as long as
+nothing else takes time; each kernel here does what would be a dozen launches in plain PyTorch. Sums run in float32 and
+in an order that depends neither on the number of rows nor on how many keys a row does not see: a row's result is the
+same bits whatever else is in the call.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+ROWS: tl.constexpr = tl.constexpr(16)
+"""Rows that one program of attention serves."""
+SPLIT: tl.constexpr = tl.constexpr(128)
+"""Keys that one program of attention visits."""
+TILE: tl.constexpr = tl.constexpr(64)
+"""Keys at once."""
+_SPLITS: tl.constexpr = tl.constexpr(16)  # added up at once
+
+
+@triton.jit
+def normalise(
+    x,  # [rows, width] float32
+    weight,  # [width] float32
+    bias,  # [width] float32, or None
+    y,  # [rows, width]
+    width,
+    eps,
+    CENTRED: tl.constexpr,  # LayerNorm rather than RMSNorm
+    BLOCK: tl.constexpr,  # at least width
+):
+    """One program per row."""
+    row = tl.program_id(0).to(tl.int64)
+    place = tl.arange(0, BLOCK)
+    inside = place < width
+    values = tl.load(x + row * width + place, mask=inside, other=0.0)
+    if CENTRED:
+        values = tl.where(inside, values - tl.sum(values) / width, 0.0)
+    values = values * tl.rsqrt(tl.sum(values * values) / width + eps)
+    values = values * tl.load(weight + place, mask=inside, other=0.0)
+    if bias is not None:
+        values = values + tl.load(bias + place, mask=inside, other=0.0)
+    tl.store(y + row * width + place, values.to(y.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _normed(first, second, weight, place, eps, HALF: tl.constexpr):
+    """RMSNorm over both halves of a head."""
+    scale = tl.rsqrt((tl.sum(first * first, 1) + tl.sum(second * second, 1)) / (2 * HALF) + eps)[:, None]
+    return first * scale * tl.load(weight + place), second * scale * tl.load(weight + HALF + place)
+
+
+@triton.jit
+def place_heads(
+    projected,  # [rows, (group + 2) * kv_heads, head_dim] float32: queries, keys, values
+    query_norm,  # [head_dim] float32, or None
+    key_norm,
+    cos,  # [rows, head_dim / 2] float32, or None
+    sin,
+    channels,  # [kv_heads]: which of the model's KV heads these are
+    slots,  # [rows]
+    query,  # [rows, group * kv_heads, head_dim], the cache's type
+    keys,  # one block of the cache: [all kv_heads, slots, head_dim]
+    values,
+    cache_slots,  # of the cache
+    kv_heads,
+    eps,
+    GROUP: tl.constexpr,
+    HALF: tl.constexpr,  # head_dim / 2
+    HEADS: tl.constexpr,  # of one program
+):
+    """Norm and rotate queries and keys; keys and values go to the cache. One program per row and few heads."""
+    row = tl.program_id(0).to(tl.int64)
+    head = (tl.program_id(1) * HEADS + tl.arange(0, HEADS)).to(tl.int64)
+    queries = GROUP * kv_heads
+    inside = head < queries + 2 * kv_heads
+    is_query, is_value = head < queries, inside & (head >= queries + kv_heads)
+    is_key = inside & (head >= queries) & (head < queries + kv_heads)
+    place = tl.arange(0, HALF)[None, :]
+    source = projected + (row * (queries + 2 * kv_heads) + head)[:, None] * (2 * HALF) + place
+    given = tl.load(source, mask=inside[:, None], other=0.0)
+    given_2 = tl.load(source + HALF, mask=inside[:, None], other=0.0)
+
+    first, second = given, given_2
+    if query_norm is not None:
+        as_query, as_query_2 = _normed(given, given_2, query_norm, place, eps, HALF)
+        as_key, as_key_2 = _normed(given, given_2, key_norm, place, eps, HALF)
+        first = tl.where(is_query[:, None], as_query, as_key)
+        second = tl.where(is_query[:, None], as_query_2, as_key_2)
+    if cos is not None:
+        c, s = tl.load(cos + row * HALF + place), tl.load(sin + row * HALF + place)
+        first, second = first * c - second * s, second * c + first * s
+
+    to_query = query + (row * queries + head)[:, None] * (2 * HALF) + place
+    tl.store(to_query, first.to(query.dtype.element_ty), mask=is_query[:, None])
+    tl.store(to_query + HALF, second.to(query.dtype.element_ty), mask=is_query[:, None])
+    number = tl.where(is_value, head - queries - kv_heads, head - queries)
+    channel = tl.load(channels + number, mask=is_key | is_value, other=0)
+    where = (channel * cache_slots + tl.load(slots + row))[:, None] * (2 * HALF) + place
+    tl.store(keys + where, first.to(keys.dtype.element_ty), mask=is_key[:, None])
+    tl.store(keys + where + HALF, second.to(keys.dtype.element_ty), mask=is_key[:, None])
+    tl.store(values + where, given.to(values.dtype.element_ty), mask=is_value[:, None])
+    tl.store(values + where + HALF, given_2.to(values.dtype.element_ty), mask=is_value[:, None])
+
+
+@triton.jit(do_not_specialize=["rows"])
+def attend_splits(
+    query,  # [rows, group * kv_heads, head_dim]
+    keys,  # one block of the cache: [all kv_heads, slots, head_dim]
+    values,
+    channels,  # [kv_heads]
+    mask,  # [rows, seen] uint8
+    mixed,  # [splits, rows, group * kv_heads, head_dim] float32
+    highest,  # [splits, rows, group * kv_heads] float32: largest score, -inf where nothing is seen
+    sums,  # the same: sum of weights
+    rows,
+    kv_heads,
+    seen,  # keys that the mask says something of
+    cache_slots,
+    scale,
+    GROUP: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    LINES: tl.constexpr,  # power of two, at least 16 and ROWS * GROUP
+):
+    """Softmax-weighted values of one split of the keys, for the query heads of one KV head and ROWS rows."""
+    kv_head, split = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    line, place = tl.arange(0, LINES), tl.arange(0, HEAD_DIM)
+    row = tl.program_id(2) * ROWS + line // GROUP
+    is_line = (line < ROWS * GROUP) & (row < rows)
+    head = kv_head * GROUP + line % GROUP
+    at = row.to(tl.int64) * (GROUP * kv_heads) + head
+    q = tl.load(query + at[:, None] * HEAD_DIM + place[None, :], mask=is_line[:, None], other=0.0)
+    cached = tl.load(channels + kv_head).to(tl.int64) * cache_slots * HEAD_DIM
+    top = tl.full((LINES,), float("-inf"), tl.float32)
+    total = tl.zeros((LINES,), tl.float32)
+    mix = tl.zeros((LINES, HEAD_DIM), tl.float32)
+    for start in range(0, SPLIT, TILE):
+        key = split * SPLIT + start + tl.arange(0, TILE)
+        is_seen = tl.load(
+            mask + row.to(tl.int64)[:, None] * seen + key[None, :],
+            mask=is_line[:, None] & (key < seen)[None, :],
+            other=0,
+        )
+        if tl.max(tl.max(is_seen, 1), 0) > 0:
+            where = cached + key[:, None] * HEAD_DIM + place[None, :]
+            is_key = (key < seen)[:, None]
+            k = tl.load(keys + where, mask=is_key, other=0.0)
+            scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+            scores = tl.where(is_seen > 0, scores, float("-inf"))
+            higher = tl.maximum(top, tl.max(scores, 1))
+            finite = tl.where(higher == float("-inf"), 0.0, higher)
+            weights = tl.exp(scores - finite[:, None])
+            fade = tl.exp(top - finite)
+            v = tl.load(values + where, mask=is_key, other=0.0)
+            mix = mix * fade[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
+            total = total * fade + tl.sum(weights, 1)
+            top = higher
+    to = split * (rows * GROUP * kv_heads) + at
+    tl.store(highest + to, top, mask=is_line)
+    tl.store(sums + to, total, mask=is_line)
+    tl.store(mixed + to[:, None] * HEAD_DIM + place[None, :], mix, mask=is_line[:, None])
+
+
+@triton.jit(do_not_specialize=["heads", "splits"])
+def join_splits(
+    mixed,  # [splits, heads, head_dim] float32; heads of all rows
+    highest,  # [splits, heads]
+    sums,
+    out,  # [heads, head_dim]
+    heads,
+    splits,
+    HEAD_DIM: tl.constexpr,
+):
+    """Attention from its splits, one program per head. Splits are added up in groups of fixed size, in order."""
+    head = tl.program_id(0).to(tl.int64)
+    number, place = tl.arange(0, _SPLITS), tl.arange(0, HEAD_DIM)
+    top = float("-inf")
+    for start in range(0, splits, _SPLITS):
+        split = start + number
+        top = tl.maximum(
+            top, tl.max(tl.load(highest + split * heads + head, mask=split < splits, other=float("-inf")), 0)
+        )
+    total, mix = 0.0, tl.zeros((HEAD_DIM,), tl.float32)
+    for start in range(0, splits, _SPLITS):
+        split = (start + number).to(tl.int64)
+        score = tl.load(highest + split * heads + head, mask=split < splits, other=float("-inf"))
+        is_seen = score > float("-inf")
+        weight = tl.where(is_seen, tl.exp(score - top), 0.0)
+        total += tl.sum(weight * tl.load(sums + split * heads + head, mask=is_seen, other=0.0), 0)
+        where = (split * heads + head)[:, None] * HEAD_DIM + place[None, :]
+        mix += tl.sum(weight[:, None] * tl.load(mixed + where, mask=is_seen[:, None], other=0.0), 0)
+    tl.store(out + head * HEAD_DIM + place, (mix / total).to(out.dtype.element_ty))
+
+
+@triton.jit
+def _erf_gelu(x):
+    return 0.5 * x * (1.0 + tl.math.erf(x * 0.7071067811865476))
+
+
+@triton.jit
+def activate(
+    hidden,  # [rows, 2 * width] float32: gate and up; without a gate [rows, width]
+    y,  # [rows, width]
+    width,
+    GATED: tl.constexpr,
+    ACTIVATION: tl.constexpr,  # "silu", "relu" or "gelu"
+    BLOCK: tl.constexpr,
+):
+    """One program per row and block of channels."""
+    row = tl.program_id(0).to(tl.int64)
+    place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = place < width
+    source = hidden + row * width * (2 if GATED else 1) + place
+    value = tl.load(source, mask=inside, other=0.0)
+    if ACTIVATION == "silu":
+        value = value * tl.sigmoid(value)
+    elif ACTIVATION == "relu":
+        value = tl.maximum(value, 0.0)
+    else:
+        value = _erf_gelu(value)
+    if GATED:
+        value = value * tl.load(source + width, mask=inside, other=0.0)
+    tl.store(y + row * width + place, value.to(y.dtype.element_ty), mask=inside)

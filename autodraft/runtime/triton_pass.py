@@ -1,0 +1,127 @@
+"""`TritonPass`: a forward pass of few launches, out of the Triton kernels; see `autodraft.runtime.triton_fused`.
+
+Knows nothing of plans, steps or graphs. What leads out of a sub-layer is added to the residual stream where it lies.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from autodraft.runtime.spec import ModelSpec
+from autodraft.runtime.torch_pass import Context, Part, Payload, TorchPass
+from autodraft.runtime.triton_fused import (
+    ROWS,
+    SPLIT,
+    activate,
+    attend_splits,
+    join_splits,
+    normalise,
+    place_heads,
+)
+from autodraft.runtime.triton_linear import TritonLinear
+from autodraft.runtime.weights import BlockWeights, Norm, TargetWeights
+
+_WIDEST_HEAD = 256
+_LEAST_HEAD = 16  # what tensor cores take
+_ACTIVATED = 1024  # channels per program
+_HEAD_PAIRS = 512  # of values per program, where heads are placed
+
+
+def is_fused(spec: ModelSpec) -> bool:
+    """Whether the kernels know heads of this size."""
+    size = spec.head_dim
+    return _LEAST_HEAD <= size <= _WIDEST_HEAD and size & (size - 1) == 0
+
+
+class TritonPass(TorchPass):
+    """See `TorchPass`; the model must be `is_fused`, and its maps those of `TritonLinears`."""
+
+    row_counts = (1, 8, 16, 32, 64)
+
+    def __init__(self, spec: ModelSpec, weights: TargetWeights, dtype: torch.dtype) -> None:
+        super().__init__(spec, weights, dtype)
+        self._lines = max(16, _power_of_two(ROWS.value * spec.group_size))
+
+    def head(self, payload: Payload, x: Tensor) -> Tensor:
+        return payload.head(self._norm(x, self._weights.final_norm))
+
+    def attention(self, index: int, parts: list[Part], x: Tensor, context: Context) -> Tensor:
+        block = self._weights.blocks[index]
+        normed = self._norm(x, block.attention_norm)
+        for part in parts:
+            query = self._place(part.inputs(normed), part, block, context, index)
+            _add_to(x, part, self._attend(query, part.channels, context, index))
+        return x if block.output.bias is None else x.add_(block.output.bias)
+
+    def mlp(self, index: int, parts: list[Part], x: Tensor) -> Tensor:
+        block = self._weights.blocks[index]
+        normed = self._norm(x, block.mlp_norm)
+        for part in parts:
+            _add_to(x, part, self._activated(part.inputs(normed)))
+        return x if block.down.bias is None else x.add_(block.down.bias)
+
+    def _norm(self, x: Tensor, norm: Norm) -> Tensor:
+        y = torch.empty_like(x, dtype=self._dtype)
+        block = _power_of_two(x.shape[1])
+        centred, warps = self._spec.norm == "layer", 8 if block >= 4096 else 4
+        with torch.cuda.device_of(x):
+            normalise[(len(x),)](
+                x, norm.weight, norm.bias, y, x.shape[1], self._spec.norm_eps, centred, block, num_warps=warps
+            )
+        return y
+
+    def _place(self, projected: Tensor, part: Part, block: BlockWeights, context: Context, index: int) -> Tensor:
+        """Queries, rotated; keys and values go to the cache. -> [rows, query heads, head_dim]"""
+        spec, kv_heads = self._spec, len(part.channels)
+        rows, half = len(projected), spec.head_dim // 2
+        query = torch.empty(
+            (rows, spec.group_size * kv_heads, spec.head_dim), dtype=self._dtype, device=projected.device
+        )
+        heads = max(1, _HEAD_PAIRS // half)
+        norms = [None if norm is None else norm.weight for norm in (block.query_norm, block.key_norm)]
+        keys, values = context.keys[index], context.values[index]
+        grid = (rows, -(-(spec.group_size + 2) * kv_heads // heads))
+        with torch.cuda.device_of(projected):
+            place_heads[grid](
+                *(projected, *norms, context.cos, context.sin, part.channels, context.slots),
+                *(query, keys, values, keys.shape[1], kv_heads, spec.norm_eps, spec.group_size, half, heads),
+            )
+        return query
+
+    def _attend(self, query: Tensor, channels: Tensor, context: Context, index: int) -> Tensor:
+        """Attention of every row over what it sees. [rows, query heads, head_dim] -> [rows, query heads * head_dim]"""
+        spec, kv_heads = self._spec, len(channels)
+        rows, heads, head_dim = query.shape
+        seen = context.mask.shape[1]
+        splits = -(-seen // SPLIT.value)
+        mixed = torch.empty((splits, rows, heads, head_dim), dtype=torch.float32, device=query.device)
+        highest, sums = torch.empty((2, splits, rows, heads), dtype=torch.float32, device=query.device)
+        out = torch.empty_like(query)
+        keys, values = context.keys[index], context.values[index]
+        with torch.cuda.device_of(query):
+            attend_splits[(kv_heads, splits, -(-rows // ROWS.value))](
+                *(query, keys, values, channels, context.mask.view(torch.uint8), mixed, highest, sums),
+                *(rows, kv_heads, seen, keys.shape[1], head_dim**-0.5, spec.group_size, head_dim, self._lines),
+                num_warps=4 if self._lines * head_dim <= 64 * 128 else 8,
+            )
+            join_splits[(rows * heads,)](mixed, highest, sums, out, rows * heads, splits, head_dim, num_warps=1)
+        return out.view(rows, heads * head_dim)
+
+    def _activated(self, hidden: Tensor) -> Tensor:
+        width = hidden.shape[1] // (2 if self._spec.gated else 1)
+        y = torch.empty((len(hidden), width), dtype=self._dtype, device=hidden.device)
+        with torch.cuda.device_of(hidden):
+            activate[(len(hidden), -(-width // _ACTIVATED))](
+                hidden, y, width, self._spec.gated, self._spec.activation, _ACTIVATED
+            )
+        return y
+
+
+def _add_to(x: Tensor, part: Part, rows: Tensor) -> None:
+    assert isinstance(part.outputs, TritonLinear)
+    part.outputs(rows, into=x)
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << (least - 1).bit_length()

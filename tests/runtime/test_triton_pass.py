@@ -1,0 +1,85 @@
+"""The fused forward pass for CUDA: against the plain one, row by row to the bit, and over any number of keys."""
+
+import pytest
+import torch
+
+from autodraft.policy import ChannelShares, DraftPolicy
+from autodraft.runtime import Rows
+from autodraft.runtime.linears import SimulatedLinears
+from tests.runtime.tiny import tiny_model
+from tests.runtime.triton_device import device, dtype, runtime_of  # noqa: F401 - the fixtures
+
+LENGTH = 300  # more than two splits of the keys
+TREE = Rows.tree([5, 9, 33, 2, 71], [-1, 0, 0, 1, 2], LENGTH)
+PARTS = DraftPolicy.uniform(3).replace(
+    {0: ChannelShares(full=8), 1: ChannelShares(full=11), 2: ChannelShares(), 4: ChannelShares(full=8, eight=8)}
+)
+
+
+def fused(model, device):  # noqa: F811
+    from autodraft.runtime.triton_linear import TritonLinears
+    from autodraft.runtime.triton_pass import TritonPass
+
+    runtime = runtime_of(model, device, TritonLinears())
+    assert isinstance(runtime._backend._pass, TritonPass)
+    return runtime
+
+
+def filled(runtime, length=LENGTH):
+    """A cache with random keys and values for `length` tokens."""
+    cache, generator = runtime.new_cache(), torch.Generator().manual_seed(1)
+    for tensor in (cache.keys, cache.values):
+        tensor.copy_(torch.randn(tensor.shape, generator=generator))
+    cache.length = length
+    return cache
+
+
+@pytest.mark.parametrize("family", ["llama", "llama-multi-head", "llama-bias", "qwen3", "opt"])
+@pytest.mark.parametrize("policy", [DraftPolicy.uniform(3), PARTS], ids=["target", "parts"])
+def test_a_tree_is_seen_as_in_the_plain_pass(device, family, policy):  # noqa: F811
+    runtimes = fused(tiny_model(family), device), runtime_of(tiny_model(family), device, SimulatedLinears())
+    caches = [filled(runtime) for runtime in runtimes]
+    ours, theirs = (
+        runtime.forward(runtime.plan(policy), cache, TREE) for runtime, cache in zip(runtimes, caches, strict=True)
+    )
+    assert (ours - theirs).abs().max() < (1e-2 if policy is PARTS else 1e-3)
+    for mine, other in ((caches[0].keys, caches[1].keys), (caches[0].values, caches[1].values)):
+        torch.testing.assert_close(mine[:, :, :LENGTH], other[:, :, :LENGTH], rtol=0, atol=0)
+        written = slice(LENGTH, LENGTH + len(TREE))
+        torch.testing.assert_close(mine[:, :, written], other[:, :, written], rtol=1e-3, atol=1e-2)
+
+
+def test_a_row_of_the_target_is_the_same_to_the_bit_in_every_call(device, dtype):  # noqa: F811
+    runtime = fused(tiny_model("llama").to(dtype), device)
+    tokens = torch.randint(0, 97, (18,), generator=torch.Generator().manual_seed(3)).tolist()
+    together = runtime.forward(runtime.target, filled(runtime), Rows.chain(tokens, LENGTH))
+    cache, start = filled(runtime), 0
+    for count in (1, 9, 8):
+        rows = runtime.forward(runtime.target, cache, Rows.chain(tokens[start : start + count], cache.length))
+        assert torch.equal(rows, together[start : start + count])
+        cache.commit(range(cache.length, cache.length + count))
+        start += count
+
+
+def test_keys_that_a_row_does_not_see_change_no_bit(device, dtype):  # noqa: F811
+    runtime = fused(tiny_model("llama").to(dtype), device)
+    rows = Rows.chain([5, 6], 40)
+    few, backend = filled(runtime, 40), runtime._backend
+    many = filled(runtime, 40)
+    expected = backend._forward_step(runtime.target, few, 2, 42)(rows)
+    assert torch.equal(backend._forward_step(runtime.target, many, 2, 500)(rows), expected)
+
+
+@pytest.mark.parametrize("top", [1, 3])
+@pytest.mark.parametrize("fed", [[5], [5, 6, 7]], ids=str)
+def test_a_chain_is_one_step_after_the_other(device, fed, top):  # noqa: F811
+    runtime = fused(tiny_model("llama"), device)
+    plan = runtime.plan(PARTS)
+    chain = runtime.draft_chain(plan, filled(runtime), fed, 6, top=top)
+    cache, position = filled(runtime), LENGTH
+    for found in chain:
+        logits = runtime.forward(plan, cache, Rows.chain(fed, position))[-1]
+        best = torch.topk(logits.softmax(-1), top)
+        assert list(found.tokens) == best.indices.tolist()
+        assert found.probs == pytest.approx(best.values.tolist(), abs=1e-4)
+        position, fed = position + len(fed), found.tokens[:1]
