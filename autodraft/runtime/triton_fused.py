@@ -223,3 +223,41 @@ def activate(
     if GATED:
         value = value * tl.load(source + width, mask=inside, other=0.0)
     tl.store(y + row * width + place, value.to(y.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def best_of_chunks(
+    scores,  # [tokens] float32
+    best,  # [chunks] float32: largest score
+    token,  # [chunks] int64: whose it is
+    sums,  # [chunks] float32: of exp(score - best)
+    tokens,
+    CHUNK: tl.constexpr,
+):
+    """The most probable token of each chunk of the vocabulary."""
+    chunk = tl.program_id(0)
+    place = chunk * CHUNK + tl.arange(0, CHUNK)
+    values = tl.load(scores + place, mask=place < tokens, other=float("-inf"))
+    top, index = tl.max(values, 0, return_indices=True)
+    tl.store(best + chunk, top)
+    tl.store(token + chunk, (chunk * CHUNK + index).to(tl.int64))
+    tl.store(sums + chunk, tl.sum(tl.exp(values - top), 0))
+
+
+@triton.jit
+def join_chunks(
+    best,  # [chunks] float32
+    token,  # [chunks] int64
+    sums,  # [chunks] float32
+    out_token,  # [1] int64
+    out_prob,  # [1] float32
+    chunks,
+    BLOCK: tl.constexpr,  # at least chunks
+):
+    """The most probable token, the first of equals, and its probability."""
+    chunk = tl.arange(0, BLOCK)
+    tops = tl.load(best + chunk, mask=chunk < chunks, other=float("-inf"))
+    top, index = tl.max(tops, 0, return_indices=True)
+    total = tl.sum(tl.exp(tops - top) * tl.load(sums + chunk, mask=chunk < chunks, other=0.0), 0)
+    tl.store(out_token, tl.load(token + index))
+    tl.store(out_prob, 1.0 / total)

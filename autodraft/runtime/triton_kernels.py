@@ -6,8 +6,8 @@ programs, so a row's result is the same bits whatever else is in the call. The n
 kernel for the same reason: one binary serves them all. Rows that are not there are neither read nor written. Programs
 of the same outputs come one after the other, so that further blocks of rows find their weights in the cache.
 
-A single row has no use for tensor cores, and 4 bits leave them too little time: `row_per_channel` and `row_per_group`
-are the same products of one row at 8 and 4 bits without them.
+At 8 and 4 bits this is bound by instructions, not by memory. A single row, which is what drafting is made of, has its
+own kernels in `autodraft.runtime.triton_row_kernels`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ROW_BLOCK: tl.constexpr = tl.constexpr(16)  # the least that tensor cores take
 
 
 @triton.jit
-def _put(total, to, mask, ADD: tl.constexpr):
+def put(total, to, mask, ADD: tl.constexpr):
     """Sums to `to`, or onto what is there."""
     if ADD:
         total = total + tl.load(to, mask=mask, other=0.0)
@@ -64,7 +64,7 @@ def per_channel(
         total = total * tl.load(scale + output, mask=is_output, other=0.0)[None, :]
     if bias is not None:
         total = total + tl.load(bias + output, mask=is_output, other=0.0)[None, :]
-    _put(total, y + row[:, None] * outputs + output[None, :], is_row & is_output[None, :], ADD)
+    put(total, y + row[:, None] * outputs + output[None, :], is_row & is_output[None, :], ADD)
 
 
 @triton.jit
@@ -129,96 +129,4 @@ def per_group(
     is_output = output < outputs
     if bias is not None:
         total = total + tl.load(bias + output, mask=is_output, other=0.0)[None, :]
-    _put(total, y + row[:, None] * outputs + output[None, :], is_row & is_output[None, :], ADD)
-
-
-@triton.jit
-def row_per_channel(
-    x,  # [inputs], 16 or 32 bits
-    weight,  # [outputs, inputs] int8
-    scale,  # [outputs] float32
-    bias,  # [outputs] float32, or None
-    y,  # [outputs] float32
-    outputs,
-    inputs,
-    ADD: tl.constexpr,  # to what is in y
-    BLOCK_OUTPUTS: tl.constexpr,
-    BLOCK_INPUTS: tl.constexpr,
-    WHOLE_TILES: tl.constexpr,  # whether inputs is a multiple of BLOCK_INPUTS
-    STAGES: tl.constexpr,
-):
-    """Int8 weights with one scale per output, and one row."""
-    output = tl.program_id(0) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
-    place = tl.arange(0, BLOCK_INPUTS)
-    w_tiles = weight + tl.minimum(output, outputs - 1).to(tl.int64)[:, None] * inputs + place[None, :]
-    total = tl.zeros((BLOCK_OUTPUTS, BLOCK_INPUTS), tl.float32)
-    for start in tl.range(0, inputs, BLOCK_INPUTS, num_stages=STAGES):
-        if WHOLE_TILES:
-            x_tile = tl.load(x + start + place)
-            w_tile = tl.load(w_tiles + start)
-        else:
-            is_input = start + place < inputs
-            x_tile = tl.load(x + start + place, mask=is_input, other=0.0)
-            w_tile = tl.load(w_tiles + start, mask=is_input[None, :], other=0)
-        total += w_tile.to(tl.float32) * x_tile.to(tl.float32)[None, :]
-    is_output = output < outputs
-    result = tl.sum(total, 1) * tl.load(scale + output, mask=is_output, other=0.0)
-    if bias is not None:
-        result = result + tl.load(bias + output, mask=is_output, other=0.0)
-    _put(result, y + output, is_output, ADD)
-
-
-@triton.jit
-def _raised(words, number: tl.constexpr):
-    """The `number`-th four bits of each word, plus 128: as bits 16 to 19 of a float32, one shift and one operation."""
-    moved = words << (16 - 4 * number) if number < 4 else words >> (4 * number - 16)
-    return ((moved & 0x000F0000) | 0x43000000).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def row_per_group(
-    x,  # [inputs], 16 or 32 bits
-    weight,  # [outputs, groups, 4] int32, as `per_group` takes it
-    scale,  # [outputs, groups], 16 or 32 bits
-    bias,  # [outputs] float32, or None
-    y,  # [outputs] float32
-    outputs,
-    inputs,
-    groups,
-    ADD: tl.constexpr,  # to what is in y
-    BLOCK_OUTPUTS: tl.constexpr,
-    BLOCK_GROUPS: tl.constexpr,
-    WHOLE_TILES: tl.constexpr,  # whether inputs is a multiple of 32 BLOCK_GROUPS
-    STAGES: tl.constexpr,
-):
-    """Weights of 4 bits with one scale per 32 inputs, and one row."""
-    output = tl.program_id(0) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
-    word = tl.arange(0, BLOCK_GROUPS * 4)
-    place = word // 4 * 32 + word % 4
-    first_group = tl.minimum(output, outputs - 1).to(tl.int64)[:, None] * groups
-    word_tiles = weight + first_group * 4 + word[None, :]
-    # The four words of a group read the same scale: in the words' layout it needs no exchange between threads.
-    scale_tiles = scale + first_group + (word // 4)[None, :]
-    total = tl.zeros((BLOCK_OUTPUTS, BLOCK_GROUPS * 4), tl.float32)
-    for start in tl.range(0, groups, BLOCK_GROUPS, num_stages=STAGES):
-        if WHOLE_TILES:
-            words = tl.load(word_tiles + start * 4)
-            scales = tl.load(scale_tiles + start)
-        else:
-            is_word = (start * 4 + word < groups * 4)[None, :]
-            words = tl.load(word_tiles + start * 4, mask=is_word, other=0)
-            scales = tl.load(scale_tiles + start, mask=is_word, other=0.0)
-        products = tl.zeros((BLOCK_OUTPUTS, BLOCK_GROUPS * 4), tl.float32)
-        inputs_sum = tl.zeros((BLOCK_GROUPS * 4,), tl.float32)
-        for number in tl.static_range(8):
-            at = start * 32 + 4 * number + place
-            x_tile = tl.load(x + at) if WHOLE_TILES else tl.load(x + at, mask=at < inputs, other=0.0)
-            value = x_tile.to(tl.float32)
-            products += _raised(words, number) * value[None, :]
-            inputs_sum += value
-        total += (products - 136.0 * inputs_sum[None, :]) * scales.to(tl.float32)
-    is_output = output < outputs
-    result = tl.sum(total, 1)
-    if bias is not None:
-        result = result + tl.load(bias + output, mask=is_output, other=0.0)
-    _put(result, y + output, is_output, ADD)
+    put(total, y + row[:, None] * outputs + output[None, :], is_row & is_output[None, :], ADD)

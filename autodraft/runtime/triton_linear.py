@@ -8,13 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import triton
 from torch import Tensor
 
 from autodraft.policy import FULL_BITS
 from autodraft.runtime.quantization import INT4_GROUP_SIZE, quantize_int4, quantize_int8
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.torch_pass import TorchPass
-from autodraft.runtime.triton_kernels import ROW_BLOCK, per_channel, per_group, row_per_channel, row_per_group
+from autodraft.runtime.triton_kernels import ROW_BLOCK, per_channel, per_group
+from autodraft.runtime.triton_row_kernels import round_row, row_per_channel, row_per_group
 from autodraft.runtime.weights import TargetWeights
 
 
@@ -36,8 +38,9 @@ class Tile:
 
 TILES = {16: Tile(16, 512, 2, 3), 8: Tile(32, 256, 4, 5), 4: Tile(64, 256, 4, 3)}
 """Of products on tensor cores."""
-ROW_TILES = {8: Tile(8, 1024, 4, 3), 4: Tile(8, 1024, 4, 3)}
+ROW_TILES = {8: Tile(8, 1024, 1, 2), 4: Tile(8, 1024, 1, 2)}
 """Of products of a single row without them."""
+_ROUNDED_GROUPS = 32  # per program
 
 
 @dataclass(frozen=True)
@@ -85,15 +88,34 @@ class TritonLinear:
             per_channel[grid](*where, adds, tile.outputs, tile.inputs, whole, **options)
 
     def _multiply_row(self, x: Tensor, y: Tensor, adds: bool, tile: Tile) -> None:
-        outputs = y.shape[1]
-        grid = (-(-outputs // tile.outputs),)
-        where = (x, self.weight, self.scale, self.bias, y, outputs, self.inputs)
-        whole = self.inputs % tile.inputs == 0
-        if self.weight.ndim == 3:
-            groups, block = self.weight.shape[1], tile.inputs // INT4_GROUP_SIZE
-            row_per_group[grid](*where, groups, adds, tile.outputs, block, whole, tile.stages, num_warps=tile.warps)
+        by_group = self.weight.ndim == 3
+        rounded, x_scale, correction = _rounded(x, self.inputs, by_group)
+        outputs, grid = y.shape[1], (-(-y.shape[1] // tile.outputs),)
+        options = {"STAGES": tile.stages, "NATIVE": not _interpreted(), "num_warps": tile.warps}
+        if by_group:
+            groups, block = len(x_scale), tile.inputs // INT4_GROUP_SIZE
+            where = (rounded, x_scale, correction, self.weight, self.scale, self.bias, y, outputs, groups)
+            row_per_group[grid](*where, adds, tile.outputs, block, groups % block == 0, **options)
         else:
-            row_per_channel[grid](*where, adds, tile.outputs, tile.inputs, whole, tile.stages, num_warps=tile.warps)
+            words, block = self.inputs // 4, tile.inputs // 4
+            where = (rounded, x_scale, self.weight.view(torch.int32), self.scale, self.bias, y, outputs, words)
+            row_per_channel[grid](*where, adds, tile.outputs, block, words % block == 0, **options)
+
+
+def _rounded(x: Tensor, inputs: int, by_group: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """See `round_row`."""
+    groups = -(-inputs // INT4_GROUP_SIZE)
+    rounded = torch.empty((2, groups, 4), dtype=torch.int32, device=x.device)
+    scale = torch.empty(groups, dtype=torch.float32, device=x.device)
+    correction = torch.empty(groups, dtype=torch.int32, device=x.device) if by_group else None
+    grid = (-(-groups // _ROUNDED_GROUPS),)
+    round_row[grid](x, rounded.view(torch.int8), scale, correction, inputs, groups, _ROUNDED_GROUPS, num_warps=1)
+    return rounded, scale, correction
+
+
+def _interpreted() -> bool:
+    """Whether Triton's interpreter runs the kernels, which knows no machine instructions."""
+    return bool(triton.knobs.runtime.interpret)
 
 
 class TritonLinears:
@@ -123,6 +145,8 @@ class TritonLinears:
             quantized, scale = quantize_int4(weight)
             packed, scale = _words(quantized), scale.to(weight.dtype)
         tile, row_tile = tile or TILES[bits], row_tile or ROW_TILES.get(bits)
+        if bits == 8 and weight.shape[1] % 4:  # rows of weights that are no whole words
+            row_tile = None
         return TritonLinear(packed.contiguous(), scale, bias, weight.dtype, weight.shape[1], tile, row_tile)
 
 

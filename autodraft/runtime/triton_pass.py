@@ -15,6 +15,8 @@ from autodraft.runtime.triton_fused import (
     SPLIT,
     activate,
     attend_splits,
+    best_of_chunks,
+    join_chunks,
     join_splits,
     normalise,
     place_heads,
@@ -25,6 +27,7 @@ from autodraft.runtime.weights import BlockWeights, Norm, TargetWeights
 _WIDEST_HEAD = 256
 _LEAST_HEAD = 16  # what tensor cores take
 _ACTIVATED = 1024  # channels per program
+_CHUNK = 2048  # tokens per program
 _HEAD_PAIRS = 512  # of values per program, where heads are placed
 
 
@@ -45,6 +48,18 @@ class TritonPass(TorchPass):
 
     def head(self, payload: Payload, x: Tensor) -> Tensor:
         return payload.head(self._norm(x, self._weights.final_norm))
+
+    def best(self, scores: Tensor, top: int) -> tuple[Tensor, Tensor]:
+        if top > 1:
+            return super().best(scores, top)
+        chunks = -(-scores.shape[1] // _CHUNK)
+        best, sums = torch.empty((2, chunks), device=scores.device)
+        tokens = torch.empty(chunks, dtype=torch.int64, device=scores.device)
+        token, prob = tokens.new_empty((1, 1)), best.new_empty((1, 1))
+        with torch.cuda.device_of(scores):
+            best_of_chunks[(chunks,)](scores, best, tokens, sums, scores.shape[1], _CHUNK)
+            join_chunks[(1,)](best, tokens, sums, token, prob, chunks, _power_of_two(chunks))
+        return token, prob
 
     def attention(self, index: int, parts: list[Part], x: Tensor, context: Context) -> Tensor:
         block = self._weights.blocks[index]

@@ -11,38 +11,20 @@ import pytest
 if find_spec("triton") is None:
     pytest.skip("Triton is not installed; PyTorch's CUDA builds for Linux bring it along", allow_module_level=True)
 
-VARIANTS = [  # bits, type of the activations, compute capability, whether tiles are whole
-    (16, "bf16", 90, True),
-    (8, "bf16", 90, True),
-    (4, "bf16", 90, True),
-    (8, "fp16", 80, False),
-    (4, "fp16", 80, False),
-    (4, "fp32", 80, True),
-]
-
 # A process of its own: others run Triton's interpreter, which is chosen when a kernel is defined.
 _PROGRAM = """
-import json, sys
+import importlib, json, sys
 from triton import compile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from autodraft.runtime.triton_kernels import per_channel, per_group
-from autodraft.runtime.triton_linear import TILES
 
-def compiled(bits, kind, capability, whole):
-    kernel, tile = per_group if bits == 4 else per_channel, TILES[bits]
-    types = {"x": "*" + kind, "weight": {16: "*" + kind, 8: "*i8", 4: "*i16"}[bits], "bias": "*fp32", "y": "*fp32"}
-    types |= {"scale": "*" + (kind if bits == 4 else "fp32")}
-    types |= dict.fromkeys(["rows", "outputs", "inputs", "groups"], "i32")
-    sizes = {"BLOCK_OUTPUTS": tile.outputs, "BLOCK_INPUTS": tile.inputs, "BLOCK_GROUPS": tile.inputs // 32}
-    given = {name: value for name, value in {**sizes, "WHOLE_TILES": whole}.items() if name in kernel.arg_names}
-    if bits == 16:
-        given["scale"] = None
-    signature = {name: "constexpr" if name in given else types[name] for name in kernel.arg_names}
-    aligned = [name for name in kernel.arg_names if signature[name] != "constexpr" and name != "rows"]
-    attributes = {(kernel.arg_names.index(name),): [["tt.divisibility", 16]] for name in aligned}
-    source = ASTSource(kernel, signature, constexprs=given, attrs=attributes)
-    options = {"num_warps": tile.warps, "num_stages": tile.stages}
+def compiled(module, name, types, constants, capability, warps, stages):
+    kernel = getattr(importlib.import_module("autodraft.runtime." + module), name)
+    signature = {each: "constexpr" if each in constants else types.get(each, "i32") for each in kernel.arg_names}
+    aligned = [each for each, kind in signature.items() if kind != "constexpr" and each != "rows"]
+    attributes = {(kernel.arg_names.index(each),): [["tt.divisibility", 16]] for each in aligned}
+    source = ASTSource(kernel, signature, constexprs=constants, attrs=attributes)
+    options = {"num_warps": warps, "num_stages": stages}
     return compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 kernels = [compiled(*variant) for variant in json.loads(sys.argv[1])]
@@ -50,14 +32,79 @@ print(json.dumps([[kernel.asm["ptx"], kernel.metadata.shared] for kernel in kern
 """
 
 
-def test_weights_travel_by_16_bytes_to_tensor_cores(tmp_path):
+def compiled(tmp_path, variants):
+    """(program, bytes of shared memory) of each."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path)
-    command = [sys.executable, "-c", _PROGRAM, json.dumps(VARIANTS)]
+    command = [sys.executable, "-c", _PROGRAM, json.dumps(variants)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for (_, kind, _, _), (program, shared_bytes) in zip(VARIANTS, json.loads(done.stdout), strict=True):
+    return json.loads(done.stdout)
+
+
+def product(bits, kind, capability, whole):
+    from autodraft.runtime.triton_linear import TILES
+
+    tile = TILES[bits]
+    types = {"x": "*" + kind, "weight": {16: "*" + kind, 8: "*i8", 4: "*i32"}[bits], "bias": "*fp32", "y": "*fp32"}
+    types |= {"scale": "*" + (kind if bits == 4 else "fp32")}
+    constants = {"BLOCK_OUTPUTS": tile.outputs, "WHOLE_TILES": whole, "ADD": True}
+    constants |= {"BLOCK_GROUPS": tile.inputs // 32} if bits == 4 else {"BLOCK_INPUTS": tile.inputs}
+    constants |= {"scale": None} if bits == 16 else {}
+    name = "per_group" if bits == 4 else "per_channel"
+    return ["triton_kernels", name, types, constants, capability, tile.warps, tile.stages]
+
+
+def row_product(bits, kind, capability, whole):
+    from autodraft.runtime.triton_linear import ROW_TILES
+
+    tile = ROW_TILES[bits]
+    types = {"x": "*i32", "x_scale": "*fp32", "correction": "*i32", "weight": "*i32", "bias": "*fp32", "y": "*fp32"}
+    types |= {"scale": "*" + (kind if bits == 4 else "fp32")}
+    block = {"BLOCK_GROUPS": tile.inputs // 32} if bits == 4 else {"BLOCK_WORDS": tile.inputs // 4}
+    constants = {"BLOCK_OUTPUTS": tile.outputs, **block, "WHOLE_TILES": whole, "ADD": True}
+    constants |= {"STAGES": tile.stages, "NATIVE": True}
+    name = "row_per_group" if bits == 4 else "row_per_channel"
+    return ["triton_row_kernels", name, types, constants, capability, tile.warps, tile.stages]
+
+
+def test_weights_travel_by_16_bytes_to_tensor_cores(tmp_path):
+    variants = [  # bits, type of the activations, compute capability, whether tiles are whole
+        *((16, "bf16", 90, True), (8, "bf16", 90, True), (4, "bf16", 90, True)),
+        *((8, "fp16", 80, False), (4, "fp16", 80, False), (4, "fp32", 80, True)),
+    ]
+    programs = compiled(tmp_path, [product(*variant) for variant in variants])
+    for (_, kind, _, _), (program, shared_bytes) in zip(variants, programs, strict=True):
         assert "cp.async.cg.shared.global" in program  # 16 bytes at a time, past the first-level cache
         assert shared_bytes <= 80 << 10  # two programs fit on a multiprocessor
         if kind != "fp32":
             assert f"mma.sync.aligned.m16n8k16.row.col.f32.{kind.replace('fp', 'f')}" in program
+
+
+def test_a_single_row_multiplies_whole_words(tmp_path):
+    variants = [(8, "bf16", 90, True), (4, "bf16", 90, True), (8, "fp16", 80, False), (4, "fp32", 80, False)]
+    for program, _ in compiled(tmp_path, [row_product(*variant) for variant in variants]):
+        assert "cp.async.cg.shared.global" in program or "ld.global.v4.b32" in program  # 16 bytes at a time
+        assert "dp4a.s32.s32" in program
+
+
+def test_what_lies_between_products_compiles(tmp_path):
+    pointers = {"hidden": "*fp32", "x": "*fp32", "weight": "*fp32", "bias": "*fp32", "y": "*bf16", "eps": "fp32"}
+    pointers |= {"projected": "*fp32", "cos": "*fp32", "sin": "*fp32", "query_norm": "*fp32", "key_norm": "*fp32"}
+    pointers |= dict.fromkeys(["query", "keys", "values", "out"], "*bf16")
+    pointers |= dict.fromkeys(["mixed", "highest", "sums"], "*fp32")
+    pointers |= {"scores": "*fp32", "best": "*fp32", "token": "*i64", "out_token": "*i64", "out_prob": "*fp32"}
+    pointers |= {"channels": "*i64", "slots": "*i64", "mask": "*u8", "scale": "fp32"}
+    kernels = {
+        "normalise": {"CENTRED": False, "BLOCK": 4096, "bias": None},
+        "place_heads": {"GROUP": 4, "HALF": 64, "HEADS": 8},
+        "attend_splits": {"GROUP": 4, "HEAD_DIM": 128, "LINES": 64},
+        "join_splits": {"HEAD_DIM": 128},
+        "activate": {"GATED": True, "ACTIVATION": "gelu", "BLOCK": 1024},
+        "best_of_chunks": {"CHUNK": 2048},
+        "join_chunks": {"BLOCK": 64},
+    }
+    variants = [["triton_fused", name, pointers, constants, 90, 4, 3] for name, constants in kernels.items()]
+    programs = dict(zip(kernels, compiled(tmp_path, variants), strict=True))
+    assert "mma" in programs["attend_splits"][0]
+    assert all(".local." not in program for program, _ in programs.values())  # nothing spills into memory
