@@ -51,7 +51,7 @@ def _facts(rows: Rows) -> Iterator[str]:
 
 def _target(row: Mapping[str, Any], copied: float | None) -> Sequence[str]:
     alone = f"{1e3 / row['median_ms']:.1f}" if row["rows"] == 1 else ""
-    first = f"{row['first_s']:.1f}"
+    first = f"{row['first_s']:.2f}"
     return (
         str(row["context"]),
         str(row["rows"]),
@@ -64,7 +64,7 @@ def _target(row: Mapping[str, Any], copied: float | None) -> Sequence[str]:
 
 
 def _draft(row: Mapping[str, Any], copied: float | None) -> Sequence[str]:
-    ends = f"{row['extra_bytes'] / 1e9:.2f}", f"{row['pack_s']:.1f}", f"{row['first_s']:.1f}"
+    ends = f"{row['extra_bytes'] / 1e9:.2f}", f"{row['pack_s']:.1f}", f"{row['first_s']:.2f}"
     return str(row["context"]), row["draft"], *_times(row), _two(row, "cost"), *_rate(row, copied), *ends
 
 

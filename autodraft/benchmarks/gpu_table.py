@@ -144,7 +144,6 @@ def _missing(parts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _what(row: Mapping[str, Any]) -> Iterator[str]:
-    if "draft" in row:
-        yield row["draft"]
+    yield from (row[key] for key in ("draft", "session") if key in row)
     if "context" in row:
         yield f"context {row['context']}"

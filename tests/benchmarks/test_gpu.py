@@ -97,9 +97,9 @@ def _document() -> dict[str, Any]:
 def test_the_markdown_says_what_was_measured() -> None:
     text = markdown(_document())
     assert "memory, copied: 4000 GB/s" in text and "700 TFLOP/s" in text
-    assert "| 256 | 1 | 8.00 | 7.50 to 8.50 | 125.0 | 2000 | 50% | 1.00 | 3.0 |" in text
-    assert "| 256 | 8 | 9.00 | 8.50 to 9.50 |  | 1778 | 44% | 1.12 | 3.0 |" in text
-    assert "| 256 | all blocks, 4 bits | 2.00 | 1.50 to 2.50 | 0.25 | 2000 | 50% | 5.00 | 1.5 | 3.0 |" in text
+    assert "| 256 | 1 | 8.00 | 7.50 to 8.50 | 125.0 | 2000 | 50% | 1.00 | 3.00 |" in text
+    assert "| 256 | 8 | 9.00 | 8.50 to 9.50 |  | 1778 | 44% | 1.12 | 3.00 |" in text
+    assert "| 256 | all blocks, 4 bits | 2.00 | 1.50 to 2.50 | 0.25 | 2000 | 50% | 5.00 | 1.5 | 3.00 |" in text
     assert "Most memory allocated at once, all drafts included: 30.0 GB." in text
     assert "| int4-dytc | 18 of 20 | 5120 | 7 (0.12), 7 (0.25) |" in text
     assert "- measured: 1.80x (1.70 to 1.90) over autoregressive decoding, 300.0 tokens/s, 12 prompts" in text
