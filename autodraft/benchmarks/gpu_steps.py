@@ -189,19 +189,20 @@ def quartiles(times_ms: Sequence[float]) -> dict[str, float]:
 def predicted_rows(measured: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """Expected speedup of a chain of each draft at its best length, for several acceptances; never measured.
 
-    A verify pass between two measured numbers of rows is interpolated, so chains are no longer than the largest allows.
+    A verify pass has the price of the next measured number of rows, for backends pad to some; so chains are no longer
+    than the largest allows.
     """
     verify = {row["rows"]: row["verify_cost"] for row in measured if row["kind"] == "target"}
-    rows, costs = sorted(verify), [verify[n] for n in sorted(verify)]
+
+    def verify_cost(rows: int) -> float:
+        return float(verify[min(n for n in verify if n >= rows)])
+
     for row in measured:
         if row["kind"] != "draft":
             continue
         for alpha in _ALPHAS:
             length, speedup = best_num_draft_tokens(
-                partial(tokens_per_cycle, alpha),
-                row["cost"],
-                lambda n: float(np.interp(n, rows, costs)),
-                longest=rows[-1] - 1,
+                partial(tokens_per_cycle, alpha), row["cost"], verify_cost, longest=max(verify) - 1
             )
             yield {
                 "kind": "predicted",
