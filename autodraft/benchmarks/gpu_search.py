@@ -55,9 +55,11 @@ class _Progress:
 
 
 def profile_figures(profile: DraftProfile, wall_s: float) -> dict[str, Any]:
-    """Of a profile what a report needs; where it lies and who made it is left out."""
-    document = profile.model_dump(mode="json", include={"cascade", "measurement", "predicted", "baselines"})
-    lines = cascade_lines(document, [str(policy) for policy in profile.cascade.policies])
+    """Of a profile what a report needs, its figures with the cascade that they belong to; no paths, no command."""
+    document = profile.model_dump(mode="json", include={"measurement", "predicted", "baselines"})
+    cascade = profile.rejected or profile.cascade
+    policies = [str(policy) for policy in cascade.policies]
+    lines = cascade_lines({"cascade": cascade.model_dump(mode="json")}, policies)
     return {"wall_s": wall_s, "conclusion": one_line(profile), "cascade_lines": lines, **document}
 
 

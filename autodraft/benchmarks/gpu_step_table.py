@@ -91,8 +91,8 @@ def _predicted(rows: Rows) -> Iterator[str]:
     yield from (
         "",
         f"**Predicted, not measured:** speedup of a chain from the c and v above at a context of {rows[0]['context']},"
-        " were alpha what the column says; in brackets the best number of drafted tokens. A verification has the price of"
-        " the next larger number of rows above.",
+        " were alpha what the column says; in brackets the best number of drafted tokens. A verification has the price"
+        " of the next larger number of rows above.",
         "",
     )
     drafts = dict.fromkeys(row["draft"] for row in rows)

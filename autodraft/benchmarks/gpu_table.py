@@ -106,10 +106,10 @@ def _search(model: str, rows: Rows) -> Iterator[str]:
         yield f"- {row['conclusion']}"
         yield f"- from start to exported profile: {row['wall_s']:.0f} s, of a budget of {60 * row['minutes']:.0f} s"
         if row["measurement"] is not None:
-            yield f"- measured: {_measurement(row['measurement'])}"
+            yield f"- the best candidate, measured: {_measurement(row['measurement'])}"
         if row["predicted"] is not None:
-            yield f"- predicted before that: {row['predicted']['speedup']:.2f}x"
-        yield from ("", "Cascade (per block attention and MLP: F full, 8, 4, `.` skipped):", *row["cascade_lines"])
+            yield f"- the same, predicted: {row['predicted']['speedup']:.2f}x"
+        yield from ("", "Its cascade (per block attention and MLP: F full, 8, 4, `.` skipped):", *row["cascade_lines"])
 
 
 def _measurement(figures: Mapping[str, Any]) -> str:
