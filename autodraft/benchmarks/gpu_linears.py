@@ -7,28 +7,26 @@ captured as a CUDA graph. A row's result is also compared, to the bit, between c
 
 from __future__ import annotations
 
-import json
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from autodraft.benchmarks.gpu_device import require_cuda
 from autodraft.benchmarks.gpu_linears_table import markdown
-from autodraft.benchmarks.gpu_parts import run_parts
+from autodraft.benchmarks.gpu_parts import Part, earlier_parts, print_row, run_parts
 from autodraft.benchmarks.gpu_products import Kernel, copies, engine_kernels, tile_kernels, torch_kernels
 from autodraft.benchmarks.gpu_timing import captured_us, copy_bytes_per_s
 from autodraft.benchmarks.writing import command_line, report_parser, write_report
 from autodraft.measure.device import device_stamp
-from autodraft.report.files import report_file, write_document
+from autodraft.report.files import write_document
 
 ROWS = (1, 4, 16)
 FAMILIES = {"torch": torch_kernels, "autodraft": engine_kernels, "tiles": tile_kernels}
 _WALK_BYTES = 256 << 20
-_NO_DEVICE = "this machine has no usable CUDA device; there is nothing to measure"
 
 
 @dataclass(frozen=True)
@@ -107,12 +105,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--part-seconds", type=float, default=180, help="time limit of each part")
     parser.add_argument("--part", choices=part_names(), help="measure one part and print its rows as JSON lines")
     options = parser.parse_args(arguments)
-    if not torch.cuda.is_available():
-        print(f"error: {_NO_DEVICE}", file=sys.stderr)
-        raise SystemExit(2)
+    require_cuda()
     if options.part is not None:
         for row in measure_part(options.part):
-            print(json.dumps(row), flush=True)
+            print_row(row)
         return
     _run(options, command_line("gpu_linears", arguments))
 
@@ -122,23 +118,13 @@ def _run(options: Namespace, command: str) -> None:
     parts = earlier_parts(options.output, device)
     document = {"device": device, "command": command, "parts": parts}
     module = [sys.executable, "-m", "autodraft.benchmarks.gpu_linears", "--part"]
-    commands = {name: [*module, name] for name in part_names()}
+    wanted = {name: Part([*module, name], options.part_seconds) for name in part_names()}
 
     def save() -> None:
         write_document(options.output, document, markdown)
 
-    run_parts(commands, parts, options.part_seconds, save)
+    run_parts(wanted, parts, save)
     write_report(options.output, document, markdown)
-
-
-def earlier_parts(path: Path, device: Mapping[str, Any]) -> dict[str, Any]:
-    """What an earlier run on the same device, with the same software, has left in the report."""
-    file = report_file(path, ".json")
-    if not file.exists():
-        return {}
-    earlier = json.loads(file.read_text(encoding="utf-8"))
-    parts: dict[str, Any] = earlier["parts"] if earlier["device"] == device else {}
-    return parts
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Clocks for CUDA: what captured work takes, and how fast the device's memory is.
+"""Clocks for CUDA: what captured work takes, and how fast the device's memory and its matrix units are.
 
 Knows nothing of what is timed. At a few microseconds per product, launches from Python would be all that one sees; so
 work is captured as a CUDA graph, as decoding would run it, and the graph is timed by events.
@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 _COPY_BYTES = 1 << 30
+_MATRIX = 8192
 _ROUNDS = 20
 
 
@@ -37,6 +38,13 @@ def copy_bytes_per_s() -> float:
     target = torch.empty_like(source)
     target.copy_(source)
     return 2 * _COPY_BYTES / min(_event_us(lambda: target.copy_(source)) for _ in range(_ROUNDS)) * 1e6
+
+
+def matmul_flop_per_s() -> float:
+    """Floating-point operations per second of a product of large random bfloat16 matrices; best of several."""
+    a, b = (torch.randn(_MATRIX, _MATRIX, device="cuda").bfloat16() for _ in range(2))
+    product = torch.mm(a, b)
+    return 2 * _MATRIX**3 / min(_event_us(lambda: torch.mm(a, b, out=product)) for _ in range(_ROUNDS)) * 1e6
 
 
 def _event_us(call: Callable[[], object]) -> float:

@@ -33,7 +33,7 @@ from autodraft.cascade import (
 from autodraft.decoding import GREEDY, CascadeDecoder, SamplingConfig
 from autodraft.decoding.on_the_fly import OnTheFlyDrafter
 from autodraft.measure.device import device_stamp
-from autodraft.measure.prompts import bundled_prompts, choose_prompts
+from autodraft.measure.prompts import Prompt, bundled_prompts, choose_prompts
 from autodraft.policy import ChannelShares, DraftPolicy
 from autodraft.profile import DraftProfile
 from autodraft.runtime import LoadedModel, Rows, load_hf_model, load_model
@@ -99,11 +99,11 @@ def check_identity(
     loaded: LoadedModel,
     decoders: Mapping[str, CascadeDecoder],
     samplings: Sequence[SamplingConfig],
-    num_prompts: int,
+    prompts: Sequence[Prompt],
     new_tokens: int,
     with_hf: bool,
 ) -> list[Identity]:
-    """Compare outputs on held-out prompts; a prompt's number is its seed."""
+    """Compare outputs on some prompts; a prompt's number is its seed."""
     baseline = CascadeDecoder(loaded.runtime)
     hf_model = load_hf_model(loaded) if with_hf else None
     found = {
@@ -111,7 +111,6 @@ def check_identity(
         for sampling, name in product(samplings, decoders)
     }
     hf_result = Identity("our autoregressive decoding", "Hugging Face generate")
-    prompts = choose_prompts(bundled_prompts(), num_prompts)
     for number, prompt in enumerate(prompts, start=1):
         tokens = loaded.tokenizer.encode(prompt.text)
         for sampling in samplings:
@@ -199,6 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--num-prompts", type=int, default=200)
     parser.add_argument("--new-tokens", type=int, default=128)
     options = parser.parse_args(arguments)
+    prompts = choose_prompts(bundled_prompts(), options.num_prompts)
     results: list[dict[str, Any]] = []
     stamp = None
     for dtype in ("float32", "bfloat16"):
@@ -211,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         stamp = device_stamp(loaded.runtime.device, loaded.runtime.backend)
         samplings = (GREEDY, SamplingConfig(temperature=options.temperature))
         with_hf = dtype == "float32"
-        found = check_identity(loaded, decoders, samplings, options.num_prompts, options.new_tokens, with_hf)
+        found = check_identity(loaded, decoders, samplings, prompts, options.new_tokens, with_hf)
         results += [{"dtype": dtype, **asdict(result)} for result in found]
     assert stamp is not None
     document = {

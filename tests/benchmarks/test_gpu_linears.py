@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from autodraft.benchmarks.gpu_linears import SHAPES, earlier_parts, main, part_names
+from autodraft.benchmarks.gpu_linears import SHAPES, main, part_names
 from autodraft.benchmarks.gpu_linears_table import markdown
-from autodraft.benchmarks.gpu_parts import DONE, run_part, run_parts
+from autodraft.benchmarks.gpu_parts import DONE, NOT_BEGUN, Part, earlier_parts, run_part, run_parts
 
 _DEVICE = {"name": "a device", "threads": 8, "backend": "torch", "versions": {"torch": "2.13.0", "triton": "3.6.0"}}
 
@@ -95,10 +95,27 @@ def test_a_part_leaves_what_it_had(after: str, status: str) -> None:
 def test_only_parts_that_are_not_done_run_again() -> None:
     parts = {"first": {"status": DONE, "rows": [1]}, "second": {"status": "stopped after 1 s", "rows": [{"us": 9}]}}
     saved = []
-    command = [sys.executable, "-c", "print('{\"us\": 2}')"]
-    run_parts({"first": command, "second": command}, parts, 60, lambda: saved.append(json.dumps(parts)))
+    part = Part([sys.executable, "-c", "print('{\"us\": 2}')"], 60)
+    run_parts({"first": part, "second": part}, parts, lambda: saved.append(json.dumps(parts)))
     assert parts == {"first": {"status": DONE, "rows": [1]}, "second": {"status": DONE, "rows": [{"us": 2}]}}
     assert len(saved) == 2
+
+
+def test_no_part_begins_after_the_time_for_all() -> None:
+    rows = [{"us": 9}]
+    parts: dict[str, Any] = {"first": {"status": "stopped after 1 s", "rows": rows}}
+    part = Part([sys.executable, "-c", "print('{\"us\": 2}')"], 60)
+    run_parts({"first": part, "second": part}, parts, lambda: None, total_s=0)
+    assert parts == {
+        "first": {"status": "stopped after 1 s", "rows": rows},
+        "second": {"status": NOT_BEGUN, "rows": []},
+    }
+
+
+def test_what_a_part_says_is_passed_on(capsys: pytest.CaptureFixture[str]) -> None:
+    program = "import sys; print('loading', file=sys.stderr)"
+    assert run_part([sys.executable, "-c", program], 60, lambda row: None) == DONE
+    assert capsys.readouterr().err == "loading\n"
 
 
 def test_figures_of_another_device_are_not_gone_on_with(tmp_path: Path) -> None:
