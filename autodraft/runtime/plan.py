@@ -19,7 +19,7 @@ from torch import Tensor
 from autodraft.policy import FULL_BITS, SUB_LAYER_KINDS, DraftPolicy, SubLayerKind
 from autodraft.runtime.quantization import weight_bytes
 from autodraft.runtime.spec import ModelSpec
-from autodraft.runtime.weights import BlockWeights, TargetWeights
+from autodraft.runtime.weights import BlockWeights, TargetWeights, joined
 
 
 @dataclass(frozen=True)
@@ -167,12 +167,11 @@ class SegmentSource:
             parts = [(projection, channels) for projection in (block.gate, block.up) if projection is not None]
             columns, out = channels, block.down.weight
         biases = [projection.bias[rows] for projection, rows in parts if projection.bias is not None]
-        return SegmentWeights(
-            channels,
-            torch.cat([projection.weight[rows] for projection, rows in parts]),
-            torch.cat(biases) if biases else None,
-            out if is_whole(segment, self._spec) else out[:, columns],
-        )
+        bias = torch.cat(biases) if biases else None
+        if is_whole(segment, self._spec):
+            return SegmentWeights(channels, joined([projection.weight for projection, _ in parts]), bias, out)
+        inputs = torch.cat([projection.weight[rows] for projection, rows in parts])
+        return SegmentWeights(channels, inputs, bias, out[:, columns])
 
 
 def _rows_of_heads(heads: Tensor, head_dim: int) -> Tensor:

@@ -94,11 +94,11 @@ class TritonLinear:
         options = {"STAGES": tile.stages, "NATIVE": not _interpreted(), "num_warps": tile.warps}
         if by_group:
             groups, block = len(x_scale), tile.inputs // INT4_GROUP_SIZE
-            where = (rounded, x_scale, correction, self.weight, self.scale, self.bias, y, outputs, groups)
-            row_per_group[grid](*where, adds, tile.outputs, block, groups % block == 0, **options)
+            given = (rounded, x_scale, correction, self.weight, self.scale, self.bias, y, outputs, groups)
+            row_per_group[grid](*given, adds, tile.outputs, block, groups % block == 0, **options)
         else:
-            words, block = self.inputs // 4, tile.inputs // 4
-            where = (rounded, x_scale, self.weight.view(torch.int32), self.scale, self.bias, y, outputs, words)
+            words, block, weight = self.inputs // 4, tile.inputs // 4, self.weight.view(torch.int32)
+            where = (rounded, x_scale, weight, self.scale, self.bias, y, outputs, words)
             row_per_channel[grid](*where, adds, tile.outputs, block, words % block == 0, **options)
 
 

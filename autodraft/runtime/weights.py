@@ -6,6 +6,7 @@ norm weights and biases are small and kept in float32.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -83,9 +84,39 @@ class TargetWeights:
 
     @classmethod
     def from_hf(cls, model: Any, spec: ModelSpec) -> TargetWeights:
-        """Take the tensors out of a loaded `AutoModelForCausalLM`."""
+        """Take the tensors out of a loaded `AutoModelForCausalLM`.
+
+        On an accelerator, whose memory is dear, the model's maps that are run as one are first put side by side: they
+        become parts of one matrix, in the model as well, so that nobody needs a copy.
+        """
         with torch.no_grad():
+            if model.device.type != "cpu" and spec.family != "opt":
+                for layer in model.model.layers:
+                    attention, mlp = layer.self_attn, layer.mlp
+                    put_side_by_side(attention.q_proj, attention.k_proj, attention.v_proj)
+                    put_side_by_side(mlp.gate_proj, mlp.up_proj)
             return _from_opt(model) if spec.family == "opt" else _from_llama_like(model, spec)
+
+
+def put_side_by_side(*modules: Any) -> None:
+    """Make the weights of linear modules with the same inputs parts of one matrix, one below the other."""
+    whole = torch.cat([module.weight.data for module in modules])
+    parts = whole.split([len(module.weight) for module in modules])
+    for module, part in zip(modules, parts, strict=True):
+        module.weight.data = part
+
+
+def joined(weights: Sequence[Tensor]) -> Tensor:
+    """The matrices one below the other; a view where they lie so already. [outputs, inputs] each, contiguous"""
+    first, place = weights[0], weights[0].data_ptr()
+    for weight in weights:
+        if weight.data_ptr() != place or not weight.is_contiguous():
+            return torch.cat(list(weights))
+        place += weight.nbytes
+    rows = sum(len(weight) for weight in weights)
+    if first.untyped_storage().nbytes() < (first.storage_offset() + rows * first.shape[1]) * first.itemsize:
+        return torch.cat(list(weights))  # neighbours by chance
+    return first.as_strided((rows, first.shape[1]), first.stride())
 
 
 def _norm(module: Any) -> Norm:
