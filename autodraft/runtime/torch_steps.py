@@ -111,6 +111,7 @@ class ChainStep:
         self._noise = torch.zeros((self._unchecked, vocab_size if sampled else 0), device=device)
         self._temperature = torch.ones(1, device=device)
         self._row = torch.zeros(1, dtype=torch.int64, device=device)  # of the first pass: whose next token is drafted
+        self._only_row = torch.zeros_like(self._row)  # kept here, for a graph keeps nothing that it reads
         self._count = torch.zeros(1, dtype=torch.int64, device=device)  # tokens drafted since the host last looked
         # Token ids as floats, which are exact below 2^24: one buffer, one transfer.
         self._found = torch.zeros((self._unchecked, 2, top), device=device)
@@ -121,8 +122,7 @@ class ChainStep:
 
     @cached_property
     def _run_single(self) -> Callable[[], None]:
-        only = torch.zeros_like(self._row)
-        return self._capture(lambda: self._work(self._single, only))
+        return self._capture(lambda: self._work(self._single, self._only_row))
 
     def _work(self, inputs: RowInputs, row: Tensor) -> None:
         scores = self._logits_of(inputs).index_select(0, row)

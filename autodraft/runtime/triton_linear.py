@@ -38,7 +38,7 @@ class Tile:
 
 TILES = {16: Tile(16, 512, 2, 3), 8: Tile(32, 256, 4, 5), 4: Tile(64, 256, 4, 3)}
 """Of products on tensor cores."""
-ROW_TILES = {8: Tile(8, 1024, 1, 2), 4: Tile(8, 1024, 1, 2)}
+ROW_TILES = {8: Tile(2, 1024, 1, 1), 4: Tile(2, 2048, 1, 1)}
 """Of products of a single row without them."""
 _ROUNDED_GROUPS = 32  # per program
 

@@ -33,9 +33,9 @@ def _dequantized(weight, bits, alone=False):
 
 def _rounded(x):
     """Inputs as a single row of low bits takes them: 8 bits, a scale per 32."""
-    groups = torch.nn.functional.pad(x.double(), (0, -x.shape[1] % 32)).view(len(x), -1, 32)
-    scale = groups.abs().amax(2, keepdim=True).clamp_min(1e-30) / 127
-    return (torch.round(groups / scale) * scale).flatten(1)[:, : x.shape[1]]
+    groups = torch.nn.functional.pad(x.float(), (0, -x.shape[1] % 32)).view(len(x), -1, 32)
+    largest = groups.abs().amax(2, keepdim=True).clamp_min(1e-30)
+    return (torch.round(groups * (127 / largest)).double() * (largest / 127)).flatten(1)[:, : x.shape[1]]
 
 
 def _product(weight, bits, bias=None):
