@@ -119,8 +119,7 @@ class TorchBackend:
         count = next(count for count in self._pass.row_counts if count >= rows)
         if (count, keys) not in steps:
             inputs = self._inputs(cache, count, keys)
-            logits_of, vocab_size = self._logits_of(plan, cache), self._spec.vocab_size
-            steps[count, keys] = ForwardStep(logits_of, inputs, vocab_size, self._capture)
+            steps[count, keys] = ForwardStep(self._logits_of(plan, cache), inputs, self._capture)
         return steps[count, keys]
 
     def _chain_step(self, plan: DraftPlan, cache: TorchCache, slots: int, top: int, sampled: bool) -> ChainStep:

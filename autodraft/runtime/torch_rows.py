@@ -7,11 +7,14 @@ they are; filling them is all that a new call of it takes.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from autodraft.runtime.rows import Rows
 from autodraft.runtime.torch_cache import KEY_BLOCK, ROW_PADDING
+
+_NUMBER_BYTES = 3 * 8  # of a row: token, position and slot
 
 
 class RowInputs:
@@ -24,22 +27,28 @@ class RowInputs:
         device: where the tensors are.
 
     Attributes:
-        numbers: tokens, positions and slots. [3, count]
+        numbers: tokens, positions and slots, [3, count]
         mask: True where a row sees a slot. [count, keys]
     """
 
     def __init__(self, count: int, keys: int, spare: int, device: torch.device) -> None:
-        self._spare = spare
-        numbers, mask = self._padding(count, keys)
-        self.numbers, self.mask = numbers.to(device), mask.to(device)
+        host = np.zeros(count * keys + _NUMBER_BYTES * count, dtype=np.uint8)  # one buffer, one transfer
+        self._host, self._host_numbers, self._host_mask = torch.from_numpy(host), *_views(host, count, keys)
+        self._idle_slots = spare + np.arange(count) % ROW_PADDING  # many may share a few: nobody reads them
+        self._pad(0)
+        # A copy even on the CPU: what follows a step must not change what the next `fill` starts from.
+        self._buffer = self._host.to(device, copy=True)
+        mask, numbers = self._buffer.split([count * keys, _NUMBER_BYTES * count])
+        self.numbers: Tensor = numbers.view(torch.int64).view(3, count)
+        self.mask: Tensor = mask.view(torch.bool).view(count, keys)
         self._next = torch.tensor([[0], [1], [1]], device=device)
 
-    def _padding(self, count: int, keys: int) -> tuple[Tensor, Tensor]:
-        numbers, mask = torch.zeros((3, count), dtype=torch.int64), torch.zeros((count, keys), dtype=torch.bool)
-        # All padding rows may write to the same few slots: nobody reads them.
-        numbers[2] = self._spare + torch.arange(count) % ROW_PADDING
-        mask[:, 0] = True
-        return numbers, mask
+    def _pad(self, first: int) -> None:
+        """Make padding of the rows from `first` on."""
+        self._host_numbers[:2, first:] = 0
+        self._host_numbers[2, first:] = self._idle_slots[first:]
+        self._host_mask[:] = False
+        self._host_mask[first:, 0] = True
 
     @property
     def tokens(self) -> Tensor:
@@ -55,17 +64,15 @@ class RowInputs:
 
     def fill(self, rows: Rows) -> None:
         """Put `rows` in the first places; the rest is padding."""
-        n = len(rows)
-        numbers, mask = self._padding(*self.mask.shape)
-        numbers[:, :n] = torch.tensor([list(rows.tokens), list(rows.positions), list(rows.slots)])
-        mask[:n, 0] = False
+        n, mask = len(rows), self._host_mask
+        self._pad(n)
+        self._host_numbers[:, :n] = rows.tokens, rows.positions, rows.slots
         for row, (start, length, path) in enumerate(
             zip(rows.prefix_starts, rows.prefix_lengths, rows.paths, strict=True)
         ):
             mask[row, start : start + length] = True
             mask[row, list(path)] = True
-        self.numbers.copy_(numbers)
-        self.mask.copy_(mask)
+        self._buffer.copy_(self._host)
 
     def follow(self, rows: RowInputs, row: Tensor, token: Tensor) -> None:
         """Become the only row: `token` after one of `rows`; nothing of it needs the host. [1], [1]"""
@@ -75,6 +82,12 @@ class RowInputs:
         own = following[2:].clamp(max=self.mask.shape[1] - 1)
         self.mask.copy_(rows.mask.index_select(0, row).scatter_(1, own, True))
         self.numbers.copy_(following)
+
+
+def _views(buffer: np.ndarray, count: int, keys: int) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers and the mask in a buffer of bytes."""
+    mask, numbers = np.split(buffer, [count * keys])
+    return numbers.view(np.int64).reshape(3, count), mask.view(np.bool_).reshape(count, keys)
 
 
 def slots_seen(rows: Rows) -> int:

@@ -58,17 +58,16 @@ class ForwardStep:
     Args:
         logits_of: the pass. -> float32 [rows, vocab]
         inputs: read by it; all padding until filled.
-        vocab_size: of the logits.
         capture: see there.
     """
 
-    def __init__(self, logits_of: LogitsOf, inputs: RowInputs, vocab_size: int, capture: Capture) -> None:
+    def __init__(self, logits_of: LogitsOf, inputs: RowInputs, capture: Capture) -> None:
         self._logits_of, self._inputs = logits_of, inputs
-        self._logits = torch.empty((len(inputs.mask), vocab_size), device=inputs.mask.device)
+        self._logits: Tensor
         self._run = capture(self._work)
 
     def _work(self) -> None:
-        self._logits.copy_(self._logits_of(self._inputs))
+        self._logits = self._logits_of(self._inputs)  # a graph's memory, which stays its own while it is held here
 
     def __call__(self, rows: Rows) -> Tensor:
         """The logits of `rows`. [n, vocab]"""

@@ -4,12 +4,16 @@ Know nothing of models or of tensors' owners. At batch size 1 a step is as long 
 nothing else takes time; each kernel here does what would be a dozen launches in plain PyTorch. Sums run in float32 and
 in an order that depends neither on the number of rows nor on how many keys a row does not see: a row's result is the
 same bits whatever else is in the call.
+
+With `EARLY` a kernel is launched while the one ahead of it still runs, and waits for its results when it needs them.
 """
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
+
+from autodraft.runtime.triton_kernels import wait_for_inputs
 
 ROWS: tl.constexpr = tl.constexpr(16)
 """Rows that one program of attention serves."""
@@ -18,6 +22,37 @@ SPLIT: tl.constexpr = tl.constexpr(128)
 TILE: tl.constexpr = tl.constexpr(64)
 """Keys at once."""
 _SPLITS: tl.constexpr = tl.constexpr(16)  # added up at once
+
+
+@triton.jit
+def begin(
+    tokens,  # [rows] int64
+    positions,  # [rows] int64
+    embedding,  # [vocabulary, width]
+    learned,  # [positions, width], or None
+    frequencies,  # [head_dim / 2] float32, or None
+    x,  # [rows, width] float32
+    cos,  # [rows, head_dim / 2] float32, or None
+    sin,
+    width,
+    half,  # head_dim / 2
+    scale,  # of both tables
+    BLOCK: tl.constexpr,  # at least head_dim / 2
+):
+    """Embeddings and rotary tables; one program per row and block of channels."""
+    row = tl.program_id(0).to(tl.int64)
+    place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = place < width
+    token, position = tl.load(tokens + row), tl.load(positions + row)
+    values = tl.load(embedding + token * width + place, mask=inside, other=0.0).to(tl.float32)
+    if learned is not None:
+        values += tl.load(learned + position * width + place, mask=inside, other=0.0).to(tl.float32)
+    tl.store(x + row * width + place, values, mask=inside)
+    if frequencies is not None:
+        is_pair = place < half
+        angle = position.to(tl.float32) * tl.load(frequencies + place, mask=is_pair, other=0.0)
+        tl.store(cos + row * half + place, tl.cos(angle) * scale, mask=is_pair)
+        tl.store(sin + row * half + place, tl.sin(angle) * scale, mask=is_pair)
 
 
 @triton.jit
@@ -30,11 +65,13 @@ def normalise(
     eps,
     CENTRED: tl.constexpr,  # LayerNorm rather than RMSNorm
     BLOCK: tl.constexpr,  # at least width
+    EARLY: tl.constexpr,
 ):
     """One program per row."""
     row = tl.program_id(0).to(tl.int64)
     place = tl.arange(0, BLOCK)
     inside = place < width
+    wait_for_inputs(EARLY)
     values = tl.load(x + row * width + place, mask=inside, other=0.0)
     if CENTRED:
         values = tl.where(inside, values - tl.sum(values) / width, 0.0)
@@ -70,6 +107,7 @@ def place_heads(
     GROUP: tl.constexpr,
     HALF: tl.constexpr,  # head_dim / 2
     HEADS: tl.constexpr,  # of one program
+    EARLY: tl.constexpr,
 ):
     """Norm and rotate queries and keys; keys and values go to the cache. One program per row and few heads."""
     row = tl.program_id(0).to(tl.int64)
@@ -79,6 +117,7 @@ def place_heads(
     is_query, is_value = head < queries, inside & (head >= queries + kv_heads)
     is_key = inside & (head >= queries) & (head < queries + kv_heads)
     place = tl.arange(0, HALF)[None, :]
+    wait_for_inputs(EARLY)
     source = projected + (row * (queries + 2 * kv_heads) + head)[:, None] * (2 * HALF) + place
     given = tl.load(source, mask=inside[:, None], other=0.0)
     given_2 = tl.load(source + HALF, mask=inside[:, None], other=0.0)
@@ -123,6 +162,7 @@ def attend_splits(
     GROUP: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     LINES: tl.constexpr,  # power of two, at least 16 and ROWS * GROUP
+    EARLY: tl.constexpr,
 ):
     """Softmax-weighted values of one split of the keys, for the query heads of one KV head and ROWS rows."""
     kv_head, split = tl.program_id(0), tl.program_id(1).to(tl.int64)
@@ -131,6 +171,7 @@ def attend_splits(
     is_line = (line < ROWS * GROUP) & (row < rows)
     head = kv_head * GROUP + line % GROUP
     at = row.to(tl.int64) * (GROUP * kv_heads) + head
+    wait_for_inputs(EARLY)
     q = tl.load(query + at[:, None] * HEAD_DIM + place[None, :], mask=is_line[:, None], other=0.0)
     cached = tl.load(channels + kv_head).to(tl.int64) * cache_slots * HEAD_DIM
     top = tl.full((LINES,), float("-inf"), tl.float32)
@@ -172,10 +213,12 @@ def join_splits(
     heads,
     splits,
     HEAD_DIM: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     """Attention from its splits, one program per head. Splits are added up in groups of fixed size, in order."""
     head = tl.program_id(0).to(tl.int64)
     number, place = tl.arange(0, _SPLITS), tl.arange(0, HEAD_DIM)
+    wait_for_inputs(EARLY)
     top = float("-inf")
     for start in range(0, splits, _SPLITS):
         split = start + number
@@ -207,12 +250,14 @@ def activate(
     GATED: tl.constexpr,
     ACTIVATION: tl.constexpr,  # "silu", "relu" or "gelu"
     BLOCK: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     """One program per row and block of channels."""
     row = tl.program_id(0).to(tl.int64)
     place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = place < width
     source = hidden + row * width * (2 if GATED else 1) + place
+    wait_for_inputs(EARLY)
     value = tl.load(source, mask=inside, other=0.0)
     if ACTIVATION == "silu":
         value = value * tl.sigmoid(value)
@@ -227,17 +272,19 @@ def activate(
 
 @triton.jit
 def best_of_chunks(
-    scores,  # [tokens] float32
+    scores,  # [vocabulary] float32
     best,  # [chunks] float32: largest score
     token,  # [chunks] int64: whose it is
     sums,  # [chunks] float32: of exp(score - best)
-    tokens,
+    vocabulary,
     CHUNK: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     """The most probable token of each chunk of the vocabulary."""
     chunk = tl.program_id(0)
     place = chunk * CHUNK + tl.arange(0, CHUNK)
-    values = tl.load(scores + place, mask=place < tokens, other=float("-inf"))
+    wait_for_inputs(EARLY)
+    values = tl.load(scores + place, mask=place < vocabulary, other=float("-inf"))
     top, index = tl.max(values, 0, return_indices=True)
     tl.store(best + chunk, top)
     tl.store(token + chunk, (chunk * CHUNK + index).to(tl.int64))
@@ -253,9 +300,11 @@ def join_chunks(
     out_prob,  # [1] float32
     chunks,
     BLOCK: tl.constexpr,  # at least chunks
+    EARLY: tl.constexpr,
 ):
     """The most probable token, the first of equals, and its probability."""
     chunk = tl.arange(0, BLOCK)
+    wait_for_inputs(EARLY)
     tops = tl.load(best + chunk, mask=chunk < chunks, other=float("-inf"))
     top, index = tl.max(tops, 0, return_indices=True)
     total = tl.sum(tl.exp(tops - top) * tl.load(sums + chunk, mask=chunk < chunks, other=0.0), 0)

@@ -14,8 +14,33 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 ROW_BLOCK: tl.constexpr = tl.constexpr(16)  # the least that tensor cores take
+
+
+@triton.jit
+def wait_for_inputs(EARLY: tl.constexpr):
+    """Where a kernel may start before the one ahead of it has ended: wait for that one, and let the next one start."""
+    if EARLY:
+        gdc_launch_dependents()
+        gdc_wait()
+
+
+@triton.jit
+def fetch_ahead(weight, rows, width, LINES: tl.constexpr, EARLY: tl.constexpr):
+    """Before `wait_for_inputs`: the first `LINES` lines of some rows of weights to the second-level cache.
+
+    Weights are nobody's output, and while the kernel ahead ends, memory has nothing else to do.
+    """
+    if EARLY:
+        line: tl.constexpr = 1024 // weight.dtype.element_ty.primitive_bitwidth  # weights in 128 bytes
+        place = tl.minimum(tl.arange(0, LINES) * line, width - 1)
+        where = weight + rows.to(tl.int64)[:, None] * width + place[None, :]
+        tl.inline_asm_elementwise(
+            "prefetch.global.L2 [$1]; mov.b32 $0, 0;", "=r,l", [where.to(tl.int64)],
+            dtype=tl.int32, is_pure=False, pack=1,
+        )  # fmt: skip
 
 
 @triton.jit
@@ -40,6 +65,7 @@ def per_channel(
     BLOCK_OUTPUTS: tl.constexpr,
     BLOCK_INPUTS: tl.constexpr,
     WHOLE_TILES: tl.constexpr,  # whether inputs is a multiple of BLOCK_INPUTS
+    EARLY: tl.constexpr,
 ):
     """Weights in the precision of x, or as int8 with one scale per output, which is applied to the sum."""
     row = tl.program_id(0) * ROW_BLOCK + tl.arange(0, ROW_BLOCK)
@@ -50,6 +76,8 @@ def per_channel(
     # Outputs past the end read the last one again: cheaper than a mask, and never written.
     w_tiles = weight + tl.minimum(output, outputs - 1).to(tl.int64)[:, None] * inputs + place[None, :]
     total = tl.zeros((ROW_BLOCK, BLOCK_OUTPUTS), tl.float32)
+    fetch_ahead(weight, tl.minimum(output, outputs - 1), inputs, 16, EARLY)
+    wait_for_inputs(EARLY)
     for start in range(0, inputs, BLOCK_INPUTS):
         if WHOLE_TILES:
             x_tile = tl.load(x_tiles + start, mask=is_row, other=0.0)
@@ -98,6 +126,7 @@ def per_group(
     BLOCK_OUTPUTS: tl.constexpr,
     BLOCK_GROUPS: tl.constexpr,
     WHOLE_TILES: tl.constexpr,  # whether inputs is a multiple of 32 BLOCK_GROUPS
+    EARLY: tl.constexpr,
 ):
     """Weights of 4 bits with one scale per 32 inputs, dequantized in the precision of x."""
     row = tl.program_id(0) * ROW_BLOCK + tl.arange(0, ROW_BLOCK)
@@ -111,6 +140,8 @@ def per_group(
     word_tiles = weight + first_group * 4 + word[None, :]
     scale_tiles = scale + first_group + group[None, :]
     total = tl.zeros((ROW_BLOCK, BLOCK_OUTPUTS), tl.float32)
+    fetch_ahead(weight, tl.minimum(output, outputs - 1), groups * 4, 16, EARLY)
+    wait_for_inputs(EARLY)
     for start in range(0, groups, BLOCK_GROUPS):
         if WHOLE_TILES:
             words = tl.load(word_tiles + start * 4)

@@ -41,6 +41,7 @@ TILES = {16: Tile(16, 512, 2, 3), 8: Tile(32, 256, 4, 5), 4: Tile(64, 256, 4, 3)
 ROW_TILES = {8: Tile(2, 1024, 1, 1), 4: Tile(2, 2048, 1, 1)}
 """Of products of a single row without them."""
 _ROUNDED_GROUPS = 32  # per program
+_EARLY_CAPABILITY = (9, 0)
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class TritonLinear:
     def _multiply(self, x: Tensor, y: Tensor, adds: bool, tile: Tile) -> None:
         rows, outputs = y.shape
         grid = (-(-rows // ROW_BLOCK.value), -(-outputs // tile.outputs))
-        options = {"num_warps": tile.warps, "num_stages": tile.stages}
+        options = {"num_warps": tile.warps, "num_stages": tile.stages, **early(x)}
         where = (x, self.weight, self.scale, self.bias, y, rows, outputs, self.inputs)
         whole = self.inputs % tile.inputs == 0
         if self.weight.ndim == 3:
@@ -91,7 +92,7 @@ class TritonLinear:
         by_group = self.weight.ndim == 3
         rounded, x_scale, correction = _rounded(x, self.inputs, by_group)
         outputs, grid = y.shape[1], (-(-y.shape[1] // tile.outputs),)
-        options = {"STAGES": tile.stages, "NATIVE": not _interpreted(), "num_warps": tile.warps}
+        options = {"STAGES": tile.stages, "NATIVE": not _interpreted(), "num_warps": tile.warps, **early(x)}
         if by_group:
             groups, block = len(x_scale), tile.inputs // INT4_GROUP_SIZE
             given = (rounded, x_scale, correction, self.weight, self.scale, self.bias, y, outputs, groups)
@@ -109,8 +110,15 @@ def _rounded(x: Tensor, inputs: int, by_group: bool) -> tuple[Tensor, Tensor, Te
     scale = torch.empty(groups, dtype=torch.float32, device=x.device)
     correction = torch.empty(groups, dtype=torch.int32, device=x.device) if by_group else None
     grid = (-(-groups // _ROUNDED_GROUPS),)
-    round_row[grid](x, rounded.view(torch.int8), scale, correction, inputs, groups, _ROUNDED_GROUPS, num_warps=1)
+    where = (x, rounded.view(torch.int8), scale, correction, inputs, groups)
+    round_row[grid](*where, _ROUNDED_GROUPS, num_warps=1, **early(x))
     return rounded, scale, correction
+
+
+def early(x: Tensor) -> dict[str, bool]:
+    """Options of a launch that may overlap with the end of the kernel ahead, where the device can do that."""
+    able = x.is_cuda and torch.cuda.get_device_capability(x.device) >= _EARLY_CAPABILITY
+    return {"EARLY": True, "launch_pdl": True} if able else {"EARLY": False}
 
 
 def _interpreted() -> bool:

@@ -10,22 +10,25 @@ from torch import Tensor
 
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.torch_pass import Context, Part, Payload, TorchPass
+from autodraft.runtime.torch_rows import RowInputs
 from autodraft.runtime.triton_fused import (
     ROWS,
     SPLIT,
     activate,
     attend_splits,
+    begin,
     best_of_chunks,
     join_chunks,
     join_splits,
     normalise,
     place_heads,
 )
-from autodraft.runtime.triton_linear import TritonLinear
+from autodraft.runtime.triton_linear import TritonLinear, early
 from autodraft.runtime.weights import BlockWeights, Norm, TargetWeights
 
 _WIDEST_HEAD = 256
 _LEAST_HEAD = 16  # what tensor cores take
+_EMBEDDED = 1024  # channels per program
 _ACTIVATED = 1024  # channels per program
 _CHUNK = 2048  # tokens per program
 _HEAD_PAIRS = 512  # of values per program, where heads are placed
@@ -46,6 +49,19 @@ class TritonPass(TorchPass):
         super().__init__(spec, weights, dtype)
         self._lines = max(16, _power_of_two(ROWS.value * spec.group_size))
 
+    def start(self, inputs: RowInputs, keys: Tensor, values: Tensor) -> tuple[Tensor, Context]:
+        weights, rows, width = self._weights, len(inputs.mask), self._spec.hidden_size
+        device, half = keys.device, self._spec.head_dim // 2
+        x = torch.empty((rows, width), device=device)
+        cos, sin = torch.empty((2, rows, half), device=device) if self._spec.rotary else (None, None)
+        block = max(_EMBEDDED, _power_of_two(half))
+        with torch.cuda.device_of(keys):
+            begin[(rows, -(-width // block))](
+                *(inputs.tokens, inputs.positions, weights.embedding, weights.positions, weights.rotary_frequencies),
+                *(x, cos, sin, width, half, weights.rotary_scale, block),
+            )
+        return x, Context(keys, values, inputs.slots, inputs.mask, cos, sin)
+
     def head(self, payload: Payload, x: Tensor) -> Tensor:
         return payload.head(self._norm(x, self._weights.final_norm))
 
@@ -57,8 +73,8 @@ class TritonPass(TorchPass):
         tokens = torch.empty(chunks, dtype=torch.int64, device=scores.device)
         token, prob = tokens.new_empty((1, 1)), best.new_empty((1, 1))
         with torch.cuda.device_of(scores):
-            best_of_chunks[(chunks,)](scores, best, tokens, sums, scores.shape[1], _CHUNK)
-            join_chunks[(1,)](best, tokens, sums, token, prob, chunks, _power_of_two(chunks))
+            best_of_chunks[(chunks,)](scores, best, tokens, sums, scores.shape[1], _CHUNK, **early(scores))
+            join_chunks[(1,)](best, tokens, sums, token, prob, chunks, _power_of_two(chunks), **early(scores))
         return token, prob
 
     def attention(self, index: int, parts: list[Part], x: Tensor, context: Context) -> Tensor:
@@ -82,7 +98,9 @@ class TritonPass(TorchPass):
         centred, warps = self._spec.norm == "layer", 8 if block >= 4096 else 4
         with torch.cuda.device_of(x):
             normalise[(len(x),)](
-                x, norm.weight, norm.bias, y, x.shape[1], self._spec.norm_eps, centred, block, num_warps=warps
+                *(x, norm.weight, norm.bias, y, x.shape[1], self._spec.norm_eps, centred, block),
+                num_warps=warps,
+                **early(x),
             )
         return y
 
@@ -101,6 +119,7 @@ class TritonPass(TorchPass):
             place_heads[grid](
                 *(projected, *norms, context.cos, context.sin, part.channels, context.slots),
                 *(query, keys, values, keys.shape[1], kv_heads, spec.norm_eps, spec.group_size, half, heads),
+                **early(projected),
             )
         return query
 
@@ -119,8 +138,11 @@ class TritonPass(TorchPass):
                 *(query, keys, values, channels, context.mask.view(torch.uint8), mixed, highest, sums),
                 *(rows, kv_heads, seen, keys.shape[1], head_dim**-0.5, spec.group_size, head_dim, self._lines),
                 num_warps=4 if self._lines * head_dim <= 64 * 128 else 8,
+                **early(query),
             )
-            join_splits[(rows * heads,)](mixed, highest, sums, out, rows * heads, splits, head_dim, num_warps=1)
+            join_splits[(rows * heads,)](
+                mixed, highest, sums, out, rows * heads, splits, head_dim, num_warps=1, **early(query)
+            )
         return out.view(rows, heads * head_dim)
 
     def _activated(self, hidden: Tensor) -> Tensor:
@@ -128,7 +150,7 @@ class TritonPass(TorchPass):
         y = torch.empty((len(hidden), width), dtype=self._dtype, device=hidden.device)
         with torch.cuda.device_of(hidden):
             activate[(len(hidden), -(-width // _ACTIVATED))](
-                hidden, y, width, self._spec.gated, self._spec.activation, _ACTIVATED
+                hidden, y, width, self._spec.gated, self._spec.activation, _ACTIVATED, **early(hidden)
             )
         return y
 

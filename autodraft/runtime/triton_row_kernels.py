@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from autodraft.runtime.triton_kernels import put
+from autodraft.runtime.triton_kernels import fetch_ahead, put, wait_for_inputs
 
 GROUP: tl.constexpr = tl.constexpr(32)
 _ROUNDING: tl.constexpr = tl.constexpr(12582912.0)  # 1.5 * 2^23: adding it leaves no fraction
@@ -26,6 +26,7 @@ def round_row(
     inputs,
     groups,
     BLOCK_GROUPS: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     """Inputs as 8 bits with a scale per group.
 
@@ -36,6 +37,7 @@ def round_row(
     place = tl.arange(0, GROUP)[None, :]
     is_group = group < groups
     at = group[:, None] * GROUP + place
+    wait_for_inputs(EARLY)
     values = tl.load(x + at, mask=at < inputs, other=0.0).to(tl.float32)
     largest = tl.max(tl.abs(values), 1)
     to_integers = 127.0 / tl.maximum(largest, 1e-30)
@@ -78,6 +80,7 @@ def row_per_channel(
     WHOLE_TILES: tl.constexpr,  # whether words is a multiple of BLOCK_WORDS
     STAGES: tl.constexpr,
     NATIVE: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     """Weights of 8 bits with one scale per output."""
     output = tl.program_id(0) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
@@ -85,6 +88,8 @@ def row_per_channel(
     tiles = weight + tl.minimum(output, outputs - 1).to(tl.int64)[:, None] * words + word
     x_scales_at = x_scale + word // 8
     total = tl.zeros((BLOCK_OUTPUTS, BLOCK_WORDS), tl.float32)
+    fetch_ahead(weight, tl.minimum(output, outputs - 1), words, 32, EARLY)
+    wait_for_inputs(EARLY)
     for start in tl.range(0, words, BLOCK_WORDS, num_stages=STAGES):
         if WHOLE_TILES:
             tile = tl.load(tiles + start)
@@ -120,6 +125,7 @@ def row_per_group(
     WHOLE_TILES: tl.constexpr,  # whether groups is a multiple of BLOCK_GROUPS
     STAGES: tl.constexpr,
     NATIVE: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     """Weights of 4 bits with one scale per group."""
     output = tl.program_id(0) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
@@ -130,6 +136,8 @@ def row_per_group(
     tiles = weight + (first_group * 4)[:, None, None] + place
     scale_tiles = scale + first_group[:, None] + group[None, :]
     total = tl.zeros((BLOCK_OUTPUTS, BLOCK_GROUPS), tl.float32)
+    fetch_ahead(weight, tl.minimum(output, outputs - 1), groups * 4, 16, EARLY)
+    wait_for_inputs(EARLY)
     for start in tl.range(0, groups, BLOCK_GROUPS, num_stages=STAGES):
         if WHOLE_TILES:
             tile, scales = tl.load(tiles + start * 4), tl.load(scale_tiles + start)
