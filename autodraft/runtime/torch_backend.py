@@ -128,7 +128,7 @@ class TorchBackend:
             first, single = (self._inputs(cache, count, keys) for count in (ROW_PADDING, 1))
             logits_of, vocab_size = self._logits_of(plan, cache), self._spec.vocab_size
             steps[keys, top, sampled] = ChainStep(
-                logits_of, self._pass.best, first, single, vocab_size, self._capture, top, sampled
+                logits_of, self._pass.extend, first, single, vocab_size, self._capture, top, sampled
             )
         return steps[keys, top, sampled]
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from autodraft.runtime.operations import apply_norm, rotate
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.torch_cache import KEY_BLOCK, ROW_PADDING
-from autodraft.runtime.torch_rows import RowInputs
+from autodraft.runtime.torch_rows import Drafted, RowInputs
 from autodraft.runtime.weights import TargetWeights
 
 if TYPE_CHECKING:
@@ -118,10 +118,10 @@ class TorchPass:
         x, context = self.start(inputs, keys, values)
         return self.head(payload, self.run(payload, context, x, 0, 2 * self._spec.num_blocks))
 
-    def best(self, scores: Tensor, top: int) -> tuple[Tensor, Tensor]:
-        """The `top` best tokens, best first, and their probabilities. float32 [1, vocab] -> [1, top] each"""
-        best = torch.topk(torch.softmax(scores, -1), top)
-        return best.indices, best.values
+    def extend(self, drafted: Drafted, inputs: RowInputs, row: Tensor, scores: Tensor) -> None:
+        """Add the best tokens by the scores after one of the rows. [1], [1, vocab]"""
+        best = torch.topk(torch.softmax(scores, -1), drafted.found.shape[2])
+        drafted.add(inputs, row, best.indices, best.values)
 
     def attention(self, index: int, parts: list[Part], x: Tensor, context: Context) -> Tensor:
         """The residual stream after one attention sub-layer. [n, hidden]"""

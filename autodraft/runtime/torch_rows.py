@@ -7,6 +7,8 @@ they are; filling them is all that a new call of it takes.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -82,6 +84,28 @@ class RowInputs:
         own = following[2:].clamp(max=self.mask.shape[1] - 1)
         self.mask.copy_(rows.mask.index_select(0, row).scatter_(1, own, True))
         self.numbers.copy_(following)
+
+
+@dataclass(frozen=True)
+class Drafted:
+    """What a chain has drafted, on the device.
+
+    Attributes:
+        found: of each token the best ones, best first, and their probabilities; ids as floats, exact below 2^24, so
+            that one transfer brings both. [tokens, 2, top]
+        count: tokens drafted since the host last looked. [1]
+        row: what runs next: the last of them.
+    """
+
+    found: Tensor
+    count: Tensor
+    row: RowInputs
+
+    def add(self, inputs: RowInputs, row: Tensor, tokens: Tensor, probs: Tensor) -> None:
+        """Add the best tokens after one of the rows of `inputs`. [1], [1, top], [1, top]"""
+        self.found.index_copy_(0, self.count, torch.stack((tokens.float(), probs), 1))
+        self.row.follow(inputs, row, tokens[:, 0])
+        self.count.add_(1)
 
 
 def _views(buffer: np.ndarray, count: int, keys: int) -> tuple[np.ndarray, np.ndarray]:

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from autodraft.runtime.choosing import Candidates, ChainStop, ChoiceNoise
 from autodraft.runtime.rows import Rows
-from autodraft.runtime.torch_rows import RowInputs
+from autodraft.runtime.torch_rows import Drafted, RowInputs
 
 LogitsOf = Callable[[RowInputs], Tensor]
-BestOf = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+Extend = Callable[[Drafted, RowInputs, Tensor, Tensor], None]
 _WARM_UPS = 2
 _UNCHECKED = 4
 
@@ -83,7 +83,7 @@ class ChainStep:
 
     Args:
         logits_of: a pass. -> float32 [rows, vocab]
-        best_of: the best tokens, best first, and their probabilities. float32 [1, vocab], top -> [1, top] each
+        extend: adds the best tokens by the scores after one of the rows. [1], float32 [1, vocab]
         first: rows of the first pass; all padding until filled.
         single: the row of the others.
         vocab_size: of the logits.
@@ -95,7 +95,7 @@ class ChainStep:
     def __init__(
         self,
         logits_of: LogitsOf,
-        best_of: BestOf,
+        extend: Extend,
         first: RowInputs,
         single: RowInputs,
         vocab_size: int,
@@ -104,16 +104,15 @@ class ChainStep:
         sampled: bool,
     ) -> None:
         device = first.mask.device
-        self._logits_of, self._best_of, self._top, self._sampled = logits_of, best_of, top, sampled
+        self._logits_of, self._extend, self._sampled = logits_of, extend, sampled
         self._first, self._single, self._capture = first, single, capture
         self._unchecked = capture.unchecked
         self._noise = torch.zeros((self._unchecked, vocab_size if sampled else 0), device=device)
         self._temperature = torch.ones(1, device=device)
         self._row = torch.zeros(1, dtype=torch.int64, device=device)  # of the first pass: whose next token is drafted
         self._only_row = torch.zeros_like(self._row)  # kept here, for a graph keeps nothing that it reads
-        self._count = torch.zeros(1, dtype=torch.int64, device=device)  # tokens drafted since the host last looked
-        # Token ids as floats, which are exact below 2^24: one buffer, one transfer.
-        self._found = torch.zeros((self._unchecked, 2, top), device=device)
+        found = torch.zeros((self._unchecked, 2, top), device=device)
+        self._drafted = Drafted(found, torch.zeros_like(self._row), single)
 
     @cached_property
     def _run_first(self) -> Callable[[], None]:
@@ -124,13 +123,12 @@ class ChainStep:
         return self._capture(lambda: self._work(self._single, self._only_row))
 
     def _work(self, inputs: RowInputs, row: Tensor) -> None:
-        scores = self._logits_of(inputs).index_select(0, row)
+        scores = self._logits_of(inputs)
+        if len(scores) > 1:
+            scores = scores.index_select(0, row)
         if self._sampled:
-            scores = scores / self._temperature + self._noise.index_select(0, self._count)
-        tokens, probs = self._best_of(scores, self._top)
-        self._found.index_copy_(0, self._count, torch.stack((tokens.float(), probs), 1))
-        self._single.follow(inputs, row, tokens[:, 0])
-        self._count += 1
+            scores = scores / self._temperature + self._noise.index_select(0, self._drafted.count)
+        self._extend(self._drafted, inputs, row, scores)
 
     def __call__(self, fed: Rows, num_tokens: int, stop: ChainStop, noise: ChoiceNoise | None) -> list[Candidates]:
         """See `TransformerRuntime.draft_chain`; a few tokens may be run in vain behind the one that ends the chain."""
@@ -164,9 +162,9 @@ class ChainStep:
         if noise is not None:
             self._temperature.fill_(noise.temperature)
             self._noise[:count].copy_(torch.from_numpy(noise.rows[first : first + count]))
-        self._count.zero_()
+        self._drafted.count.zero_()
         run()
         for _ in range(count - 1):
             self._run_single()
-        for tokens, probs in self._found[:count].tolist():
+        for tokens, probs in self._drafted.found[:count].tolist():
             yield Candidates([int(token) for token in tokens], probs)

@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 
 from autodraft.runtime.triton_kernels import wait_for_inputs
+from autodraft.runtime.triton_row_kernels import GROUP, store_rounded
 
 ROWS: tl.constexpr = tl.constexpr(16)
 """Rows that one program of attention serves."""
@@ -60,11 +61,13 @@ def normalise(
     x,  # [rows, width] float32
     weight,  # [width] float32
     bias,  # [width] float32, or None
-    y,  # [rows, width]
+    y,  # [rows, width]; with x_scale as `store_rounded` takes it, of a single row
+    x_scale,  # float32, or None
+    correction,  # int32, or None
     width,
     eps,
     CENTRED: tl.constexpr,  # LayerNorm rather than RMSNorm
-    BLOCK: tl.constexpr,  # at least width
+    BLOCK: tl.constexpr,  # at least width and 32
     EARLY: tl.constexpr,
 ):
     """One program per row."""
@@ -79,7 +82,12 @@ def normalise(
     values = values * tl.load(weight + place, mask=inside, other=0.0)
     if bias is not None:
         values = values + tl.load(bias + place, mask=inside, other=0.0)
-    tl.store(y + row * width + place, values.to(y.dtype.element_ty), mask=inside)
+    if x_scale is None:
+        tl.store(y + row * width + place, values.to(y.dtype.element_ty), mask=inside)
+    else:
+        group = tl.arange(0, BLOCK // GROUP)
+        values = tl.reshape(values, (BLOCK // GROUP, GROUP))
+        store_rounded(values, group, y, x_scale, correction, tl.cdiv(width, GROUP))
 
 
 @triton.jit
@@ -209,7 +217,9 @@ def join_splits(
     mixed,  # [splits, heads, head_dim] float32; heads of all rows
     highest,  # [splits, heads]
     sums,
-    out,  # [heads, head_dim]
+    out,  # [heads, head_dim]; with x_scale as `store_rounded` takes it, of a single row
+    x_scale,  # float32, or None
+    correction,  # int32, or None
     heads,
     splits,
     HEAD_DIM: tl.constexpr,
@@ -234,7 +244,13 @@ def join_splits(
         total += tl.sum(weight * tl.load(sums + split * heads + head, mask=is_seen, other=0.0), 0)
         where = (split * heads + head)[:, None] * HEAD_DIM + place[None, :]
         mix += tl.sum(weight[:, None] * tl.load(mixed + where, mask=is_seen[:, None], other=0.0), 0)
-    tl.store(out + head * HEAD_DIM + place, (mix / total).to(out.dtype.element_ty))
+    mix = mix / total
+    if x_scale is None:
+        tl.store(out + head * HEAD_DIM + place, mix.to(out.dtype.element_ty))
+    else:
+        group = head * (HEAD_DIM // GROUP) + tl.arange(0, HEAD_DIM // GROUP)
+        values = tl.reshape(mix, (HEAD_DIM // GROUP, GROUP))
+        store_rounded(values, group, out, x_scale, correction, heads * (HEAD_DIM // GROUP))
 
 
 @triton.jit
@@ -245,7 +261,9 @@ def _erf_gelu(x):
 @triton.jit
 def activate(
     hidden,  # [rows, 2 * width] float32: gate and up; without a gate [rows, width]
-    y,  # [rows, width]
+    y,  # [rows, width]; with x_scale as `store_rounded` takes it, of a single row
+    x_scale,  # float32, or None
+    correction,  # int32, or None
     width,
     GATED: tl.constexpr,
     ACTIVATION: tl.constexpr,  # "silu", "relu" or "gelu"
@@ -267,7 +285,12 @@ def activate(
         value = _erf_gelu(value)
     if GATED:
         value = value * tl.load(source + width, mask=inside, other=0.0)
-    tl.store(y + row * width + place, value.to(y.dtype.element_ty), mask=inside)
+    if x_scale is None:
+        tl.store(y + row * width + place, value.to(y.dtype.element_ty), mask=inside)
+    else:
+        group = tl.program_id(1) * (BLOCK // GROUP) + tl.arange(0, BLOCK // GROUP)
+        value = tl.reshape(value, (BLOCK // GROUP, GROUP))
+        store_rounded(value, group, y, x_scale, correction, tl.cdiv(width, GROUP))
 
 
 @triton.jit
@@ -292,21 +315,40 @@ def best_of_chunks(
 
 
 @triton.jit
-def join_chunks(
+def extend_chain(
     best,  # [chunks] float32
     token,  # [chunks] int64
     sums,  # [chunks] float32
-    out_token,  # [1] int64
-    out_prob,  # [1] float32
+    numbers,  # [3, count] int64: tokens, positions and slots of the rows of the pass
+    mask,  # [count, seen] uint8: the slots that they see
+    row,  # [1] int64: after which of them
+    found,  # [tokens, 2] float32
+    drafted,  # [1] int64: tokens found so far
+    next_numbers,  # [3] int64
+    next_mask,  # [seen] uint8
     chunks,
+    count,
+    seen,
     BLOCK: tl.constexpr,  # at least chunks
+    KEYS: tl.constexpr,  # at once
     EARLY: tl.constexpr,
 ):
-    """The most probable token, the first of equals, and its probability."""
+    """The most probable token, the first of equals, with its probability: found, and the row that runs next."""
     chunk = tl.arange(0, BLOCK)
     wait_for_inputs(EARLY)
     tops = tl.load(best + chunk, mask=chunk < chunks, other=float("-inf"))
     top, index = tl.max(tops, 0, return_indices=True)
     total = tl.sum(tl.exp(tops - top) * tl.load(sums + chunk, mask=chunk < chunks, other=0.0), 0)
-    tl.store(out_token, tl.load(token + index))
-    tl.store(out_prob, 1.0 / total)
+    chosen, after, so_far = tl.load(token + index), tl.load(row), tl.load(drafted)
+    position, slot = tl.load(numbers + count + after) + 1, tl.load(numbers + 2 * count + after) + 1
+    for start in range(0, seen, KEYS):
+        key = start + tl.arange(0, KEYS)
+        # A row of padding follows itself into slots behind all keys, where there is nothing to mark.
+        sees = tl.load(mask + after * seen + key, mask=key < seen, other=0)
+        tl.store(next_mask + key, tl.where(key == slot, 1, sees), mask=key < seen)
+    tl.store(found + 2 * so_far, chosen.to(tl.float32))
+    tl.store(found + 2 * so_far + 1, 1.0 / total)
+    tl.store(drafted, so_far + 1)
+    tl.store(next_numbers, chosen)
+    tl.store(next_numbers + 1, position)
+    tl.store(next_numbers + 2, slot)

@@ -45,6 +45,34 @@ _EARLY_CAPABILITY = (9, 0)
 
 
 @dataclass(frozen=True)
+class RoundedRow:
+    """A single row of inputs as `store_rounded` makes it.
+
+    Attributes:
+        words: four inputs in each; groups padded with zeros. int32 [groups, 8]
+        scale: float32 [groups]
+        correction: int32 [groups], for weights of 4 bits; for those of 8 bits None.
+    """
+
+    words: Tensor
+    scale: Tensor
+    correction: Tensor | None
+
+    @classmethod
+    def empty(cls, inputs: int, bits: int, device: torch.device) -> RoundedRow:
+        """Room for `inputs` of them, for weights of so many bits."""
+        groups = -(-inputs // INT4_GROUP_SIZE)
+        words = torch.empty((groups, 8), dtype=torch.int32, device=device)
+        scale = torch.empty(groups, dtype=torch.float32, device=device)
+        return cls(words, scale, torch.empty(groups, dtype=torch.int32, device=device) if bits == 4 else None)
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """As kernels take them."""
+        return self.words.view(torch.int8), self.scale, self.correction
+
+
+@dataclass(frozen=True)
 class TritonLinear:
     """A packed linear map; see `autodraft.runtime.linears.Linear`.
 
@@ -64,20 +92,31 @@ class TritonLinear:
     tile: Tile
     row_tile: Tile | None
 
-    def __call__(self, x: Tensor, into: Tensor | None = None) -> Tensor:
+    def rounding(self, rows: int) -> int | None:
+        """Bits of the weights where so many rows may also come as a `RoundedRow`; None: they may not."""
+        if rows > 1 or self.row_tile is None:
+            return None
+        return 4 if self.weight.ndim == 3 else 8
+
+    def __call__(self, x: Tensor | RoundedRow, into: Tensor | None = None) -> Tensor:
         """x [rows, inputs] -> float32 [rows, outputs]; added to `into` where that is given."""
-        x = x.to(self.dtype).contiguous()
-        shape = (len(x), len(self.weight))
-        y = torch.empty(shape, dtype=torch.float32, device=x.device) if into is None else into
-        with torch.cuda.device_of(x):  # Triton launches on the current device
-            if len(x) == 1 and self.row_tile is not None:
-                self._multiply_row(x, y, into is not None, self.row_tile)
+        with torch.cuda.device_of(self.weight):  # Triton launches on the current device
+            if isinstance(x, Tensor):
+                x = x.to(self.dtype).contiguous()
+                bits = self.rounding(len(x))
+                x = x if bits is None else _rounded(x, bits)
+            y, adds = into, into is not None
+            if y is None:
+                rows = len(x) if isinstance(x, Tensor) else 1
+                y = torch.empty((rows, len(self.weight)), dtype=torch.float32, device=self.weight.device)
+            if isinstance(x, Tensor):
+                self._multiply(x, y, adds)
             else:
-                self._multiply(x, y, into is not None, self.tile)
+                self._multiply_row(x, y, adds)
         return y
 
-    def _multiply(self, x: Tensor, y: Tensor, adds: bool, tile: Tile) -> None:
-        rows, outputs = y.shape
+    def _multiply(self, x: Tensor, y: Tensor, adds: bool) -> None:
+        (rows, outputs), tile = y.shape, self.tile
         grid = (-(-rows // ROW_BLOCK.value), -(-outputs // tile.outputs))
         options = {"num_warps": tile.warps, "num_stages": tile.stages, **early(x)}
         where = (x, self.weight, self.scale, self.bias, y, rows, outputs, self.inputs)
@@ -88,31 +127,28 @@ class TritonLinear:
         else:
             per_channel[grid](*where, adds, tile.outputs, tile.inputs, whole, **options)
 
-    def _multiply_row(self, x: Tensor, y: Tensor, adds: bool, tile: Tile) -> None:
-        by_group = self.weight.ndim == 3
-        rounded, x_scale, correction = _rounded(x, self.inputs, by_group)
-        outputs, grid = y.shape[1], (-(-y.shape[1] // tile.outputs),)
-        options = {"STAGES": tile.stages, "NATIVE": not _interpreted(), "num_warps": tile.warps, **early(x)}
-        if by_group:
-            groups, block = len(x_scale), tile.inputs // INT4_GROUP_SIZE
-            given = (rounded, x_scale, correction, self.weight, self.scale, self.bias, y, outputs, groups)
+    def _multiply_row(self, x: RoundedRow, y: Tensor, adds: bool) -> None:
+        tile, outputs = self.row_tile, y.shape[1]
+        assert tile is not None
+        grid = (-(-outputs // tile.outputs),)
+        options = {"STAGES": tile.stages, "NATIVE": not _interpreted(), "num_warps": tile.warps, **early(y)}
+        if self.weight.ndim == 3:
+            groups, block = len(x.scale), tile.inputs // INT4_GROUP_SIZE
+            given = (x.words, x.scale, x.correction, self.weight, self.scale, self.bias, y, outputs, groups)
             row_per_group[grid](*given, adds, tile.outputs, block, groups % block == 0, **options)
         else:
             words, block, weight = self.inputs // 4, tile.inputs // 4, self.weight.view(torch.int32)
-            where = (rounded, x_scale, weight, self.scale, self.bias, y, outputs, words)
+            where = (x.words, x.scale, weight, self.scale, self.bias, y, outputs, words)
             row_per_channel[grid](*where, adds, tile.outputs, block, words % block == 0, **options)
 
 
-def _rounded(x: Tensor, inputs: int, by_group: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-    """See `round_row`."""
-    groups = -(-inputs // INT4_GROUP_SIZE)
-    rounded = torch.empty((2, groups, 4), dtype=torch.int32, device=x.device)
-    scale = torch.empty(groups, dtype=torch.float32, device=x.device)
-    correction = torch.empty(groups, dtype=torch.int32, device=x.device) if by_group else None
-    grid = (-(-groups // _ROUNDED_GROUPS),)
-    where = (x, rounded.view(torch.int8), scale, correction, inputs, groups)
-    round_row[grid](*where, _ROUNDED_GROUPS, num_warps=1, **early(x))
-    return rounded, scale, correction
+def _rounded(x: Tensor, bits: int) -> RoundedRow:
+    """A single row, for weights of so many bits."""
+    row = RoundedRow.empty(x.shape[1], bits, x.device)
+    groups = len(row.scale)
+    where = (x, *row.tensors, x.shape[1], groups)
+    round_row[(-(-groups // _ROUNDED_GROUPS),)](*where, _ROUNDED_GROUPS, num_warps=1, **early(x))
+    return row
 
 
 def early(x: Tensor) -> dict[str, bool]:

@@ -5,12 +5,15 @@ Knows nothing of plans, steps or graphs. What leads out of a sub-layer is added 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from autodraft.runtime.linears import Linear
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.torch_pass import Context, Part, Payload, TorchPass
-from autodraft.runtime.torch_rows import RowInputs
+from autodraft.runtime.torch_rows import Drafted, RowInputs
 from autodraft.runtime.triton_fused import (
     ROWS,
     SPLIT,
@@ -18,19 +21,23 @@ from autodraft.runtime.triton_fused import (
     attend_splits,
     begin,
     best_of_chunks,
-    join_chunks,
+    extend_chain,
     join_splits,
     normalise,
     place_heads,
 )
-from autodraft.runtime.triton_linear import TritonLinear, early
+from autodraft.runtime.triton_linear import RoundedRow, TritonLinear, early
+from autodraft.runtime.triton_row_kernels import GROUP
 from autodraft.runtime.weights import BlockWeights, Norm, TargetWeights
 
+_Rows = Tensor | RoundedRow
+_RowTensors = tuple[Tensor, Tensor | None, Tensor | None]
 _WIDEST_HEAD = 256
 _LEAST_HEAD = 16  # what tensor cores take
 _EMBEDDED = 1024  # channels per program
 _ACTIVATED = 1024  # channels per program
 _CHUNK = 2048  # tokens per program
+_KEYS = 1024  # at once
 _HEAD_PAIRS = 512  # of values per program, where heads are placed
 
 
@@ -63,46 +70,61 @@ class TritonPass(TorchPass):
         return x, Context(keys, values, inputs.slots, inputs.mask, cos, sin)
 
     def head(self, payload: Payload, x: Tensor) -> Tensor:
-        return payload.head(self._norm(x, self._weights.final_norm))
+        return _through(payload.head, self._norm(x, self._weights.final_norm, _rounding([payload.head], len(x))))
 
-    def best(self, scores: Tensor, top: int) -> tuple[Tensor, Tensor]:
-        if top > 1:
-            return super().best(scores, top)
+    def extend(self, drafted: Drafted, inputs: RowInputs, row: Tensor, scores: Tensor) -> None:
+        if drafted.found.shape[2] > 1:
+            super().extend(drafted, inputs, row, scores)
+            return
+        count, keys = inputs.mask.shape
         chunks = -(-scores.shape[1] // _CHUNK)
         best, sums = torch.empty((2, chunks), device=scores.device)
         tokens = torch.empty(chunks, dtype=torch.int64, device=scores.device)
-        token, prob = tokens.new_empty((1, 1)), best.new_empty((1, 1))
+        mask, next_mask = (each.mask.view(torch.uint8) for each in (inputs, drafted.row))
         with torch.cuda.device_of(scores):
             best_of_chunks[(chunks,)](scores, best, tokens, sums, scores.shape[1], _CHUNK, **early(scores))
-            join_chunks[(1,)](best, tokens, sums, token, prob, chunks, _power_of_two(chunks), **early(scores))
-        return token, prob
+            extend_chain[(1,)](
+                *(best, tokens, sums, inputs.numbers, mask, row, drafted.found, drafted.count),
+                *(drafted.row.numbers, next_mask, chunks, count, keys, _power_of_two(chunks), _KEYS),
+                **early(scores),
+            )
 
     def attention(self, index: int, parts: list[Part], x: Tensor, context: Context) -> Tensor:
         block = self._weights.blocks[index]
-        normed = self._norm(x, block.attention_norm)
+        normed = self._norm(x, block.attention_norm, _rounding([part.inputs for part in parts], len(x)))
         for part in parts:
-            query = self._place(part.inputs(normed), part, block, context, index)
-            _add_to(x, part, self._attend(query, part.channels, context, index))
+            query = self._place(_through(part.inputs, normed), part, block, context, index)
+            bits = _rounding([part.outputs], len(x))
+            _add_to(x, part, self._attend(query, part.channels, context, index, bits))
         return x if block.output.bias is None else x.add_(block.output.bias)
 
     def mlp(self, index: int, parts: list[Part], x: Tensor) -> Tensor:
         block = self._weights.blocks[index]
-        normed = self._norm(x, block.mlp_norm)
+        normed = self._norm(x, block.mlp_norm, _rounding([part.inputs for part in parts], len(x)))
         for part in parts:
-            _add_to(x, part, self._activated(part.inputs(normed)))
+            _add_to(x, part, self._activated(_through(part.inputs, normed), _rounding([part.outputs], len(x))))
         return x if block.down.bias is None else x.add_(block.down.bias)
 
-    def _norm(self, x: Tensor, norm: Norm) -> Tensor:
-        y = torch.empty_like(x, dtype=self._dtype)
-        block = _power_of_two(x.shape[1])
+    def _room(self, rows: int, width: int, bits: int | None, device: torch.device) -> tuple[_Rows, _RowTensors]:
+        """Room for inputs of linear maps, and how kernels take it."""
+        if bits is None:
+            y = torch.empty((rows, width), dtype=self._dtype, device=device)
+            return y, (y, None, None)
+        row = RoundedRow.empty(width, bits, device)
+        return row, row.tensors
+
+    def _norm(self, x: Tensor, norm: Norm, bits: int | None) -> _Rows:
+        width = x.shape[1]
+        normed, tensors = self._room(len(x), width, bits, x.device)
+        block = max(_power_of_two(width), GROUP.value)
         centred, warps = self._spec.norm == "layer", 8 if block >= 4096 else 4
         with torch.cuda.device_of(x):
             normalise[(len(x),)](
-                *(x, norm.weight, norm.bias, y, x.shape[1], self._spec.norm_eps, centred, block),
+                *(x, norm.weight, norm.bias, *tensors, width, self._spec.norm_eps, centred, block),
                 num_warps=warps,
                 **early(x),
             )
-        return y
+        return normed
 
     def _place(self, projected: Tensor, part: Part, block: BlockWeights, context: Context, index: int) -> Tensor:
         """Queries, rotated; keys and values go to the cache. -> [rows, query heads, head_dim]"""
@@ -123,7 +145,7 @@ class TritonPass(TorchPass):
             )
         return query
 
-    def _attend(self, query: Tensor, channels: Tensor, context: Context, index: int) -> Tensor:
+    def _attend(self, query: Tensor, channels: Tensor, context: Context, index: int, bits: int | None) -> _Rows:
         """Attention of every row over what it sees. [rows, query heads, head_dim] -> [rows, query heads * head_dim]"""
         spec, kv_heads = self._spec, len(channels)
         rows, heads, head_dim = query.shape
@@ -131,7 +153,7 @@ class TritonPass(TorchPass):
         splits = -(-seen // SPLIT.value)
         mixed = torch.empty((splits, rows, heads, head_dim), dtype=torch.float32, device=query.device)
         highest, sums = torch.empty((2, splits, rows, heads), dtype=torch.float32, device=query.device)
-        out = torch.empty_like(query)
+        out, tensors = self._room(rows, heads * head_dim, bits if head_dim >= GROUP.value else None, query.device)
         keys, values = context.keys[index], context.values[index]
         with torch.cuda.device_of(query):
             attend_splits[(kv_heads, splits, -(-rows // ROWS.value))](
@@ -141,21 +163,32 @@ class TritonPass(TorchPass):
                 **early(query),
             )
             join_splits[(rows * heads,)](
-                mixed, highest, sums, out, rows * heads, splits, head_dim, num_warps=1, **early(query)
+                *(mixed, highest, sums, *tensors, rows * heads, splits, head_dim), num_warps=1, **early(query)
             )
-        return out.view(rows, heads * head_dim)
+        return out
 
-    def _activated(self, hidden: Tensor) -> Tensor:
+    def _activated(self, hidden: Tensor, bits: int | None) -> _Rows:
         width = hidden.shape[1] // (2 if self._spec.gated else 1)
-        y = torch.empty((len(hidden), width), dtype=self._dtype, device=hidden.device)
+        activated, tensors = self._room(len(hidden), width, bits, hidden.device)
         with torch.cuda.device_of(hidden):
             activate[(len(hidden), -(-width // _ACTIVATED))](
-                hidden, y, width, self._spec.gated, self._spec.activation, _ACTIVATED, **early(hidden)
+                *(hidden, *tensors, width, self._spec.gated, self._spec.activation, _ACTIVATED), **early(hidden)
             )
-        return y
+        return activated
 
 
-def _add_to(x: Tensor, part: Part, rows: Tensor) -> None:
+def _rounding(linears: Sequence[Linear], rows: int) -> int | None:
+    """Of so many rows, the bits of the weights that they are rounded for, if all maps want the same."""
+    wanted = {linear.rounding(rows) for linear in linears if isinstance(linear, TritonLinear)}
+    return wanted.pop() if len(wanted) == 1 else None
+
+
+def _through(linear: Linear, rows: _Rows) -> Tensor:
+    assert isinstance(linear, TritonLinear)
+    return linear(rows)
+
+
+def _add_to(x: Tensor, part: Part, rows: _Rows) -> None:
     assert isinstance(part.outputs, TritonLinear)
     part.outputs(rows, into=x)
 

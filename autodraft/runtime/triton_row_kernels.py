@@ -18,38 +18,51 @@ _ROUNDING: tl.constexpr = tl.constexpr(12582912.0)  # 1.5 * 2^23: adding it leav
 
 
 @triton.jit
-def round_row(
-    x,  # [inputs], 16 or 32 bits
-    rounded,  # [groups * 32] int8, groups padded with zeros
+def store_rounded(
+    values,  # [some groups, 32] float32, zeros where there is no input
+    group,  # [some groups]: which ones
+    rounded,  # [groups * 32] int8
     scale,  # [groups] float32
     correction,  # [groups] int32, or None
-    inputs,
     groups,
-    BLOCK_GROUPS: tl.constexpr,
-    EARLY: tl.constexpr,
 ):
     """Inputs as 8 bits with a scale per group.
 
     With `correction`, for `row_per_group`: input 8 b + 4 h + j of a group goes to half h of the whole, byte b of word j
     of its group there, and the correction of a group is -8 times the sum of its inputs, as its weights are 8 too large.
     """
-    group = tl.program_id(0) * BLOCK_GROUPS + tl.arange(0, BLOCK_GROUPS)
-    place = tl.arange(0, GROUP)[None, :]
     is_group = group < groups
-    at = group[:, None] * GROUP + place
-    wait_for_inputs(EARLY)
-    values = tl.load(x + at, mask=at < inputs, other=0.0).to(tl.float32)
+    place = tl.arange(0, GROUP)[None, :]
     largest = tl.max(tl.abs(values), 1)
     to_integers = 127.0 / tl.maximum(largest, 1e-30)
     whole = ((values * to_integers[:, None] + _ROUNDING) - _ROUNDING).to(tl.int32)
     tl.store(scale + group, largest / 127.0, mask=is_group)
     if correction is None:
-        tl.store(rounded + at, whole.to(tl.int8), mask=is_group[:, None])
+        tl.store(rounded + group[:, None] * GROUP + place, whole.to(tl.int8), mask=is_group[:, None])
     else:
         half, word, byte = place // 4 % 2, place % 4, place // 8
         to = half * groups * (GROUP // 2) + group[:, None] * (GROUP // 2) + word * 4 + byte
         tl.store(rounded + to, whole.to(tl.int8), mask=is_group[:, None])
         tl.store(correction + group, -8 * tl.sum(whole, 1), mask=is_group)
+
+
+@triton.jit
+def round_row(
+    x,  # [inputs], 16 or 32 bits
+    rounded,  # as `store_rounded` takes them
+    scale,
+    correction,
+    inputs,
+    groups,
+    BLOCK_GROUPS: tl.constexpr,
+    EARLY: tl.constexpr,
+):
+    """Inputs as 8 bits with a scale per group, where what makes them does not write them so."""
+    group = tl.program_id(0) * BLOCK_GROUPS + tl.arange(0, BLOCK_GROUPS)
+    at = group[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
+    wait_for_inputs(EARLY)
+    values = tl.load(x + at, mask=at < inputs, other=0.0).to(tl.float32)
+    store_rounded(values, group, rounded, scale, correction, groups)
 
 
 @triton.jit

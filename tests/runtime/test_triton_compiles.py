@@ -93,19 +93,25 @@ def test_what_lies_between_products_compiles(tmp_path):
     pointers |= {"projected": "*fp32", "cos": "*fp32", "sin": "*fp32", "query_norm": "*fp32", "key_norm": "*fp32"}
     pointers |= dict.fromkeys(["query", "keys", "values", "out"], "*bf16")
     pointers |= dict.fromkeys(["mixed", "highest", "sums"], "*fp32")
-    pointers |= {"scores": "*fp32", "best": "*fp32", "token": "*i64", "out_token": "*i64", "out_prob": "*fp32"}
+    pointers |= {"scores": "*fp32", "best": "*fp32", "token": "*i64", "found": "*fp32"}
+    pointers |= dict.fromkeys(["numbers", "row", "drafted", "next_numbers"], "*i64") | {"next_mask": "*u8"}
     pointers |= {"channels": "*i64", "slots": "*i64", "mask": "*u8", "scale": "fp32"}
     pointers |= {"tokens": "*i64", "positions": "*i64", "embedding": "*bf16", "frequencies": "*fp32"}
+    plain = {"x_scale": None, "correction": None}
     kernels = {
         "begin": {"BLOCK": 1024, "learned": None},
-        "normalise": {"CENTRED": False, "BLOCK": 4096, "bias": None},
+        "normalise": {"CENTRED": False, "BLOCK": 4096, "bias": None, **plain},
         "place_heads": {"GROUP": 4, "HALF": 64, "HEADS": 8},
         "attend_splits": {"GROUP": 4, "HEAD_DIM": 128, "LINES": 64},
-        "join_splits": {"HEAD_DIM": 128},
-        "activate": {"GATED": True, "ACTIVATION": "gelu", "BLOCK": 1024},
+        "join_splits": {"HEAD_DIM": 128, **plain},
+        "activate": {"GATED": True, "ACTIVATION": "gelu", "BLOCK": 1024, **plain},
         "best_of_chunks": {"CHUNK": 2048},
-        "join_chunks": {"BLOCK": 64},
+        "extend_chain": {"BLOCK": 64, "KEYS": 1024},
     }
+    rounded = {"y": "*i8", "out": "*i8", "x_scale": "*fp32", "correction": "*i32"}
+    for name in ("normalise", "join_splits", "activate"):
+        constants = {each: value for each, value in kernels[name].items() if each not in plain} | {"EARLY": True}
+        compiled(tmp_path, [["triton_fused", name, pointers | rounded, constants, 90, 4, 3]])
     variants = [
         ["triton_fused", name, pointers, {**constants, **({} if name == "begin" else {"EARLY": True})}, 90, 4, 3]
         for name, constants in kernels.items()

@@ -83,3 +83,13 @@ def test_a_chain_is_one_step_after_the_other(device, fed, top):  # noqa: F811
         assert list(found.tokens) == best.indices.tolist()
         assert found.probs == pytest.approx(best.values.tolist(), abs=1e-4)
         position, fed = position + len(fed), found.tokens[:1]
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("family", ["llama-head-dim", "opt"])
+def test_a_single_row_of_low_bits_is_near_the_plain_pass(device, family, bits):  # noqa: F811
+    """Its inputs are rounded to 8 bits as well, by whatever makes them."""
+    policy, rows = DraftPolicy.uniform(3, bits), Rows.chain([5], LENGTH)
+    runtimes = fused(tiny_model(family), device), runtime_of(tiny_model(family), device, SimulatedLinears())
+    ours, theirs = (runtime.forward(runtime.plan(policy), filled(runtime), rows) for runtime in runtimes)
+    assert (ours - theirs).norm() < 0.03 * theirs.norm()
