@@ -60,9 +60,7 @@ def torch_kernels() -> list[Kernel]:
 
 def engine_kernels() -> list[Kernel]:
     """The engine's, with the tiles that it runs with."""
-    from autodraft.runtime.triton_linear import TILES
-
-    return [Kernel("autodraft", bits, _engine_with(bits, tile)) for bits, tile in TILES.items()]
+    return [Kernel("autodraft", bits, _engine_with(bits, None)) for bits in (16, 8, 4)]
 
 
 def tile_kernels() -> list[Kernel]:
@@ -81,11 +79,11 @@ def tile_kernels() -> list[Kernel]:
     ]
 
 
-def _engine_with(bits: int, tile: Tile) -> Callable[[Tensor], Product]:
+def _engine_with(bits: int, tile: Tile | None) -> Callable[[Tensor], Product]:
     return lambda weight: _engine(weight, bits, tile)
 
 
-def _engine(weight: Tensor, bits: int, tile: Tile) -> Product:
+def _engine(weight: Tensor, bits: int, tile: Tile | None) -> Product:
     from autodraft.runtime.triton_linear import TritonLinears
 
     linear = TritonLinears().pack(weight, bits, tile=tile)

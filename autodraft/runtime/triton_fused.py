@@ -74,12 +74,12 @@ def normalise(
     row = tl.program_id(0).to(tl.int64)
     place = tl.arange(0, BLOCK)
     inside = place < width
+    factor = tl.load(weight + place, mask=inside, other=0.0)  # nobody's output: it need not wait
     wait_for_inputs(EARLY)
     values = tl.load(x + row * width + place, mask=inside, other=0.0)
     if CENTRED:
         values = tl.where(inside, values - tl.sum(values) / width, 0.0)
-    values = values * tl.rsqrt(tl.sum(values * values) / width + eps)
-    values = values * tl.load(weight + place, mask=inside, other=0.0)
+    values = values * tl.rsqrt(tl.sum(values * values) / width + eps) * factor
     if bias is not None:
         values = values + tl.load(bias + place, mask=inside, other=0.0)
     if x_scale is None:
@@ -125,6 +125,8 @@ def place_heads(
     is_query, is_value = head < queries, inside & (head >= queries + kv_heads)
     is_key = inside & (head >= queries) & (head < queries + kv_heads)
     place = tl.arange(0, HALF)[None, :]
+    number = tl.where(is_value, head - queries - kv_heads, head - queries)
+    channel = tl.load(channels + number, mask=is_key | is_value, other=0)
     wait_for_inputs(EARLY)
     source = projected + (row * (queries + 2 * kv_heads) + head)[:, None] * (2 * HALF) + place
     given = tl.load(source, mask=inside[:, None], other=0.0)
@@ -143,8 +145,6 @@ def place_heads(
     to_query = query + (row * queries + head)[:, None] * (2 * HALF) + place
     tl.store(to_query, first.to(query.dtype.element_ty), mask=is_query[:, None])
     tl.store(to_query + HALF, second.to(query.dtype.element_ty), mask=is_query[:, None])
-    number = tl.where(is_value, head - queries - kv_heads, head - queries)
-    channel = tl.load(channels + number, mask=is_key | is_value, other=0)
     where = (channel * cache_slots + tl.load(slots + row))[:, None] * (2 * HALF) + place
     tl.store(keys + where, first.to(keys.dtype.element_ty), mask=is_key[:, None])
     tl.store(keys + where + HALF, second.to(keys.dtype.element_ty), mask=is_key[:, None])
@@ -179,9 +179,9 @@ def attend_splits(
     is_line = (line < ROWS * GROUP) & (row < rows)
     head = kv_head * GROUP + line % GROUP
     at = row.to(tl.int64) * (GROUP * kv_heads) + head
+    cached = tl.load(channels + kv_head).to(tl.int64) * cache_slots * HEAD_DIM
     wait_for_inputs(EARLY)
     q = tl.load(query + at[:, None] * HEAD_DIM + place[None, :], mask=is_line[:, None], other=0.0)
-    cached = tl.load(channels + kv_head).to(tl.int64) * cache_slots * HEAD_DIM
     top = tl.full((LINES,), float("-inf"), tl.float32)
     total = tl.zeros((LINES,), tl.float32)
     mix = tl.zeros((LINES, HEAD_DIM), tl.float32)

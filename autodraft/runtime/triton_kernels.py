@@ -65,6 +65,7 @@ def per_channel(
     BLOCK_OUTPUTS: tl.constexpr,
     BLOCK_INPUTS: tl.constexpr,
     WHOLE_TILES: tl.constexpr,  # whether inputs is a multiple of BLOCK_INPUTS
+    LINES: tl.constexpr,
     EARLY: tl.constexpr,
 ):
     """Weights in the precision of x, or as int8 with one scale per output, which is applied to the sum."""
@@ -76,7 +77,7 @@ def per_channel(
     # Outputs past the end read the last one again: cheaper than a mask, and never written.
     w_tiles = weight + tl.minimum(output, outputs - 1).to(tl.int64)[:, None] * inputs + place[None, :]
     total = tl.zeros((ROW_BLOCK, BLOCK_OUTPUTS), tl.float32)
-    fetch_ahead(weight, tl.minimum(output, outputs - 1), inputs, 16, EARLY)
+    fetch_ahead(weight, tl.minimum(output, outputs - 1), inputs, LINES, EARLY)
     wait_for_inputs(EARLY)
     for start in range(0, inputs, BLOCK_INPUTS):
         if WHOLE_TILES:
@@ -126,6 +127,7 @@ def per_group(
     BLOCK_OUTPUTS: tl.constexpr,
     BLOCK_GROUPS: tl.constexpr,
     WHOLE_TILES: tl.constexpr,  # whether inputs is a multiple of 32 BLOCK_GROUPS
+    LINES: tl.constexpr,
     EARLY: tl.constexpr,
 ):
     """Weights of 4 bits with one scale per 32 inputs, dequantized in the precision of x."""
@@ -140,7 +142,7 @@ def per_group(
     word_tiles = weight + first_group * 4 + word[None, :]
     scale_tiles = scale + first_group + group[None, :]
     total = tl.zeros((ROW_BLOCK, BLOCK_OUTPUTS), tl.float32)
-    fetch_ahead(weight, tl.minimum(output, outputs - 1), groups * 4, 16, EARLY)
+    fetch_ahead(weight, tl.minimum(output, outputs - 1), groups * 4, LINES, EARLY)
     wait_for_inputs(EARLY)
     for start in range(0, groups, BLOCK_GROUPS):
         if WHOLE_TILES:

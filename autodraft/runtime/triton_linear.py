@@ -28,18 +28,21 @@ class Tile:
         outputs, inputs: powers of two, at least 16 and 64; `inputs` is what one step of the loop reads.
         warps: of 32 threads.
         stages: tiles of weights on their way from memory at once.
+        ahead: lines of 128 bytes of each row of weights that are fetched before the inputs are there.
     """
 
     outputs: int
     inputs: int
     warps: int
     stages: int
+    ahead: int = 16
 
 
-TILES = {16: Tile(16, 512, 2, 3), 8: Tile(32, 256, 4, 5), 4: Tile(64, 256, 4, 3)}
-"""Of products on tensor cores."""
+TILES = {8: Tile(32, 256, 4, 5), 4: Tile(64, 256, 4, 3)}
+"""Of products on tensor cores at low bits."""
 ROW_TILES = {8: Tile(2, 1024, 1, 1), 4: Tile(2, 2048, 1, 1)}
 """Of products of a single row without them."""
+_MANY, _SOME, _FEW = Tile(16, 128, 2, 6), Tile(16, 512, 2, 3), Tile(16, 512, 2, 4)
 _ROUNDED_GROUPS = 32  # per program
 _EARLY_CAPABILITY = (9, 0)
 
@@ -118,7 +121,7 @@ class TritonLinear:
     def _multiply(self, x: Tensor, y: Tensor, adds: bool) -> None:
         (rows, outputs), tile = y.shape, self.tile
         grid = (-(-rows // ROW_BLOCK.value), -(-outputs // tile.outputs))
-        options = {"num_warps": tile.warps, "num_stages": tile.stages, **early(x)}
+        options = {"num_warps": tile.warps, "num_stages": tile.stages, "LINES": tile.ahead, **early(x)}
         where = (x, self.weight, self.scale, self.bias, y, rows, outputs, self.inputs)
         whole = self.inputs % tile.inputs == 0
         if self.weight.ndim == 3:
@@ -131,7 +134,13 @@ class TritonLinear:
         tile, outputs = self.row_tile, y.shape[1]
         assert tile is not None
         grid = (-(-outputs // tile.outputs),)
-        options = {"STAGES": tile.stages, "NATIVE": not _interpreted(), "num_warps": tile.warps, **early(y)}
+        options = {
+            "STAGES": tile.stages,
+            "NATIVE": not _interpreted(),
+            "num_warps": tile.warps,
+            "LINES": tile.ahead,
+            **early(y),
+        }
         if self.weight.ndim == 3:
             groups, block = len(x.scale), tile.inputs // INT4_GROUP_SIZE
             given = (x.words, x.scale, x.correction, self.weight, self.scale, self.bias, y, outputs, groups)
@@ -157,9 +166,22 @@ def early(x: Tensor) -> dict[str, bool]:
     return {"EARLY": True, "launch_pdl": True} if able else {"EARLY": False}
 
 
+def _processors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
 def _interpreted() -> bool:
     """Whether Triton's interpreter runs the kernels, which knows no machine instructions."""
     return bool(triton.knobs.runtime.interpret)
+
+
+def full_tile(outputs: int, processors: int) -> Tile:
+    """Of products at 16 bits: as deep as leaves room on the multiprocessors for all of a matrix's programs at once.
+
+    With few outputs there are few programs, and each must have more on its way from memory.
+    """
+    per_processor = -(-outputs // _FEW.outputs) / processors
+    return _FEW if per_processor <= 2 else _SOME if per_processor <= 3 else _MANY
 
 
 class TritonLinears:
@@ -181,14 +203,15 @@ class TritonLinears:
         tile: Tile | None = None,
         row_tile: Tile | None = None,
     ) -> TritonLinear:
-        """See `Linears`; a tile given replaces the one that `TILES` or `ROW_TILES` has for these bits."""
+        """See `Linears`; a tile given replaces the one for these bits and this shape."""
         packed, scale = weight, None
         if bits == 8:
             packed, scale = quantize_int8(weight)
         elif bits == 4:
             quantized, scale = quantize_int4(weight)
             packed, scale = _words(quantized), scale.to(weight.dtype)
-        tile, row_tile = tile or TILES[bits], row_tile or ROW_TILES.get(bits)
+        tile = tile or TILES.get(bits) or full_tile(len(weight), _processors(weight.device))
+        row_tile = row_tile or ROW_TILES.get(bits)
         if bits == 8 and weight.shape[1] % 4:  # rows of weights that are no whole words
             row_tile = None
         return TritonLinear(packed.contiguous(), scale, bias, weight.dtype, weight.shape[1], tile, row_tile)

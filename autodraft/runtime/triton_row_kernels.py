@@ -93,6 +93,7 @@ def row_per_channel(
     WHOLE_TILES: tl.constexpr,  # whether words is a multiple of BLOCK_WORDS
     STAGES: tl.constexpr,
     NATIVE: tl.constexpr,
+    LINES: tl.constexpr,
     EARLY: tl.constexpr,
 ):
     """Weights of 8 bits with one scale per output."""
@@ -101,7 +102,7 @@ def row_per_channel(
     tiles = weight + tl.minimum(output, outputs - 1).to(tl.int64)[:, None] * words + word
     x_scales_at = x_scale + word // 8
     total = tl.zeros((BLOCK_OUTPUTS, BLOCK_WORDS), tl.float32)
-    fetch_ahead(weight, tl.minimum(output, outputs - 1), words, 32, EARLY)
+    fetch_ahead(weight, tl.minimum(output, outputs - 1), words, LINES, EARLY)
     wait_for_inputs(EARLY)
     for start in tl.range(0, words, BLOCK_WORDS, num_stages=STAGES):
         if WHOLE_TILES:
@@ -138,6 +139,7 @@ def row_per_group(
     WHOLE_TILES: tl.constexpr,  # whether groups is a multiple of BLOCK_GROUPS
     STAGES: tl.constexpr,
     NATIVE: tl.constexpr,
+    LINES: tl.constexpr,
     EARLY: tl.constexpr,
 ):
     """Weights of 4 bits with one scale per group."""
@@ -149,7 +151,7 @@ def row_per_group(
     tiles = weight + (first_group * 4)[:, None, None] + place
     scale_tiles = scale + first_group[:, None] + group[None, :]
     total = tl.zeros((BLOCK_OUTPUTS, BLOCK_GROUPS), tl.float32)
-    fetch_ahead(weight, tl.minimum(output, outputs - 1), groups * 4, 16, EARLY)
+    fetch_ahead(weight, tl.minimum(output, outputs - 1), groups * 4, LINES, EARLY)
     wait_for_inputs(EARLY)
     for start in tl.range(0, groups, BLOCK_GROUPS, num_stages=STAGES):
         if WHOLE_TILES:

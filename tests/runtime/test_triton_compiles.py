@@ -43,12 +43,18 @@ def compiled(tmp_path, variants):
 
 
 def product(bits, kind, capability, whole):
-    from autodraft.runtime.triton_linear import TILES
+    from autodraft.runtime.triton_linear import TILES, full_tile
 
-    tile = TILES[bits]
+    tile = TILES[bits] if bits < 16 else full_tile(4096, 132)
     types = {"x": "*" + kind, "weight": {16: "*" + kind, 8: "*i8", 4: "*i32"}[bits], "bias": "*fp32", "y": "*fp32"}
     types |= {"scale": "*" + (kind if bits == 4 else "fp32")}
-    constants = {"BLOCK_OUTPUTS": tile.outputs, "WHOLE_TILES": whole, "ADD": True, "EARLY": capability >= 90}
+    constants = {
+        "BLOCK_OUTPUTS": tile.outputs,
+        "WHOLE_TILES": whole,
+        "ADD": True,
+        "EARLY": capability >= 90,
+        "LINES": tile.ahead,
+    }
     constants |= {"BLOCK_GROUPS": tile.inputs // 32} if bits == 4 else {"BLOCK_INPUTS": tile.inputs}
     constants |= {"scale": None} if bits == 16 else {}
     name = "per_group" if bits == 4 else "per_channel"
@@ -62,7 +68,14 @@ def row_product(bits, kind, capability, whole):
     types = {"x": "*i32", "x_scale": "*fp32", "correction": "*i32", "weight": "*i32", "bias": "*fp32", "y": "*fp32"}
     types |= {"scale": "*" + (kind if bits == 4 else "fp32")}
     block = {"BLOCK_GROUPS": tile.inputs // 32} if bits == 4 else {"BLOCK_WORDS": tile.inputs // 4}
-    constants = {"BLOCK_OUTPUTS": tile.outputs, **block, "WHOLE_TILES": whole, "ADD": True, "EARLY": capability >= 90}
+    constants = {
+        "BLOCK_OUTPUTS": tile.outputs,
+        **block,
+        "WHOLE_TILES": whole,
+        "ADD": True,
+        "EARLY": capability >= 90,
+        "LINES": tile.ahead,
+    }
     constants |= {"STAGES": tile.stages, "NATIVE": True}
     name = "row_per_group" if bits == 4 else "row_per_channel"
     return ["triton_row_kernels", name, types, constants, capability, tile.warps, tile.stages]
@@ -76,7 +89,7 @@ def test_weights_travel_by_16_bytes_to_tensor_cores(tmp_path):
     programs = compiled(tmp_path, [product(*variant) for variant in variants])
     for (_, kind, _, _), (program, shared_bytes) in zip(variants, programs, strict=True):
         assert "cp.async.cg.shared.global" in program  # 16 bytes at a time, past the first-level cache
-        assert shared_bytes <= 80 << 10  # two programs fit on a multiprocessor
+        assert shared_bytes <= 112 << 10  # two programs fit on a multiprocessor
         if kind != "fp32":
             assert f"mma.sync.aligned.m16n8k16.row.col.f32.{kind.replace('fp', 'f')}" in program
 
