@@ -92,8 +92,8 @@ class Drafted:
 
     Attributes:
         found: of each token the best ones, best first, and their probabilities; ids as floats, exact below 2^24, so
-            that one transfer brings both. [tokens, 2, top]
-        count: tokens drafted since the host last looked. [1]
+            that one transfer brings both. [places, 2, top]
+        count: the place of the next one; after the last comes the first. [1]
         row: what runs next: the last of them.
     """
 
@@ -105,7 +105,7 @@ class Drafted:
         """Add the best tokens after one of the rows of `inputs`. [1], [1, top], [1, top]"""
         self.found.index_copy_(0, self.count, torch.stack((tokens.float(), probs), 1))
         self.row.follow(inputs, row, tokens[:, 0])
-        self.count.add_(1)
+        self.count.add_(1).remainder_(len(self.found))
 
 
 def _views(buffer: np.ndarray, count: int, keys: int) -> tuple[np.ndarray, np.ndarray]:

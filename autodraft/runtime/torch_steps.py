@@ -7,7 +7,7 @@ and writes lies in tensors of its own, so that its graph is the same for every c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
@@ -20,20 +20,20 @@ from autodraft.runtime.torch_rows import Drafted, RowInputs
 LogitsOf = Callable[[RowInputs], Tensor]
 Extend = Callable[[Drafted, RowInputs, Tensor, Tensor], None]
 _WARM_UPS = 2
-_UNCHECKED = 4
+_PLACES = 4  # for drafted tokens that the host has not looked at; more than are drafted ahead
 
 
 class Capture:
     """Makes steps callable; the graphs of one device share their memory.
 
     Attributes:
-        unchecked: tokens that a chain drafts before the host looks whether it should have ended: several where looking
-            means waiting for the device.
+        ahead: tokens that a chain goes on drafting while the host looks at one: where that means waiting for the device,
+            the device need not wait in turn.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self.unchecked = _UNCHECKED if device.type == "cuda" else 1
+        self.ahead = 1 if device.type == "cuda" else 0
         self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
 
     def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
@@ -106,13 +106,13 @@ class ChainStep:
         device = first.mask.device
         self._logits_of, self._extend, self._sampled = logits_of, extend, sampled
         self._first, self._single, self._capture = first, single, capture
-        self._unchecked = capture.unchecked
-        self._noise = torch.zeros((self._unchecked, vocab_size if sampled else 0), device=device)
+        self._noise = torch.zeros((_PLACES, vocab_size if sampled else 0), device=device)
         self._temperature = torch.ones(1, device=device)
         self._row = torch.zeros(1, dtype=torch.int64, device=device)  # of the first pass: whose next token is drafted
         self._only_row = torch.zeros_like(self._row)  # kept here, for a graph keeps nothing that it reads
-        found = torch.zeros((self._unchecked, 2, top), device=device)
+        found = torch.zeros((_PLACES, 2, top), device=device)
         self._drafted = Drafted(found, torch.zeros_like(self._row), single)
+        self._mail = _Mail(found)
 
     @cached_property
     def _run_first(self) -> Callable[[], None]:
@@ -131,18 +131,18 @@ class ChainStep:
         self._extend(self._drafted, inputs, row, scores)
 
     def __call__(self, fed: Rows, num_tokens: int, stop: ChainStop, noise: ChoiceNoise | None) -> list[Candidates]:
-        """See `TransformerRuntime.draft_chain`; a few tokens may be run in vain behind the one that ends the chain."""
-        run = self._start(fed)
-        drafted: list[Candidates] = []
-        reach = stop.reach
+        """See `TransformerRuntime.draft_chain`; a token or two may be run in vain behind the one that ends the chain."""
+        run, drafted, reach, sent = self._start(fed), list[Candidates](), stop.reach, 0
+        if noise is not None:
+            self._temperature.fill_(noise.temperature)
         while len(drafted) < num_tokens:
-            count = min(self._unchecked, num_tokens - len(drafted))
-            for candidates in self._draft(run, len(drafted), count, noise):
-                drafted.append(candidates)
-                ended, reach = stop.ends_after(candidates.probs[0], reach)
-                if ended:
-                    return drafted
-            run = self._run_single
+            while sent < min(len(drafted) + 1 + self._capture.ahead, num_tokens):
+                self._send(run, sent, noise)
+                run, sent = self._run_single, sent + 1
+            drafted.append(self._mail.read(len(drafted) % _PLACES))
+            ended, reach = stop.ends_after(drafted[-1].probs[0], reach)
+            if ended:
+                break
         return drafted
 
     def _start(self, fed: Rows) -> Callable[[], None]:
@@ -154,17 +154,34 @@ class ChainStep:
             run = self._run_first
             self._first.fill(fed)
             self._row.fill_(len(fed) - 1)
+        self._drafted.count.zero_()
         return run
 
-    def _draft(
-        self, run: Callable[[], None], first: int, count: int, noise: ChoiceNoise | None
-    ) -> Iterator[Candidates]:
+    def _send(self, run: Callable[[], None], number: int, noise: ChoiceNoise | None) -> None:
+        """Have the device draft the token of this number."""
         if noise is not None:
-            self._temperature.fill_(noise.temperature)
-            self._noise[:count].copy_(torch.from_numpy(noise.rows[first : first + count]))
-        self._drafted.count.zero_()
+            self._noise[number % _PLACES].copy_(torch.from_numpy(noise.rows[number]))
         run()
-        for _ in range(count - 1):
-            self._run_single()
-        for tokens, probs in self._drafted.found[:count].tolist():
-            yield Candidates([int(token) for token in tokens], probs)
+        self._mail.send(number % _PLACES)
+
+
+class _Mail:
+    """Best tokens on their way from the device to the host, place by place. [places, 2, top]"""
+
+    def __init__(self, found: Tensor) -> None:
+        self._found = found
+        self._on_device = found.is_cuda
+        self._here = torch.empty(found.shape, pin_memory=True) if found.is_cuda else found
+        self._sent = [torch.cuda.Event() for _ in found] if found.is_cuda else []
+
+    def send(self, place: int) -> None:
+        if self._on_device:
+            self._here[place].copy_(self._found[place], non_blocking=True)
+            self._sent[place].record()
+
+    def read(self, place: int) -> Candidates:
+        """What was last sent from there, once it is here."""
+        if self._on_device:
+            self._sent[place].synchronize()
+        tokens, probs = self._here[place].tolist()
+        return Candidates([int(token) for token in tokens], probs)

@@ -18,10 +18,8 @@ from autodraft.runtime.triton_row_kernels import GROUP, store_rounded
 
 ROWS: tl.constexpr = tl.constexpr(16)
 """Rows that one program of attention serves."""
-SPLIT: tl.constexpr = tl.constexpr(128)
+SPLIT: tl.constexpr = tl.constexpr(64)
 """Keys that one program of attention visits."""
-TILE: tl.constexpr = tl.constexpr(64)
-"""Keys at once."""
 _SPLITS: tl.constexpr = tl.constexpr(16)  # added up at once
 
 
@@ -181,35 +179,30 @@ def attend_splits(
     at = row.to(tl.int64) * (GROUP * kv_heads) + head
     cached = tl.load(channels + kv_head).to(tl.int64) * cache_slots * HEAD_DIM
     wait_for_inputs(EARLY)
-    q = tl.load(query + at[:, None] * HEAD_DIM + place[None, :], mask=is_line[:, None], other=0.0)
-    top = tl.full((LINES,), float("-inf"), tl.float32)
-    total = tl.zeros((LINES,), tl.float32)
-    mix = tl.zeros((LINES, HEAD_DIM), tl.float32)
-    for start in range(0, SPLIT, TILE):
-        key = split * SPLIT + start + tl.arange(0, TILE)
-        is_seen = tl.load(
-            mask + row.to(tl.int64)[:, None] * seen + key[None, :],
-            mask=is_line[:, None] & (key < seen)[None, :],
-            other=0,
-        )
-        if tl.max(tl.max(is_seen, 1), 0) > 0:
-            where = cached + key[:, None] * HEAD_DIM + place[None, :]
-            is_key = (key < seen)[:, None]
-            k = tl.load(keys + where, mask=is_key, other=0.0)
-            scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-            scores = tl.where(is_seen > 0, scores, float("-inf"))
-            higher = tl.maximum(top, tl.max(scores, 1))
-            finite = tl.where(higher == float("-inf"), 0.0, higher)
-            weights = tl.exp(scores - finite[:, None])
-            fade = tl.exp(top - finite)
-            v = tl.load(values + where, mask=is_key, other=0.0)
-            mix = mix * fade[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
-            total = total * fade + tl.sum(weights, 1)
-            top = higher
+    key = split * SPLIT + tl.arange(0, SPLIT)
+    is_seen = tl.load(
+        mask + row.to(tl.int64)[:, None] * seen + key[None, :],
+        mask=is_line[:, None] & (key < seen)[None, :],
+        other=0,
+    )
     to = split * (rows * GROUP * kv_heads) + at
-    tl.store(highest + to, top, mask=is_line)
-    tl.store(sums + to, total, mask=is_line)
-    tl.store(mixed + to[:, None] * HEAD_DIM + place[None, :], mix, mask=is_line[:, None])
+    if tl.max(tl.max(is_seen, 1), 0) > 0:
+        q = tl.load(query + at[:, None] * HEAD_DIM + place[None, :], mask=is_line[:, None], other=0.0)
+        where = cached + key[:, None] * HEAD_DIM + place[None, :]
+        is_key = (key < seen)[:, None]
+        k = tl.load(keys + where, mask=is_key, other=0.0)
+        v = tl.load(values + where, mask=is_key, other=0.0)
+        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+        scores = tl.where(is_seen > 0, scores, float("-inf"))
+        top = tl.max(scores, 1)
+        finite = tl.where(top == float("-inf"), 0.0, top)
+        weights = tl.exp(scores - finite[:, None])
+        tl.store(highest + to, top, mask=is_line)
+        tl.store(sums + to, tl.sum(weights, 1), mask=is_line)
+        mix = tl.dot(weights.to(v.dtype), v, input_precision="ieee")
+        tl.store(mixed + to[:, None] * HEAD_DIM + place[None, :], mix, mask=is_line[:, None])
+    else:
+        tl.store(highest + to, tl.full((LINES,), float("-inf"), tl.float32), mask=is_line)
 
 
 @triton.jit(do_not_specialize=["heads", "splits"])
@@ -322,13 +315,14 @@ def extend_chain(
     numbers,  # [3, count] int64: tokens, positions and slots of the rows of the pass
     mask,  # [count, seen] uint8: the slots that they see
     row,  # [1] int64: after which of them
-    found,  # [tokens, 2] float32
-    drafted,  # [1] int64: tokens found so far
+    found,  # [places, 2] float32
+    drafted,  # [1] int64: the place of this one; after the last comes the first
     next_numbers,  # [3] int64
     next_mask,  # [seen] uint8
     chunks,
     count,
     seen,
+    places,
     BLOCK: tl.constexpr,  # at least chunks
     KEYS: tl.constexpr,  # at once
     EARLY: tl.constexpr,
@@ -339,16 +333,16 @@ def extend_chain(
     tops = tl.load(best + chunk, mask=chunk < chunks, other=float("-inf"))
     top, index = tl.max(tops, 0, return_indices=True)
     total = tl.sum(tl.exp(tops - top) * tl.load(sums + chunk, mask=chunk < chunks, other=0.0), 0)
-    chosen, after, so_far = tl.load(token + index), tl.load(row), tl.load(drafted)
+    chosen, after, to = tl.load(token + index), tl.load(row), tl.load(drafted)
     position, slot = tl.load(numbers + count + after) + 1, tl.load(numbers + 2 * count + after) + 1
     for start in range(0, seen, KEYS):
         key = start + tl.arange(0, KEYS)
         # A row of padding follows itself into slots behind all keys, where there is nothing to mark.
         sees = tl.load(mask + after * seen + key, mask=key < seen, other=0)
         tl.store(next_mask + key, tl.where(key == slot, 1, sees), mask=key < seen)
-    tl.store(found + 2 * so_far, chosen.to(tl.float32))
-    tl.store(found + 2 * so_far + 1, 1.0 / total)
-    tl.store(drafted, so_far + 1)
+    tl.store(found + 2 * to, chosen.to(tl.float32))
+    tl.store(found + 2 * to + 1, 1.0 / total)
+    tl.store(drafted, (to + 1) % places)
     tl.store(next_numbers, chosen)
     tl.store(next_numbers + 1, position)
     tl.store(next_numbers + 2, slot)

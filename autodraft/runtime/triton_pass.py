@@ -85,7 +85,16 @@ class TritonPass(TorchPass):
             best_of_chunks[(chunks,)](scores, best, tokens, sums, scores.shape[1], _CHUNK, **early(scores))
             extend_chain[(1,)](
                 *(best, tokens, sums, inputs.numbers, mask, row, drafted.found, drafted.count),
-                *(drafted.row.numbers, next_mask, chunks, count, keys, _power_of_two(chunks), _KEYS),
+                *(
+                    drafted.row.numbers,
+                    next_mask,
+                    chunks,
+                    count,
+                    keys,
+                    len(drafted.found),
+                    _power_of_two(chunks),
+                    _KEYS,
+                ),
                 **early(scores),
             )
 

@@ -67,14 +67,14 @@ def test_a_chain_may_reach_the_end_of_the_cache(runtime):
 
 @pytest.mark.parametrize("threshold", [0.0, 0.3])
 @pytest.mark.parametrize("sampled", [False, True])
-def test_looking_rarely_changes_no_chain(threshold, sampled):
-    """As on a device that is not waited for after every token."""
+def test_drafting_ahead_changes_no_chain(threshold, sampled):
+    """As a device does that is not waited for after every token."""
     rows = np.random.default_rng(1).gumbel(size=(9, 97)).astype(np.float32)
     noise = ChoiceNoise(0.8, rows) if sampled else None
     chains = []
-    for unchecked in (1, 4):
+    for ahead in (0, 2):
         runtime = build_runtime(tiny_model("llama"), max_length=64, backend="torch")
-        runtime._backend._capture.unchecked = unchecked
+        runtime._backend._capture.ahead = ahead
         plan, cache = runtime.plan(DRAFT), _filled(runtime, 10)
         chains.append(runtime.draft_chain(plan, cache, [3, 9], 9, top=2, stop=ChainStop(threshold), noise=noise))
     assert chains[0] == chains[1]
