@@ -50,12 +50,13 @@ def test_controllers_find_the_planted_optimum_and_random_does_not(name: str, tri
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name, trials", [("maskable-ppo", 150), ("hierarchical", 200)])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_joint_controller_finds_what_greedy_skipping_cannot(seed: int) -> None:
+def test_controllers_find_what_greedy_skipping_cannot(seed: int, name: str, trials: int) -> None:
     world = PlantedEvaluator(5, seed, hub=0.5)
     optimum = world.optimum()
     assert greedy_skipping(world) < 0.98 * optimum
-    assert best(explored(world, "maskable-ppo", 150, seed)) >= 0.98 * optimum
+    assert best(explored(world, name, trials, seed)) >= 0.98 * optimum
 
 
 @pytest.mark.parametrize("name", AGENTS)
