@@ -201,6 +201,11 @@ class Cascade(_Value):
         return tuple(draft.policy for draft in self.drafts if isinstance(draft, SelfDraft))
 
     @property
+    def models(self) -> tuple[SelfDraft | RoutedDraft, ...]:
+        """Its drafts that take forward passes; the others cost nothing."""
+        return tuple(draft for draft in self.drafts if isinstance(draft, SelfDraft | RoutedDraft))
+
+    @property
     def is_autoregressive(self) -> bool:
         return not self.drafts
 

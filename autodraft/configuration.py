@@ -129,6 +129,9 @@ class SearchJob(TargetSettings):
     refitted: tuple[Path, ...] = Field(
         default=(), description="what `sparsify --as-draft` wrote (profile or folder): drafts beside those searched for"
     )
+    routers: tuple[Path, ...] = Field(
+        default=(), description="what `train-router` wrote (profile or folder): drafts beside those searched for"
+    )
 
     @model_validator(mode="after")
     def _speedup_first(self) -> SearchJob:

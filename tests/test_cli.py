@@ -357,6 +357,7 @@ def test_search_refuses_bad_settings(run: Run, searched: SimpleNamespace) -> Non
     assert_refused(run("search", "--config", "none.yaml"), "none.yaml: no such file")
     assert_refused(run("search", "--minutes", 0), "budget_minutes")
     assert_refused(run("search", "--model", "./nowhere"), "no model './nowhere'")
+    assert_refused(run("search", "--router", "none"), "--router none: no such profile; `autodraft train-router` makes")
     assert searched.job is None
 
 

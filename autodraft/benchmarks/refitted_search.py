@@ -20,7 +20,7 @@ from autodraft.measure.speedup import Session, speedup_of_cascades
 from autodraft.profile import DraftProfile, Priors
 from autodraft.runtime import LoadedModel, load_model
 from autodraft.search.codec import describe
-from autodraft.search.compose import ComposeOptions, arrangements, first_self_draft
+from autodraft.search.compose import ComposeOptions, arrangements
 
 WITHOUT, WITH = "without", "with"
 PROFILE = "profile"
@@ -29,9 +29,9 @@ _LONGEST_PROMPT = 384
 
 def arranged(profile: DraftProfile) -> dict[str, Cascade]:
     """The profile's cascade, and its first self-draft alone and in every arrangement of one model, by name."""
-    if not profile.cascade.policies:
+    draft = next((each for each in profile.cascade.drafts if isinstance(each, SelfDraft)), None)
+    if draft is None:
         raise InputError("a profile without a self-draft has nothing that could be refitted")
-    draft = first_self_draft(profile.cascade)
     alone = Cascade(drafts=(draft,))
     found = {PROFILE: profile.cascade, "chain": alone}
     for cascade in arrangements(alone, None, ComposeOptions()):

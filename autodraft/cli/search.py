@@ -33,6 +33,10 @@ def search(
         list[Path] | None,
         typer.Option(help="Folder or profile that `sparsify --as-draft` wrote, as a further draft; may be repeated."),
     ] = None,
+    router: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder or profile that `train-router` wrote, as a further draft; may be repeated."),
+    ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Policies to evaluate.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Wall-clock limit of the whole search.")] = None,
     objectives: Annotated[str | None, typer.Option(help="speedup, or speedup,memory.")] = None,
@@ -60,6 +64,7 @@ def search(
         "controller": controller,
         "budget": budget,
         "refitted": tuple(refitted) if refitted else None,
+        "routers": tuple(router) if router else None,
         "num_trials": trials,
         "budget_minutes": minutes,
         "objectives": objectives.split(",") if objectives else None,
@@ -91,11 +96,14 @@ def _run(job: Any) -> None:
         from autodraft.search.agents.files import read_card
 
         read_card(job.controller.expanduser())
-    if job.refitted:
+    if job.refitted or job.routers:
         from autodraft.search.refitted import read_refitted
+        from autodraft.search.routed import read_routed
 
         for given in job.refitted:
             read_refitted(given)
+        for given in job.routers:
+            read_routed(given)
     widened = f", widened {job.widen * entry.widen} times" if job.widen * entry.widen > 1 else ""
     typer.echo(f"{job.model} is {entry.path_or_id}{widened}; output goes to {job.output_folder}", err=True)
     quiet_libraries()

@@ -15,6 +15,7 @@ from autodraft.cascade import (
     DyTC,
     Horizontal,
     PromptLookup,
+    RoutedDraft,
     SelfDraft,
     StaticTree,
     SuffixAutomaton,
@@ -30,6 +31,7 @@ from autodraft.search.plans import is_bits_only, is_skip_only
 
 Predicted = tuple[SelfDraft, Evaluation]
 """A draft as the chain that its prediction speaks of."""
+Model = SelfDraft | RoutedDraft
 
 LOOKUPS = (PromptLookup(num_draft_tokens=6, max_ngram=3, min_ngram=2), PromptLookup(num_draft_tokens=8, max_ngram=3))
 AUTOMATON, RECYCLING = SuffixAutomaton(num_draft_tokens=15), TokenRecycling()  # 15 and the root: one tile of rows
@@ -56,11 +58,13 @@ class ComposeOptions:
         num_finalists: predicted drafts that are measured.
         max_draft_tokens: longest draft.
         free_drafts: whether prompt lookup and other free drafts may be part of it.
+        routed: drafts with a trained router, as the chains they are measured as.
     """
 
     num_finalists: int = 4
     max_draft_tokens: int = 8
     free_drafts: bool = True
+    routed: tuple[RoutedDraft, ...] = ()
 
 
 def predicted_drafts(loop: SearchLoop, longest: int = 64) -> list[Predicted]:
@@ -80,20 +84,26 @@ def survivors(found: Sequence[Predicted], options: ComposeOptions) -> list[Predi
     return chosen
 
 
-def untrained(rule: Callable[[DraftPolicy], bool]) -> Callable[[SelfDraft], bool]:
-    """Whether a draft runs on the target's own weights, and its policy is of a kind."""
-    return lambda draft: draft.weights is None and rule(draft.policy)
+def untrained(rule: Callable[[DraftPolicy], bool]) -> Callable[[Model], bool]:
+    """Whether a draft is a policy of a kind for the target's own weights."""
+    return lambda draft: isinstance(draft, SelfDraft) and draft.weights is None and rule(draft.policy)
 
 
-def is_refitted(draft: SelfDraft) -> bool:
+def is_refitted(draft: Model) -> bool:
     """Whether a draft runs on weights of its own."""
-    return draft.weights is not None
+    return isinstance(draft, SelfDraft) and draft.weights is not None
+
+
+def is_routed(draft: Model) -> bool:
+    """Whether a router picks what a draft runs."""
+    return isinstance(draft, RoutedDraft)
 
 
 def measure_survivors(loop: SearchLoop, options: ComposeOptions) -> None:
-    """F2 of the survivors as chains, and of free drafts alone."""
+    """F2 of the survivors and the routed drafts as chains, and of free drafts alone."""
     found = predicted_drafts(loop, options.max_draft_tokens)
-    cascades = [Cascade(drafts=(draft,)) for draft, _ in survivors(found, options)]
+    models: list[Model] = [*(draft for draft, _ in survivors(found, options)), *options.routed]
+    cascades = [Cascade(drafts=(draft,)) for draft in models]
     if options.free_drafts:
         cascades += FREE_CASCADES
     incumbent: Evaluation | None = None
@@ -148,16 +158,23 @@ def compose(loop: SearchLoop, options: ComposeOptions) -> None:
 
 
 def _starts(loop: SearchLoop, best: Cascade) -> list[Cascade]:
-    """The best chain, and the fastest one of a refitted draft: what loses alone may still win behind a lookup."""
-    refitted = [pair for pair in loop.measured.values() if pair[0].policies and is_refitted(first_self_draft(pair[0]))]
-    fastest = max(refitted, key=lambda pair: pair[1].speedup, default=None)
-    return [best] if fastest is None or fastest[0] == best else [best, fastest[0]]
+    """The best chain, and the fastest of a refitted and of a routed draft: what loses alone may win behind a lookup."""
+    starts = [best]
+    for rule in (is_refitted, is_routed):
+        trained = [pair for pair in loop.measured.values() if pair[0].models and rule(first_model(pair[0]))]
+        fastest = max(trained, key=lambda pair: pair[1].speedup, default=None)
+        if fastest is not None and fastest[0] not in starts:
+            starts.append(fastest[0])
+    return starts
 
 
 def cheaper_draft(loop: SearchLoop, cascade: Cascade) -> SelfDraft | None:
     """The draft that is predicted to be best among those that cost clearly less than the cascade's own."""
-    own, found = first_self_draft(cascade), predicted_drafts(loop)
-    costs = (evaluation.cost for draft, evaluation in found if _same(draft, own))
+    own, found = first_model(cascade), predicted_drafts(loop)
+    if isinstance(own, RoutedDraft):  # is not predicted here, but was measured alone
+        costs = (evaluation.cost for measured, evaluation in loop.measured.values() if measured.drafts == (own,))
+    else:
+        costs = (evaluation.cost for draft, evaluation in found if _same(draft, own))
     cost = next(costs, None)
     if cost is None:
         return None
@@ -172,7 +189,7 @@ def _same(one: SelfDraft, other: SelfDraft) -> bool:
 
 def arrangements(cascade: Cascade, second: SelfDraft | None, options: ComposeOptions) -> Iterator[Cascade]:
     """The draft of a chain in every kind of cascade, the most promising ones first; `second` is a cheaper draft."""
-    chain = first_self_draft(cascade)
+    chain = first_model(cascade)
     unbounded = {"num_draft_tokens": _DYNAMIC_LENGTH, "stop_threshold": 0.0}
     dynamic = chain.model_copy(update=unbounded)
     long = chain.model_copy(update={"num_draft_tokens": min(chain.num_draft_tokens + 2, options.max_draft_tokens)})
@@ -204,7 +221,7 @@ def neighbours(cascade: Cascade, options: ComposeOptions) -> Iterator[Cascade]:
         case StaticTree() as tree:
             for changes in ({"max_nodes": 2 * tree.max_nodes}, {"max_nodes": max(tree.max_nodes // 2, 2)}):
                 yield cascade.model_copy(update={"scheduler": tree.model_copy(update=changes)})
-    draft = first_self_draft(cascade)
+    draft = first_model(cascade)
 
     def changed(**settings: float) -> Cascade:
         other = draft.model_copy(update=settings)
@@ -230,11 +247,11 @@ def best_measured(loop: SearchLoop, *, with_draft: bool) -> Best | None:
     results = [
         Best(cascade, result, key)
         for key, (cascade, result) in loop.measured.items()
-        if not result.stopped_early and (cascade.policies or not with_draft)
+        if not result.stopped_early and (cascade.models or not with_draft)
     ]
     return max(results, key=lambda best: best.evaluation.speedup, default=None)
 
 
-def first_self_draft(cascade: Cascade) -> SelfDraft:
-    """The first self-draft of a cascade that has one."""
-    return next(draft for draft in cascade.drafts if isinstance(draft, SelfDraft))
+def first_model(cascade: Cascade) -> Model:
+    """The first model of a cascade that has one."""
+    return cascade.models[0]

@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from autodraft.cascade import AUTOREGRESSIVE, Cascade, PromptLookup, SelfDraft
+from autodraft.cascade import AUTOREGRESSIVE, Cascade, PromptLookup
 from autodraft.evaluator import Evaluation, chain_of
 from autodraft.policy import DraftPolicy
 from autodraft.search.codec import cascade_digest
 from autodraft.search.compose import (
     LOOKUPS,
     ComposeOptions,
+    Model,
     best_measured,
-    first_self_draft,
+    first_model,
     is_refitted,
+    is_routed,
     predicted_drafts,
     survivors,
     untrained,
@@ -61,8 +63,8 @@ def finalists(loop: SearchLoop, options: ComposeOptions) -> dict[str, Cascade]:
     """The best cascade, its runners-up, and the best of each simpler kind, where the best one is not of that kind.
 
     Runners-up, because the best of many short measurements owes something to luck. Simpler kinds: skip-only and
-    bits-only policies in its place, the best chain and the best dytc, the best with and without refitted drafts, prompt
-    lookup, and the best without any model.
+    bits-only policies in its place, the best chain and the best dytc, the best with refitted and with routed drafts and
+    without either, prompt lookup, and the best without any model.
     """
     best = best_measured(loop, with_draft=True) or _best_predicted(loop, options)
     chosen: dict[str, Cascade] = {}
@@ -70,7 +72,7 @@ def finalists(loop: SearchLoop, options: ComposeOptions) -> dict[str, Cascade]:
         chosen = {"joint": best.cascade, **_simpler_policies(loop, best.cascade, options), **_kinds(loop)}
     if options.free_drafts:
         chosen["prompt-lookup"] = _best_among(loop, _is_prompt_lookup) or Cascade(drafts=LOOKUPS[:1])
-        free = _best_among(loop, lambda cascade: not cascade.policies)
+        free = _best_among(loop, lambda cascade: not cascade.models)
         if free is not None:
             chosen["free"] = free
     if best is not None:
@@ -91,7 +93,7 @@ def _simpler_policies(loop: SearchLoop, best: Cascade, options: ComposeOptions) 
     chosen = {}
     for name, rule in (("skip-only", is_skip_only), ("bits-only", is_bits_only)):
         simpler = _best_of_kind(loop, rule)
-        if simpler is not None and not untrained(rule)(first_self_draft(best)):
+        if simpler is not None and not untrained(rule)(first_model(best)):
             chosen[name] = chain_of(*simpler, longest=options.max_draft_tokens)
     return chosen
 
@@ -99,26 +101,26 @@ def _simpler_policies(loop: SearchLoop, best: Cascade, options: ComposeOptions) 
 def _kinds(loop: SearchLoop) -> dict[str, Cascade]:
     """The best measured cascade with a model of each kind."""
     rules: dict[str, Callable[[Cascade], bool]] = {"chain": _is_under("chain"), "dytc": _is_under("dytc")}
-    if loop.refitted:
-        rules |= {"refitted": _has_refitted, "untrained": lambda cascade: not _has_refitted(cascade)}
+    trained = {"refitted": _has(is_refitted), "routed": _has(is_routed)}
+    rules |= {**trained, "untrained": lambda cascade: not any(rule(cascade) for rule in trained.values())}
     best = {name: _best_among(loop, _with_model(rule)) for name, rule in rules.items()}
     return {name: cascade for name, cascade in best.items() if cascade is not None}
 
 
 def _with_model(rule: Callable[[Cascade], bool]) -> Callable[[Cascade], bool]:
-    return lambda cascade: bool(cascade.policies) and rule(cascade)
+    return lambda cascade: bool(cascade.models) and rule(cascade)
 
 
 def _runners_up(loop: SearchLoop, best: Cascade) -> list[Cascade]:
     """The next fastest cascades with a model that were measured to the end."""
     others = [
-        pair for pair in loop.measured.values() if pair[0].policies and pair[0] != best and not pair[1].stopped_early
+        pair for pair in loop.measured.values() if pair[0].models and pair[0] != best and not pair[1].stopped_early
     ]
     return [cascade for cascade, _ in sorted(others, key=lambda pair: -pair[1].speedup)[:_RUNNERS_UP]]
 
 
-def _has_refitted(cascade: Cascade) -> bool:
-    return any(isinstance(draft, SelfDraft) and is_refitted(draft) for draft in cascade.drafts)
+def _has(rule: Callable[[Model], bool]) -> Callable[[Cascade], bool]:
+    return lambda cascade: any(rule(draft) for draft in cascade.models)
 
 
 def _is_under(kind: str) -> Callable[[Cascade], bool]:

@@ -17,9 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from autodraft.cascade import AUTOREGRESSIVE, Cascade, SelfDraft
+from autodraft.cascade import AUTOREGRESSIVE, Cascade, Draft
 from autodraft.measure.speedup import Comparison, Session
-from autodraft.policy import DraftPolicy
 from autodraft.profile import (
     Baseline,
     DeviceStamp,
@@ -55,8 +54,7 @@ class ProfileMaker:
     seed: int
     confidence: float
     verify_cost: Mapping[int, float]
-    cost_of: Callable[[DraftPolicy], float]
-    bytes_of: Callable[[SelfDraft], int]
+    prior_of: Callable[[Draft], DraftPrior]
 
     def make(
         self,
@@ -91,13 +89,11 @@ class ProfileMaker:
         )
 
     def _prior(self, best: Best, index: int) -> DraftPrior:
-        """Measured acceptance (until there is one, teacher-forced agreement stands in); cost from the latency table."""
+        """Measured acceptance (until there is one, teacher-forced agreement stands in); the rest as it was known."""
         draft, evaluation = best.cascade.drafts[index], best.evaluation
         alphas = evaluation.alpha_per_draft
         alpha = alphas[index] if index < len(alphas) else evaluation.alpha or evaluation.top1_agreement or 0.0
-        if not isinstance(draft, SelfDraft):
-            return DraftPrior(alpha=alpha, cost=0.0)
-        return DraftPrior(alpha=alpha, cost=self.cost_of(draft.policy), extra_bytes=self.bytes_of(draft))
+        return self.prior_of(draft).model_copy(update={"alpha": alpha})
 
     def nothing_found(self) -> DraftProfile:
         """The profile of a search in which no candidate could run at all."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from autodraft.cascade import Cascade, SelfDraft
+from autodraft.cascade import Cascade
 from autodraft.policy import DraftPolicy
 from autodraft.policy_text import encode_policy
 from autodraft.search.codec import describe
@@ -46,11 +46,8 @@ def cascade_params(cascade: Cascade) -> dict[str, int]:
     """The settings of a cascade as integers, for the study's plots."""
     params: dict[str, int] = {"num_drafts": len(cascade.drafts)}
     for draft in cascade.drafts:
-        if not isinstance(draft, SelfDraft):
+        if draft not in cascade.models:
             params["free_tokens"] = draft.num_draft_tokens
-        elif "num_draft_tokens" not in params:
-            params |= {
-                "num_draft_tokens": draft.num_draft_tokens,
-                "stop_percent": round(100 * draft.stop_threshold),
-            }
+    for model in cascade.models[:1]:
+        params |= {"num_draft_tokens": model.num_draft_tokens, "stop_percent": round(100 * model.stop_threshold)}
     return params

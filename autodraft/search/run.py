@@ -51,6 +51,7 @@ from autodraft.search.objectives import Objectives
 from autodraft.search.pipeline import PipelineOptions, search_cascade
 from autodraft.search.plans import SpaceOptions
 from autodraft.search.refitted import load_refitted
+from autodraft.search.routed import load_routed
 from autodraft.search.runtime_evaluator import EvaluatorOptions, RuntimeEvaluator
 from autodraft.search.study import SQLITE_NAME, SearchStudy, open_storage, redacted
 
@@ -94,6 +95,7 @@ class RunningSearch:
         self.job, self.loaded, self.folder, self._on_progress = job, loaded, folder, on_progress
         self.objectives = Objectives.parse(job.objectives)
         self.refitted = load_refitted(job.refitted, loaded, folder)
+        self.routed = load_routed(job.routers, loaded, folder)
         self.study = SearchStudy(open_storage(job.storage, folder), job.study_name, self.objectives)
         budget_s = None if job.budget_minutes is None else 60 * job.budget_minutes
         self.clock = Clock(budget_s, self.study.spent_s, started)
@@ -101,8 +103,9 @@ class RunningSearch:
         self.final_prompts = _chosen_prompts(job, loaded, evaluation_prompts, _FINAL_PROMPTS * job.num_prompts)
         calibration = encode_prompts(calibration_prompts(), loaded.tokenizer, _LONGEST_PROMPT)
         self.evaluator = RuntimeEvaluator(
-            loaded, calibration, self.prompts, _evaluator_options(job), self._on_calibration, self.final_prompts
-        )
+            loaded, calibration, self.prompts, _evaluator_options(job), self._on_calibration, self.final_prompts,
+            self.routed,
+        )  # fmt: skip
 
     def run(self) -> DraftProfile:
         """Everything from calibration to the final profile."""
@@ -164,7 +167,7 @@ class RunningSearch:
             seed=job.seed,
             objectives=self.objectives,
             space=SpaceOptions(channels=job.channels),
-            compose=ComposeOptions(job.num_finalists, job.max_draft_tokens, job.free_drafts),
+            compose=ComposeOptions(job.num_finalists, job.max_draft_tokens, job.free_drafts, tuple(self.routed)),
             decider=self._decider(),
             refitted=self.refitted,
         )
@@ -188,8 +191,7 @@ class RunningSearch:
             seed=job.seed,
             confidence=job.confidence,
             verify_cost={n: latency.verify_cost(n) for n in (1, 2, 4, 8, 16)},
-            cost_of=self.evaluator.features.cost,
-            bytes_of=self.evaluator.extra_bytes,
+            prior_of=self.evaluator.prior,
         )
 
     def _save(self, profile: DraftProfile) -> None:

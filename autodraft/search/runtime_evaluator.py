@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from autodraft.cascade import Cascade, SelfDraft
+from autodraft.cascade import Cascade, Draft, RoutedDraft, SelfDraft
 from autodraft.errors import PolicyError
 from autodraft.evaluator import Evaluation, StopRule, TrialFailed
 from autodraft.measure.agreement import AgreementMeter
@@ -70,6 +70,7 @@ class RuntimeEvaluator:
         options: how much is measured.
         on_step: told of progress while calibrating (done, total).
         final_prompts: prompts of the comparison that has the last word; best such as no choice was made by.
+        routed: what is known of the routed drafts that cascades may have.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class RuntimeEvaluator:
         options: EvaluatorOptions | None = None,
         on_step: Callable[[int, int], None] | None = None,
         final_prompts: Sequence[TokenPrompt] | None = None,
+        routed: Mapping[RoutedDraft, DraftPrior] | None = None,
     ) -> None:
         self.loaded, self.options = loaded, options or EvaluatorOptions()
         self.prompts = list(prompts)
@@ -87,6 +89,7 @@ class RuntimeEvaluator:
         self.stamp = device_stamp(loaded.runtime.device, loaded.runtime.backend)
         self._calibration = list(calibration)
         self._on_step = on_step
+        self._routed = {(draft.router, draft.passed_keys): prior for draft, prior in (routed or {}).items()}
         self._features: PolicyFeatures | None = None
         self._meter: AgreementMeter | None = None
         self._agreements: dict[tuple[DraftPolicy, WeightsFile | None], float] = {}
@@ -192,22 +195,22 @@ class RuntimeEvaluator:
         )  # fmt: skip
 
     def _priors(self, cascade: Cascade) -> Priors:
-        """What is known of a cascade's drafts before it decodes: predicted agreement, and times of the table."""
+        """What is known of a cascade's drafts before it decodes, and times of the table."""
         assert self.latency is not None
-        drafts = [
-            DraftPrior(
-                alpha=self._agreements.get((draft.policy, draft.weights), _UNKNOWN_ALPHA),
-                cost=self.features.cost(draft.policy),
-            )
-            if isinstance(draft, SelfDraft)
-            else DraftPrior(alpha=0.0, cost=0.0)
-            for draft in cascade.drafts
-        ]
-        return Priors(drafts=tuple(drafts), verify_cost={n: self.latency.verify_cost(n) for n in QUERY_TOKENS})
+        drafts = tuple(self.prior(draft) for draft in cascade.drafts)
+        return Priors(drafts=drafts, verify_cost={n: self.latency.verify_cost(n) for n in QUERY_TOKENS})
 
-    def extra_bytes(self, draft: SelfDraft) -> int:
-        """Memory that a draft adds to the target's."""
-        return self.runtime.plan(draft.policy, draft.weights).extra_bytes
+    def prior(self, draft: Draft) -> DraftPrior:
+        """What is known of a draft before it decodes: predicted agreement, cost by the table, memory it adds."""
+        match draft:
+            case SelfDraft():
+                alpha = self._agreements.get((draft.policy, draft.weights), _UNKNOWN_ALPHA)
+                extra_bytes = self.runtime.plan(draft.policy, draft.weights).extra_bytes
+                return DraftPrior(alpha=alpha, cost=self.features.cost(draft.policy), extra_bytes=extra_bytes)
+            case RoutedDraft():
+                return self._routed[draft.router, draft.passed_keys]
+            case _:
+                return DraftPrior(alpha=0.0, cost=0.0)
 
     def _evaluation(
         self, session: Session, name: str, cascade: Cascade, wall_s: float, stopped_early: bool
@@ -220,7 +223,7 @@ class RuntimeEvaluator:
             figures.num_draft_tokens,
             figures.cost,
             figures.verify_cost,
-            extra_bytes=sum(self.extra_bytes(draft) for draft in cascade.drafts if isinstance(draft, SelfDraft)),
+            extra_bytes=sum(self.prior(draft).extra_bytes for draft in cascade.models),
             wall_s=wall_s,
             alpha=figures.alpha,
             alpha_per_draft=figures.alpha_per_draft,

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from autodraft.cascade import Cascade, PromptLookup, SelfDraft
+from autodraft.cascade import Cascade, PromptLookup, RoutedDraft, SelfDraft
 from autodraft.evaluator import Evaluation, StopRule, TrialFailed
 from autodraft.measure.formulas import best_num_draft_tokens, chain_speedup, tokens_per_cycle
 from autodraft.policies.features import PolicyFeatures
@@ -30,6 +30,7 @@ _BITS_LOSS = {16: 0.0, 8: 0.02, 4: 0.15}
 _HEAD_LOSS = {16: 0.0, 8: 0.002, 4: 0.02}
 _REFITTED_LOSS = 0.3
 """Loss of a policy on refitted weights, over that on the target's."""
+_ROUTED_ALPHA, _ROUTED_COST = 0.8, 0.5
 
 
 class PlantedEvaluator:
@@ -138,6 +139,9 @@ class PlantedEvaluator:
             if isinstance(draft, SelfDraft):
                 n, cost = draft.num_draft_tokens, self._features.cost(draft.policy)
                 return factor * chain_speedup(self.alpha(draft.policy, draft.weights), n, cost, self.verify_cost(n + 1))
+            if isinstance(draft, RoutedDraft):
+                n = draft.num_draft_tokens
+                return factor * chain_speedup(_ROUTED_ALPHA, n, _ROUTED_COST, self.verify_cost(n + 1))
             factor *= 1.05 if isinstance(draft, PromptLookup) else 1.0
         return factor
 

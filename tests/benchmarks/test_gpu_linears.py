@@ -78,17 +78,17 @@ def test_nothing_measured_yet_is_a_report_as_well() -> None:
 
 
 @pytest.mark.parametrize(
-    ("after", "status"),
+    ("after", "limit_s", "status"),
     [
-        ("", DONE),
-        ("import time; time.sleep(60)", "stopped after 3 s"),
-        ("raise ValueError('a fault')", "failed (1): ValueError: a fault"),
+        ("", 600, DONE),
+        ("import time; time.sleep(600)", 5, "stopped after 5 s"),
+        ("raise ValueError('a fault')", 600, "failed (1): ValueError: a fault"),
     ],
 )
-def test_a_part_leaves_what_it_had(after: str, status: str) -> None:
+def test_a_part_leaves_what_it_had(after: str, limit_s: int, status: str) -> None:
     rows: list[Any] = []
     program = f"print('a word'); print('{{\"us\": 1}}', flush=True)\n{after}"
-    assert run_part([sys.executable, "-c", program], 3, rows.append) == status
+    assert run_part([sys.executable, "-c", program], limit_s, rows.append) == status
     assert rows == [{"us": 1}]
 
 

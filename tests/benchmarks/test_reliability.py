@@ -10,12 +10,13 @@ from scipy import stats
 from autodraft.benchmarks import reliability as program
 from autodraft.benchmarks.reliability import RecordingScheduler, cascades, collect
 from autodraft.cascade import Cascade, Chain, DyTC, SelfDraft
-from autodraft.decoding import CascadeDecoder, SamplingConfig, ScheduledDrafter
+from autodraft.decoding import CascadeDecoder, SamplingConfig
 from autodraft.decoding.schedulers import make_scheduler
 from autodraft.measure.prompts import TokenPrompt
 from autodraft.measure.reliability import reliability
 from autodraft.runtime import load_model
 from autodraft.simulation import Entry, ModelDraft, Schedule, World, simulate
+from tests.decoding.paced import PacedDrafter
 from tests.simulation.worlds import BOTH
 
 SURE_OF_SOME = World(
@@ -96,7 +97,7 @@ def test_recording_changes_nothing():
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 def test_what_is_recorded_is_what_the_decoder_counts(loaded, temperature):
     cascade = Cascade(drafts=tuple(cascades(2)[-1].values()), scheduler=DyTC())
-    drafter = ScheduledDrafter(loaded.runtime, cascade)
+    drafter = PacedDrafter(loaded.runtime, cascade)
     recorder = drafter.scheduler = RecordingScheduler(drafter.scheduler)
     decoder = CascadeDecoder(loaded.runtime, drafter=drafter)
     accepted = Counter()

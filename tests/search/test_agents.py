@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tempfile
 import threading
 from pathlib import Path
 
@@ -49,12 +50,21 @@ def test_controllers_find_the_planted_optimum_and_random_does_not(name: str, tri
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name, trials", [("maskable-ppo", 150), ("hierarchical", 200)])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_joint_controller_finds_what_greedy_skipping_cannot(seed: int) -> None:
+def test_controllers_find_what_greedy_skipping_cannot(seed: int, name: str, trials: int) -> None:
     world = PlantedEvaluator(5, seed, hub=0.5)
     optimum = world.optimum()
     assert greedy_skipping(world) < 0.98 * optimum
-    assert best(explored(world, "maskable-ppo", 150, seed)) >= 0.98 * optimum
+    assert best(explored(world, name, trials, seed)) >= 0.98 * optimum
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_an_agent_leaves_no_log_folder_behind(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SB3_LOGDIR", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert len(explored(PlantedEvaluator(2), name, 25).predicted) > 20  # more than its first policies: it has learnt
+    assert not list(tmp_path.glob("SB3-*"))
 
 
 class Killed(Exception):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from optuna.storages import InMemoryStorage
 
-from autodraft.cascade import Cascade, Chain, DyTC, SelfDraft, StaticTree
+from autodraft.cascade import Cascade, Chain, DyTC, RoutedDraft, SelfDraft, StaticTree
 from autodraft.evaluator import chain_of, draft_of
 from autodraft.policy import ChannelShares, DraftPolicy
 from autodraft.profile_parts import WeightsFile
@@ -24,6 +24,7 @@ from autodraft.search.compose import (
 from autodraft.search.conclude import finalists
 from autodraft.search.loop import Clock, SearchLoop
 from autodraft.search.objectives import Objectives
+from autodraft.search.records import cascade_params
 from autodraft.search.study import SearchStudy
 from autodraft.search.testing import PlantedEvaluator
 
@@ -32,6 +33,7 @@ CHEAPER = FOUR_BITS.replace({index: ChannelShares() for index in range(2, 6)})
 CHAIN = Cascade(drafts=(SelfDraft(policy=FOUR_BITS, num_draft_tokens=4),))
 SECOND = SelfDraft(policy=CHEAPER, num_draft_tokens=2, stop_threshold=0.2)
 WEIGHTS = WeightsFile(file="draft.safetensors", sha256="0" * 64)
+ROUTED = RoutedDraft(router=WeightsFile(file="router.safetensors", sha256="1" * 64), num_draft_tokens=5)
 
 
 class DynamicWorld(PlantedEvaluator):
@@ -125,3 +127,30 @@ def test_a_refitted_draft_that_loses_alone_is_still_arranged(loop: SearchLoop) -
     arranged = [cascade for cascade, _ in loop.measured.values() if len(cascade.drafts) > 1]
     assert any(each.weights for cascade in arranged for each in cascade.drafts if isinstance(each, SelfDraft))
     assert any(not each.weights for cascade in arranged for each in cascade.drafts if isinstance(each, SelfDraft))
+
+
+def test_cascades_of_a_routed_draft_keep_its_router_in_every_arrangement() -> None:
+    chain = Cascade(drafts=(ROUTED,))
+    found = [*arrangements(chain, SECOND, ComposeOptions()), *neighbours(chain, ComposeOptions())]
+    assert len(found) > 12
+    for cascade in found:
+        assert Cascade.model_validate_json(cascade.model_dump_json()) == cascade
+        assert all(draft.router == ROUTED.router for draft in cascade.models if isinstance(draft, RoutedDraft))
+    assert any([draft.kind for draft in cascade.models] == ["routed-draft", "self-draft"] for cascade in found)
+
+
+def test_a_routed_draft_is_measured_composed_and_meets_the_untrained_ones(loop: SearchLoop) -> None:
+    options = ComposeOptions(num_finalists=1, routed=(ROUTED,))
+    measure_survivors(loop, options)
+    alone = [cascade for cascade, _ in loop.measured.values() if cascade.drafts == (ROUTED,)]
+    assert len(alone) == 1 and cheaper_draft(loop, alone[0]) is None  # what costs 0.1 is no cheaper second draft
+    compose(loop, options)
+    arranged = [cascade for cascade, _ in loop.measured.values() if len(cascade.drafts) > 1]
+    assert any(isinstance(draft, RoutedDraft) for cascade in arranged for draft in cascade.drafts)
+    assert any(isinstance(draft, SelfDraft) for cascade in arranged for draft in cascade.drafts)  # it lost alone
+    chosen = finalists(loop, options)
+    assert any(isinstance(draft, RoutedDraft) for cascade in chosen.values() for draft in cascade.models)
+    assert all(isinstance(draft, SelfDraft) for draft in chosen["untrained"].models)
+    for cascade, _ in loop.measured.values():
+        params = cascade_params(cascade)
+        assert ("num_draft_tokens" in params) == bool(cascade.models)

@@ -65,7 +65,9 @@ def test_refitted_drafts_are_searched_exported_and_known_again(
 ) -> None:
     given = (write_refitted(loaded, tmp_path / "one", 0.9).parent, write_refitted(loaded, tmp_path / "two"))
     out = tmp_path / "out"
-    first = search(job(out, refitted=given), loaded)
+    # Without a limit of time every survivor is measured, so that a refitted draft is a finalist however slow it is.
+    unhurried = job(out, refitted=given, budget_minutes=None, free_drafts=False)
+    first = search(unhurried, loaded)
     files = {draft.weights.file for draft, _ in first.loop.refitted.values() if draft.weights is not None}
     assert len(files) == 2 and {path.name for path in out.glob("*.safetensors")} == files
     assert all(file in (out / "trials.csv").read_text() for file in files)
@@ -86,7 +88,7 @@ def test_refitted_drafts_are_searched_exported_and_known_again(
 
     for name in ("predict", "measure", "compare"):
         monkeypatch.setattr(RuntimeEvaluator, name, refuse)
-    again = search(job(out, refitted=given), loaded)
+    again = search(unhurried, loaded)
     assert again.loop.refitted == first.loop.refitted and list(again.loop.measured) == list(first.loop.measured)
 
 

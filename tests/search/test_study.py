@@ -34,7 +34,7 @@ from autodraft.search.testing import PlantedEvaluator
 
 class Slow(PlantedEvaluator):
     def predict(self, policy, weights=None):
-        time.sleep(0.05)
+        time.sleep(0.05 if self.predictions < 30 else 600)
         return super().predict(policy, weights)
 
 world = Slow(3)
@@ -61,13 +61,13 @@ def explore(folder: Path, world: PlantedEvaluator) -> SearchLoop:
 
 def test_a_search_killed_by_sigkill_loses_no_finished_trial(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", SLOW_SEARCH, str(tmp_path)])
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while finished(tmp_path) < 8 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     before = finished(tmp_path)
-    assert 8 <= before < 40
+    assert 8 <= before <= 30
     world = PlantedEvaluator(3)
     loop = explore(tmp_path, world)
     assert world.predictions == len(loop.predicted) - before
@@ -128,8 +128,8 @@ def test_unknown_objectives_are_refused() -> None:
 
 
 def test_the_clock_counts_earlier_runs() -> None:
-    clock = Clock(100.0, spent_s=40.0)
-    assert clock.left_s == pytest.approx(60.0, abs=1)
+    clock = Clock(1e6, spent_s=4e5)  # days, so that a pause in between makes no difference
+    assert clock.left_s == pytest.approx(6e5, abs=1000)
     clock.start_shares()
-    assert clock.seconds_until(0.5) == pytest.approx(30.0, abs=1) and not clock.is_past(0.1)
+    assert clock.seconds_until(0.5) == pytest.approx(3e5, abs=1000) and not clock.is_past(0.1)
     assert Clock(10.0, spent_s=11.0).is_past(1.0) and not Clock(None).is_past(1.0)

@@ -16,6 +16,7 @@ from gymnasium import spaces
 from sb3_contrib import MaskablePPO
 from stable_baselines3 import A2C, DDPG, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.noise import NormalActionNoise
 
 from autodraft.envs import ContinuousChoices, PolicyEnv
@@ -85,7 +86,7 @@ def make_agent(
     price: float | None = None,
     **arguments: Any,
 ) -> BaseAlgorithm:
-    """An agent that has learnt nothing yet.
+    """An agent that has learnt nothing yet. It logs nothing: stable-baselines3's own logger would make a folder.
 
     Args:
         name: one of `ALGORITHMS`.
@@ -97,6 +98,15 @@ def make_agent(
     """
     if name not in ALGORITHMS:
         raise InputError(f"no agent {name!r}; choose one of {', '.join(AGENTS)}")
+    agent = _algorithm(name, env, settings, seed, price, **arguments)
+    agent.set_logger(Logger(folder=None, output_formats=[]))
+    return agent
+
+
+def _algorithm(
+    name: str, env: PolicyEnv[Any], settings: AgentSettings, seed: int, price: float | None, **arguments: Any
+) -> BaseAlgorithm:
+    """The algorithm of a name with the networks of this package."""
     common: dict[str, Any] = {"gamma": 1.0, "seed": seed, "device": "cpu", "learning_rate": settings.learning_rate}
     common |= arguments
     num_options = int(env.action_space.n)  # type: ignore[attr-defined]

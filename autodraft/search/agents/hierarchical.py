@@ -1,8 +1,10 @@
 """AJPQ's two controllers, learning in turns: the layer controller and, given its decision, the channel controller.
 
-Knows nothing of studies or files. While one learns the other stands still: the layer controller's policies are
-completed by the channel controller's first choices, the channel controller's episodes begin with layer decisions drawn
-from the layer controller. Both see one criterion, the loss and time of each sub-layer that calibration measured.
+Knows nothing of studies or files. While one learns the other stands still. The layer controller's policies are
+completed by draws of the channel controller: its first choices would make the same few policies again and again, which
+tells a search nothing. The channel controller's episodes begin with the layer controller's first choice, as a decision
+does: what a drawn layer decision gains or loses would drown what bits do. Both see one criterion, the loss and time of
+each sub-layer that calibration measured.
 """
 
 from __future__ import annotations
@@ -59,9 +61,9 @@ class ControllerPair:
 
     def _complete(self, kept: tuple[bool, ...], budgets: Budgets) -> DraftPolicy:
         plan = Plan.channels(self._channels_env.plan.table, kept)
-        choose: Chooser = chooser(self.channels)
+        choose: Chooser = chooser(self.channels, deterministic=False)
         return roll_out(Construction(plan, budgets), self._observers[1], choose).policy()
 
     def _decide(self, budgets: Budgets) -> tuple[bool, ...]:
         construction = Construction(self._layers_env.plan, budgets)
-        return roll_out(construction, self._observers[0], chooser(self.layers, deterministic=False)).kept
+        return roll_out(construction, self._observers[0], chooser(self.layers)).kept
