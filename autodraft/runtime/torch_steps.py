@@ -27,8 +27,8 @@ class Capture:
     """Makes steps callable; the graphs of one device share their memory.
 
     Attributes:
-        ahead: tokens that a chain goes on drafting while the host looks at one: where that means waiting for the device,
-            the device need not wait in turn.
+        ahead: tokens that a chain goes on drafting while the host looks at one, where that means waiting for the device:
+            so the device need not wait in turn.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -131,7 +131,7 @@ class ChainStep:
         self._extend(self._drafted, inputs, row, scores)
 
     def __call__(self, fed: Rows, num_tokens: int, stop: ChainStop, noise: ChoiceNoise | None) -> list[Candidates]:
-        """See `TransformerRuntime.draft_chain`; a token or two may be run in vain behind the one that ends the chain."""
+        """See `TransformerRuntime.draft_chain`; a token may be run in vain behind the one that ends the chain."""
         run, drafted, reach, sent = self._start(fed), list[Candidates](), stop.reach, 0
         if noise is not None:
             self._temperature.fill_(noise.temperature)
