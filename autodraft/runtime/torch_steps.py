@@ -27,8 +27,8 @@ class Capture:
     """Makes steps callable; the graphs of one device share their memory.
 
     Attributes:
-        ahead: tokens that a chain goes on drafting while the host looks at one, where that means waiting for the device:
-            so the device need not wait in turn.
+        ahead: tokens that a chain goes on drafting while the host looks at one, where that means waiting for it:
+            so that the device need not wait.
     """
 
     def __init__(self, device: torch.device) -> None:
