@@ -57,6 +57,11 @@ class ChainStop:
     reach: float = 1.0
     least: float = 0.0
 
+    @property
+    def may_end(self) -> bool:
+        """Whether any token may end a chain."""
+        return self.threshold > 0.0 or (self.acceptance is not None and self.least > 0.0)
+
     def ends_after(self, prob: float, reach: float) -> tuple[bool, float]:
         """(whether the chain ends after a token of this probability, that token's estimated reach)."""
         if self.acceptance is not None:

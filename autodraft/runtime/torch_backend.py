@@ -137,7 +137,7 @@ class TorchBackend:
 
         A row's result is the same, to the bit, with more blocks that it does not see.
         """
-        blocks = whole_blocks(slots) // KEY_BLOCK
+        blocks = whole_blocks(max(slots, self._pass.least_keys)) // KEY_BLOCK
         return min(KEY_BLOCK << (blocks - 1).bit_length(), cache.slots)
 
     def write_keys(self, plan: DraftPlan, cache: KVCache, rows: Rows, stream: Tensor, block: int) -> None:

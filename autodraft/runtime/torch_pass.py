@@ -71,9 +71,11 @@ class TorchPass:
 
     Attributes:
         row_counts: rows, padding included, that steps of fixed shape are made for.
+        least_keys: fewest keys of such a step: fewer steps where keys that no row sees cost next to nothing.
     """
 
     row_counts: tuple[int, ...] = (ROW_PADDING,)
+    least_keys = KEY_BLOCK
 
     def __init__(self, spec: ModelSpec, weights: TargetWeights, dtype: torch.dtype) -> None:
         self._spec, self._weights, self._dtype = spec, weights, dtype

@@ -27,8 +27,8 @@ class Capture:
     """Makes steps callable; the graphs of one device share their memory.
 
     Attributes:
-        ahead: tokens that a chain goes on drafting while the host looks at one, where that means waiting for it:
-            so that the device need not wait.
+        ahead: tokens that a chain without a stop rule goes on drafting while the host waits for one, so that the device
+            need not wait in turn.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -131,12 +131,16 @@ class ChainStep:
         self._extend(self._drafted, inputs, row, scores)
 
     def __call__(self, fed: Rows, num_tokens: int, stop: ChainStop, noise: ChoiceNoise | None) -> list[Candidates]:
-        """See `TransformerRuntime.draft_chain`; a token may be run in vain behind the one that ends the chain."""
+        """See `TransformerRuntime.draft_chain`.
+
+        With a rule that may end it early nothing is drafted ahead: a token in vain takes longer than a look.
+        """
         run, drafted, reach, sent = self._start(fed), list[Candidates](), stop.reach, 0
         if noise is not None:
             self._temperature.fill_(noise.temperature)
+        ahead = 0 if stop.may_end else self._capture.ahead
         while len(drafted) < num_tokens:
-            while sent < min(len(drafted) + 1 + self._capture.ahead, num_tokens):
+            while sent < min(len(drafted) + 1 + ahead, num_tokens):
                 self._send(run, sent, noise)
                 run, sent = self._run_single, sent + 1
             drafted.append(self._mail.read(len(drafted) % _PLACES))

@@ -51,6 +51,7 @@ class TritonPass(TorchPass):
     """See `TorchPass`; the model must be `is_fused`, and its maps those of `TritonLinears`."""
 
     row_counts = (1, 8, 16, 32, 64)
+    least_keys = 1024
 
     def __init__(self, spec: ModelSpec, weights: TargetWeights, dtype: torch.dtype) -> None:
         super().__init__(spec, weights, dtype)

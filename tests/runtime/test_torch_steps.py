@@ -72,12 +72,12 @@ def test_drafting_ahead_changes_no_chain(threshold, sampled):
     rows = np.random.default_rng(1).gumbel(size=(9, 97)).astype(np.float32)
     noise = ChoiceNoise(0.8, rows) if sampled else None
     chains = []
-    for ahead in (0, 2):
+    for ahead in (0, 1, 3):
         runtime = build_runtime(tiny_model("llama"), max_length=64, backend="torch")
         runtime._backend._capture.ahead = ahead
         plan, cache = runtime.plan(DRAFT), _filled(runtime, 10)
         chains.append(runtime.draft_chain(plan, cache, [3, 9], 9, top=2, stop=ChainStop(threshold), noise=noise))
-    assert chains[0] == chains[1]
+    assert chains[0] == chains[1] == chains[2]
 
 
 def test_steps_go_with_the_plan_and_the_cache_that_they_are_for():
