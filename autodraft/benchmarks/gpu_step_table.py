@@ -46,7 +46,8 @@ def _facts(rows: Rows) -> Iterator[str]:
                 f" {row['load_s']:.1f} s; offers {bits} bits."
             )
         if row["kind"] == "memory" and row["peak_bytes"] is not None:
-            yield f"Most memory allocated at once, all drafts included: {row['peak_bytes'] / 1e9:.1f} GB."
+            captured = f"; graphs took {row['capture_s']:.1f} s to capture" if "capture_s" in row else ""
+            yield f"Most memory allocated at once, all drafts included: {row['peak_bytes'] / 1e9:.1f} GB{captured}."
 
 
 def _target(row: Mapping[str, Any], copied: float | None) -> Sequence[str]:

@@ -81,7 +81,7 @@ def measure_steps(
         if predict and number == 0:
             for row in predicted_rows(measured):
                 emit(row)
-    emit({"kind": "memory", "peak_bytes": peak_bytes(runtime.device)})
+    emit({"kind": "memory", "peak_bytes": peak_bytes(runtime.device), "capture_s": runtime.capture_s})
 
 
 def fitting_contexts(contexts: Sequence[int], runtime: TransformerRuntime) -> list[int]:

@@ -6,7 +6,6 @@ owns them, and one that comes back runs what it needs again.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
 from autodraft.decoding.drafters import DraftContext
@@ -81,11 +80,12 @@ class CacheWorkbench:
         plans: Sequence[DraftPlan | RoutedPlan | None],
         sources: Sequence[TokenSource | None],
         times: StepTimes,
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self.levels, self.times = levels, times
         self.model_s = 0.0
-        self._runtime, self._plans, self._sources, self._clock = runtime, plans, sources, clock
+        self._runtime, self._plans, self._sources = runtime, plans, sources
+        self._clock = clock or runtime.clock
 
     def begin(self, context: DraftContext) -> None:
         """A new cycle: a tree with only the root."""

@@ -7,7 +7,6 @@ decoding gives for the same seed (up to rounding, where the runtime's rows are n
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
@@ -125,20 +124,20 @@ class CascadeDecoder:
         stats = DecodingStats(drafts=[DraftCounts() for _ in range(self.drafter.num_drafts if self.drafter else 0)])
         choice = TargetChoice(sampling, seed, prompt, runtime.spec.vocab_size, runtime.device)
         context = DraftContext(list(prompt), cache, noise=choice.noise)
-        output = _Output(max_new_tokens, eos, stop)
+        output, captured_s = _Output(max_new_tokens, eos, stop), runtime.capture_s
         self._prefill(context, stats)
 
-        started = time.perf_counter()
+        started = self.runtime.clock()
         while output.finish_reason is None:
             context.max_depth = output.remaining - 1
             context.max_nodes = cache.capacity - len(context.tokens)
             tree = self._propose(context, stats)
 
-            verify_started = time.perf_counter()
+            verify_started = self.runtime.clock()
             logits = runtime.forward(runtime.target, cache, tree.rows(cache.length))
             path, bonus_token = choice.verify(tree, logits)
             cache.commit([cache.length + node for node in path])
-            verify_s = time.perf_counter() - verify_started
+            verify_s = self.runtime.clock() - verify_started
             stats.verify_s += verify_s
 
             outcome = Outcome(tree, path, bonus_token, logits, verify_s)
@@ -149,12 +148,13 @@ class CascadeDecoder:
             stats.count_cycle(emitted)
             stats.count_tree(tree, path, emitted)
             if self.drafter is not None:
-                observe_started = time.perf_counter()
+                observe_started = self.runtime.clock()
                 self.drafter.observe(outcome)
-                stats.scheduling_s += time.perf_counter() - observe_started
+                stats.scheduling_s += self.runtime.clock() - observe_started
             if on_tokens is not None:
                 on_tokens(tokens[:emitted])
-        stats.decode_s = time.perf_counter() - started
+        stats.decode_s = runtime.clock() - started
+        stats.capture_s = runtime.capture_s - captured_s
         return Generation(output.tokens, output.finish_reason, stats)
 
     def _check(self, prompt: Sequence[int], max_new_tokens: int) -> None:
@@ -173,7 +173,7 @@ class CascadeDecoder:
 
     def _prefill(self, context: DraftContext, stats: DecodingStats) -> None:
         """Put all tokens of the prompt but the last into the cache."""
-        started = time.perf_counter()
+        started = self.runtime.clock()
         context.cache.truncate(0)
         if len(context.tokens) > 1:
             self.runtime.prefill(context.cache, context.tokens[:-1])
@@ -181,15 +181,15 @@ class CascadeDecoder:
             self.drafter.start(context.tokens)
         if self.runtime.device.type == "cuda":
             torch.cuda.synchronize(self.runtime.device)
-        stats.prefill_s = time.perf_counter() - started
+        stats.prefill_s = self.runtime.clock() - started
 
     def _propose(self, context: DraftContext, stats: DecodingStats) -> TokenTree:
         """What the drafter proposes; the root alone where it has nothing, or where one token is left to emit."""
         tree = None
         if self.drafter is not None and context.max_depth > 0:
-            started, model_s = time.perf_counter(), self.drafter.model_s
+            started, model_s = self.runtime.clock(), self.drafter.model_s
             tree = self.drafter.propose(context)
             draft_s = self.drafter.model_s - model_s
             stats.draft_s += draft_s
-            stats.scheduling_s += time.perf_counter() - started - draft_s
+            stats.scheduling_s += self.runtime.clock() - started - draft_s
         return tree or TokenTree.root_only(context.tokens[-1])

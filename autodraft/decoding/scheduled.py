@@ -6,7 +6,6 @@ each cycle, and passes on what the target accepted, how long it took, and what e
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
 from autodraft.cascade import (
@@ -74,11 +73,11 @@ class ScheduledDrafter:
         priors: Priors | None = None,
         *,
         guarded: bool = True,
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         priors = priors or Priors()
         self.cascade, self.num_drafts = cascade, len(cascade.drafts)
-        self._runtime, self._clock = runtime, clock
+        self._runtime, self._clock = runtime, clock or runtime.clock
         self._plans = [make_plan(draft, runtime) for draft in cascade.drafts]
         self._sources = [make_source(draft) for draft in cascade.drafts]
         self.levels = [_level(draft, priors, number) for number, draft in enumerate(cascade.drafts)]
@@ -87,7 +86,7 @@ class ScheduledDrafter:
             [_cost_prior(plan, runtime, priors, number) for number, plan in enumerate(self._plans)],
         )
         self.scheduler = make_scheduler(cascade.scheduler, self.levels, guarded=guarded, rate=priors.rate)
-        self._bench = CacheWorkbench(runtime, self.levels, self._plans, self._sources, self.times, clock)
+        self._bench = CacheWorkbench(runtime, self.levels, self._plans, self._sources, self.times, self._clock)
         self._order: list[int] | None = None
         self._started = 0.0
 

@@ -38,7 +38,8 @@ class DecodingStats:
 
     Attributes:
         prefill_s: the prompt without its last token, drafters' preparation included.
-        decode_s: everything after it, until the last token.
+        decode_s: everything after it, until the last token, without `capture_s`.
+        capture_s: time on what is made once and then only run (graphs on a GPU), apart from all other times.
         draft_s: the part of `decode_s` in which drafts ran forward passes.
         scheduling_s: the part of `decode_s` in which drafts were scheduled, looked up and learnt from.
         verify_s: the part of `decode_s` in which the target ran and its tokens were chosen.
@@ -49,6 +50,7 @@ class DecodingStats:
 
     prefill_s: float = 0.0
     decode_s: float = 0.0
+    capture_s: float = 0.0
     draft_s: float = 0.0
     scheduling_s: float = 0.0
     verify_s: float = 0.0

@@ -67,6 +67,10 @@ class Backend(Protocol):
     available_bits: tuple[int, ...]
     weights: TargetWeights
 
+    @property
+    def capture_s(self) -> float:
+        """Seconds spent so far on what is made once and then only run, such as graphs."""
+
     def new_cache(self, capacity: int) -> KVCache:
         """An empty cache with room for `capacity` tokens."""
 

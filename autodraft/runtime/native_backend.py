@@ -56,6 +56,7 @@ class NativeBackend:
 
     name = "native"
     available_bits: tuple[int, ...] = (FULL_BITS, 8, 4)
+    capture_s = 0.0
 
     def __init__(self, spec: ModelSpec, weights: TargetWeights, dtype: torch.dtype, max_positions: int) -> None:
         """Raises `NativeUnavailableError` where the engine or its layout does not fit."""

@@ -63,6 +63,10 @@ class TorchBackend:
         # They go with the plan, and with the cache that they write to.
         self._steps: WeakKeyDictionary[DraftPlan, WeakKeyDictionary[TorchCache, _Steps]] = WeakKeyDictionary()
 
+    @property
+    def capture_s(self) -> float:
+        return self._capture.seconds
+
     def new_cache(self, capacity: int) -> TorchCache:
         return TorchCache(self._spec, capacity, self._dtype, self._device)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from time import perf_counter
 
 import torch
 from torch import Tensor
@@ -29,17 +30,27 @@ class Capture:
     Attributes:
         ahead: tokens that a chain without a stop rule goes on drafting while the host waits for one, so that the device
             need not wait in turn.
+        seconds: spent on capturing so far.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self.ahead = 1 if device.type == "cuda" else 0
+        self.seconds = 0.0
         self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
 
     def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
         """`work`, which is run a few times where it has to be captured, and changes nothing that others read."""
         if self._device.type != "cuda":
             return work
+        torch.cuda.synchronize(self._device)  # what is still running is none of it
+        started = perf_counter()
+        graph = self._captured(work)
+        torch.cuda.synchronize(self._device)
+        self.seconds += perf_counter() - started
+        return graph.replay
+
+    def _captured(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph:
         stream = torch.cuda.Stream(self._device)
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):  # kernels are chosen and compiled, workspaces allocated, outside of the graph
@@ -49,7 +60,7 @@ class Capture:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
             work()
-        return graph.replay
+        return graph
 
 
 class ForwardStep:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from time import perf_counter
 
 import torch
 from torch import Tensor
@@ -64,6 +65,15 @@ class TransformerRuntime:
     def available_bits(self) -> tuple[int, ...]:
         """Bit-widths (0 left out) whose speed on this backend is real, most precise first."""
         return self._backend.available_bits
+
+    @property
+    def capture_s(self) -> float:
+        """Seconds spent so far on graphs and the like, which are made once and then only run."""
+        return self._backend.capture_s
+
+    def clock(self) -> float:
+        """Seconds, those of `capture_s` left out: what it times is what it would take again."""
+        return perf_counter() - self._backend.capture_s
 
     def new_cache(self, capacity: int | None = None) -> KVCache:
         """An empty cache, by default for `max_length` tokens."""

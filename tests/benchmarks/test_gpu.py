@@ -84,7 +84,7 @@ def _document() -> dict[str, Any]:
                 {**draft, **_times(2.0, cost=0.25, weight_bytes=4e9, extra_bytes=5e9, pack_s=1.5)},
                 {"kind": "draft", "draft": "all blocks, 8 bits", "left_out": "needs 9 GB"},
                 {**prediction, "alpha": 0.8, "num_draft_tokens": 3, "speedup": 1.61},
-                {"kind": "memory", "peak_bytes": 30e9},
+                {"kind": "memory", "peak_bytes": 30e9, "capture_s": 1.25},
             ),
             "decode/llama-x16": _part(_session(2, 1.1), _session(4, 1.5), status="stopped after 9 s"),
             "search/llama-x16": _part(search),
@@ -100,7 +100,7 @@ def test_the_markdown_says_what_was_measured() -> None:
     assert "| 256 | 1 | 8.00 | 7.50 to 8.50 | 125.0 | 2000 | 50% | 1.00 | 3.00 |" in text
     assert "| 256 | 8 | 9.00 | 8.50 to 9.50 |  | 1778 | 44% | 1.12 | 3.00 |" in text
     assert "| 256 | all blocks, 4 bits | 2.00 | 1.50 to 2.50 | 0.25 | 2000 | 50% | 5.00 | 1.5 | 3.00 |" in text
-    assert "Most memory allocated at once, all drafts included: 30.0 GB." in text
+    assert "Most memory allocated at once, all drafts included: 30.0 GB; graphs took 1.2 s to capture." in text
     assert "| int4-dytc | 18 of 20 | 5120 | 7 (0.12), 7 (0.25) |" in text
     assert "- the best candidate, measured: 1.80x (1.70 to 1.90) over autoregressive decoding, 300.0 tokens/s" in text
     assert "190 s, of a budget of 180 s" in text and "- suffix-automaton (num_draft_tokens 16)" in text

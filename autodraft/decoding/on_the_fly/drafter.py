@@ -8,7 +8,6 @@ where nothing pays. What was found outlives the sequence; no candidate, however 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -87,10 +86,10 @@ class OnTheFlyDrafter:
         settings: OnTheFlySettings | None = None,
         *,
         start_policy: DraftPolicy | None = None,
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self.settings = settings = settings or OnTheFlySettings()
-        self._runtime, self._clock = runtime, clock
+        self._runtime, self._clock = runtime, clock or runtime.clock
         self._costs = OnlineCosts(runtime)
         self._bits = settings.bits or runtime.available_bits
         start = start_policy or first_draft(runtime.spec.num_blocks, self._bits)
@@ -100,7 +99,7 @@ class OnTheFlyDrafter:
         self._proposals = self._make_proposals()
         self._noise = RecentNoise(settings.window)
         self.optimizer = DraftOptimizer(runtime, settings, self._proposals, self._costs, self._noise, start)
-        self.budget = TimeBudget(settings.warm_time_share, clock)
+        self.budget = TimeBudget(settings.warm_time_share, self._clock)
         self.tries, self.looks = Stake(settings.most_lost / 2), Stake(settings.most_lost / 2)
         self._live = LiveFigures()
         self.model_s = 0.0
