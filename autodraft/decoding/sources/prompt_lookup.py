@@ -91,8 +91,8 @@ class PromptLookupSource:
         if self._tokens[position] != token:
             before = self._tokens[position - min(agreeing, max_ngram - 1) : position]
             return self._look_up((*before, token))
-        if position + 1 == len(self._tokens):
-            return self._root  # the last tokens are those of the text: what followed them is known already
+        if position + 1 == len(self._tokens):  # those that agree are the last ones of the text
+            return self._root if agreeing + 1 >= max_ngram else self._look_up(tuple(self._tokens[-agreeing - 1 :]))
         return position + 1, agreeing + 1 if agreeing < max_ngram else max_ngram
 
     def candidates(self, state: State, most: int) -> Sequence[tuple[int, int]]:

@@ -3,8 +3,6 @@
 In virtual time, in target steps, on a real runtime whose drafts can be made wrong.
 """
 
-from types import SimpleNamespace
-
 import pytest
 
 from autodraft.decoding import CascadeDecoder
@@ -66,10 +64,9 @@ class World:
         return [Candidates([(token + 1) % 97 for token in tokens], probs) for tokens, probs in found]
 
 
-def _decoder(world, monkeypatch, **settings):
-    monkeypatch.setattr("autodraft.decoding.decoder.time", SimpleNamespace(perf_counter=world.clock))
+def _decoder(world, **settings):
     settings = OnTheFlySettings(stop_threshold=0.0, levels=12, **settings)
-    drafter = OnTheFlyDrafter(world, settings, start_policy=TARGET, clock=world.clock)
+    drafter = OnTheFlyDrafter(world, settings, start_policy=TARGET)
     return CascadeDecoder(world, drafter=drafter)
 
 
@@ -86,36 +83,36 @@ def _decode(decoder, num_tokens):
 
 @pytest.mark.parametrize("mode", ["swift", "knapsack"])
 @pytest.mark.parametrize("useless", ["wrong", "dear"])
-def test_where_nothing_pays_hardly_anything_is_lost(runtime, monkeypatch, mode, useless):
+def test_where_nothing_pays_hardly_anything_is_lost(runtime, mode, useless):
     world = World(runtime, draft_s=0.3 if useless == "wrong" else 1.5)
     world.wrong = useless == "wrong"
-    decoder = _decoder(world, monkeypatch, mode=mode, most_lost=0.03)
+    decoder = _decoder(world, mode=mode, most_lost=0.03)
     runs = _decode(decoder, 3000)
     assert world.looks and any(drafted for _, drafted in runs)  # it did try
     assert sum(seconds for seconds, _ in runs) < 3000 / 0.95
 
 
 @pytest.mark.parametrize("most_lost", [0.01, 0.05])
-def test_less_is_lost_where_less_may_be(runtime, monkeypatch, most_lost):
+def test_less_is_lost_where_less_may_be(runtime, most_lost):
     world = World(runtime, draft_s=0.3)
     world.wrong = True
-    seconds = sum(seconds for seconds, _ in _decode(_decoder(world, monkeypatch, most_lost=most_lost), 3000))
+    seconds = sum(seconds for seconds, _ in _decode(_decoder(world, most_lost=most_lost), 3000))
     one_look = 2 * (1 + 0.05 * 31)
     assert 3000 < seconds < (1 + most_lost) * 3000 + 2 * 4 + one_look + 8
 
 
 @pytest.mark.parametrize("mode", ["swift", "knapsack"])
-def test_drafting_is_taken_up_again_when_the_text_changes(runtime, monkeypatch, mode):
+def test_drafting_is_taken_up_again_when_the_text_changes(runtime, mode):
     world = World(runtime, draft_s=0.1)
     world.wrong = True
-    decoder = _decoder(world, monkeypatch, mode=mode)
+    decoder = _decoder(world, mode=mode)
     _decode(decoder, 3000)
     world.wrong = False
     runs = _decode(decoder, 3000)
     assert all(seconds < 100 for seconds, _ in runs[-5:])
 
 
-def test_a_draft_that_pays_is_not_held_back(runtime, monkeypatch):
+def test_a_draft_that_pays_is_not_held_back(runtime):
     world = World(runtime, draft_s=0.1)
-    runs = _decode(_decoder(world, monkeypatch, most_lost=0.0), 900)
+    runs = _decode(_decoder(world, most_lost=0.0), 900)
     assert all(seconds < 100 for seconds, _ in runs)

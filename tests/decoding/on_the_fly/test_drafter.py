@@ -1,7 +1,6 @@
 """The whole drafter: output unchanged, cache untouched, share of time kept, and better drafts found."""
 
 import itertools
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -189,7 +188,7 @@ def test_nothing_is_judged_on_a_few_tokens_or_without_room(runtime):
 @pytest.mark.parametrize(("mode", "share"), [("swift", 0.02), ("swift", 0.1), ("knapsack", 0.1), ("knapsack", 0.3)])
 def test_the_share_of_time_is_kept(runtime, monkeypatch, mode, share):
     clock = WorkClock(runtime, monkeypatch)
-    monkeypatch.setattr("autodraft.decoding.decoder.time", SimpleNamespace(perf_counter=clock))
+    monkeypatch.setattr(runtime, "clock", clock)
     settings = OnTheFlySettings(
         mode=mode, levels=12, time_share=share, warm_time_share=2 * share, warm_steps=3, most_lost=1.0
     )

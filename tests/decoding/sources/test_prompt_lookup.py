@@ -1,6 +1,6 @@
 """Prompt lookup against a rescan of the whole text."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from autodraft.cascade import PromptLookup
@@ -63,6 +63,7 @@ def test_walks_follow_the_copied_run_and_rescan_where_it_ends(text, walk, settin
         assert list(source.candidates(state, 9)) == _expected(text, position, match, settings)
 
 
+@example([1, 0, 1, 0, 1], [0, 0, 1], PromptLookup(num_draft_tokens=1, max_ngram=3, min_ngram=1))
 @given(TEXTS, st.lists(st.integers(0, 4), max_size=12), SETTINGS)
 def test_the_evidence_is_the_length_that_a_rescan_finds_wherever_a_walk_leads(text, walk, settings):
     source = PromptLookupSource(settings)
