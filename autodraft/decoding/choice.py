@@ -38,6 +38,11 @@ class TargetChoice:
         self._num_new = 0
         self._seen = SeenTokens(prompt, vocab_size, device) if sampling.repetition_penalty != 1.0 else None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether each choice is the token of the largest logit, whatever came before."""
+        return self._sampling.is_greedy and self._seen is None
+
     def noise(self, depth: int, count: int) -> ChoiceNoise | None:
         """The noise by which tokens at the depths `depth + 1` .. `depth + count` are chosen; None if greedy.
 
@@ -49,7 +54,7 @@ class TargetChoice:
 
     def verify(self, tree: TokenTree, logits: Tensor) -> Verified:
         """Verify `tree` against the target's logits at its nodes. [n, vocab]"""
-        if self._sampling.is_greedy and self._seen is None:
+        if self.is_plain:
             return verify_greedy(tree, logits)
         return verify_sampled(tree, lambda node, depth: self._choose(tree, node, depth, logits[node : node + 1]))
 

@@ -20,11 +20,16 @@ from autodraft.decoding.scheduled import ScheduledDrafter
 from autodraft.decoding.stats import DecodingStats, DraftCounts, FinishReason, Generation, StopCondition
 from autodraft.decoding.tree import TokenTree
 from autodraft.errors import ContextLengthError, InputError
-from autodraft.runtime import LoadedModel, TransformerRuntime
+from autodraft.runtime import ChainStop, LoadedModel, TransformerRuntime
 
 if TYPE_CHECKING:
     from autodraft.profile import DraftProfile
     from autodraft.profile_parts import Priors
+
+
+OnTokens = Callable[[list[int]], None]
+_UNNOTICED_S = 0.02
+_LONGEST_CHAIN = 16
 
 
 class _Output:
@@ -105,7 +110,7 @@ class CascadeDecoder:
         sampling: SamplingConfig = GREEDY,
         eos: Collection[int] = (),
         stop: StopCondition | None = None,
-        on_tokens: Callable[[list[int]], None] | None = None,
+        on_tokens: OnTokens | None = None,
         seed: int | None = None,
     ) -> Generation:
         """Continue a prompt.
@@ -127,17 +132,36 @@ class CascadeDecoder:
         output, captured_s = _Output(max_new_tokens, eos, stop), runtime.capture_s
         self._prefill(context, stats)
 
-        started = self.runtime.clock()
+        started = runtime.clock()
+        if self.drafter is None and choice.is_plain:
+            self._decode_alone(context, output, stats, eos, on_tokens)
+        else:
+            self._decode_in_cycles(context, output, stats, choice, on_tokens)
+        stats.decode_s = runtime.clock() - started
+        stats.capture_s = runtime.capture_s - captured_s
+        assert output.finish_reason is not None  # both go on until there is one
+        return Generation(output.tokens, output.finish_reason, stats)
+
+    def _decode_in_cycles(
+        self,
+        context: DraftContext,
+        output: _Output,
+        stats: DecodingStats,
+        choice: TargetChoice,
+        on_tokens: OnTokens | None,
+    ) -> None:
+        """Draft, verify and commit until the output ends."""
+        runtime, cache = self.runtime, self._cache
         while output.finish_reason is None:
             context.max_depth = output.remaining - 1
             context.max_nodes = cache.capacity - len(context.tokens)
             tree = self._propose(context, stats)
 
-            verify_started = self.runtime.clock()
+            verify_started = runtime.clock()
             logits = runtime.forward(runtime.target, cache, tree.rows(cache.length))
             path, bonus_token = choice.verify(tree, logits)
             cache.commit([cache.length + node for node in path])
-            verify_s = self.runtime.clock() - verify_started
+            verify_s = runtime.clock() - verify_started
             stats.verify_s += verify_s
 
             outcome = Outcome(tree, path, bonus_token, logits, verify_s)
@@ -148,14 +172,42 @@ class CascadeDecoder:
             stats.count_cycle(emitted)
             stats.count_tree(tree, path, emitted)
             if self.drafter is not None:
-                observe_started = self.runtime.clock()
+                observe_started = runtime.clock()
                 self.drafter.observe(outcome)
-                stats.scheduling_s += self.runtime.clock() - observe_started
+                stats.scheduling_s += runtime.clock() - observe_started
             if on_tokens is not None:
                 on_tokens(tokens[:emitted])
-        stats.decode_s = runtime.clock() - started
-        stats.capture_s = runtime.capture_s - captured_s
-        return Generation(output.tokens, output.finish_reason, stats)
+
+    def _decode_alone(
+        self,
+        context: DraftContext,
+        output: _Output,
+        stats: DecodingStats,
+        eos: Collection[int],
+        on_tokens: OnTokens | None,
+    ) -> None:
+        """Greedy decoding without drafts, in chains of the target's own tokens.
+
+        As fast as plain decoding gets, for the host looks up only every few tokens, and no more rarely than a reader
+        would notice.
+        """
+        runtime, cache, stop = self.runtime, self._cache, ChainStop(last_tokens=tuple(eos))
+        count = 1
+        while output.finish_reason is None:
+            started = runtime.clock()
+            found = runtime.draft_chain(
+                runtime.target, cache, context.tokens[-1:], min(count, output.remaining), stop=stop
+            )
+            tokens = [candidates.tokens[0] for candidates in found]
+            cache.commit(range(cache.length, cache.length + len(tokens)))
+            seconds = runtime.clock() - started
+            stats.verify_s += seconds
+            count = min(max(int(_UNNOTICED_S * len(tokens) / max(seconds, 1e-9)), 1), _LONGEST_CHAIN)
+            context.tokens += tokens
+            emitted = output.extend(tokens)
+            stats.count_autoregressive(emitted)
+            if on_tokens is not None:
+                on_tokens(tokens[:emitted])
 
     def _check(self, prompt: Sequence[int], max_new_tokens: int) -> None:
         if not prompt:

@@ -95,6 +95,13 @@ class DecodingStats:
         histogram = self.tokens_per_cycle_histogram
         histogram[emitted_tokens] = histogram.get(emitted_tokens, 0) + 1
 
+    def count_autoregressive(self, emitted_tokens: int) -> None:
+        """Count tokens that the target made one after the other, a cycle each."""
+        if emitted_tokens:
+            histogram = self.tokens_per_cycle_histogram
+            histogram[1] = histogram.get(1, 0) + emitted_tokens
+            self.autoregressive_cycles += emitted_tokens
+
     def count_tree(self, tree: TokenTree, path: Sequence[int], emitted_tokens: int) -> None:
         """Count the nodes of a verified tree for the drafts that they came from."""
         sources = tree.drafts or (0,) * len(tree)

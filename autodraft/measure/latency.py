@@ -14,13 +14,14 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from autodraft.measure.statistics import Spread, spread
 from autodraft.policy import FULL_BITS, SHARE_UNITS, SUB_LAYER_KINDS, ChannelShares, DraftPolicy, SubLayerKind
-from autodraft.runtime import Rows, TransformerRuntime
+from autodraft.runtime import DraftPlan, KVCache, Rows, TransformerRuntime
 
 QUERY_TOKENS = (1, 2, 4, 8, 16)
 _LEAST_SUB_LAYER = 0.1
@@ -168,8 +169,8 @@ def measure_latency(
     steps: dict[StepKey, Callable[[], None]] = {}
     for content, bits, n in keys:
         plan = runtime.plan(step_policy(num_blocks, content, bits))
-        rows = Rows.chain([generator.randrange(runtime.spec.vocab_size) for _ in range(n)], context)
-        steps[content, bits, n] = lambda plan=plan, rows=rows: _run(runtime, plan, cache, rows)  # type: ignore[misc]
+        tokens = [generator.randrange(runtime.spec.vocab_size) for _ in range(n)]
+        steps[content, bits, n] = partial(_run, runtime, plan, cache, tokens)
     samples = interleaved(steps, seconds=seconds, most_repeats=most_repeats, seed=seed, clock=clock)
     return LatencyTable(num_blocks, {key: spread(times) for key, times in samples.items()})
 
@@ -209,6 +210,9 @@ def interleaved(
 
 
 @torch.inference_mode()
-def _run(runtime: TransformerRuntime, plan: Any, cache: Any, rows: Rows) -> None:
-    """One step, to its end, and reading off a token as decoding does."""
-    runtime.forward(plan, cache, rows).argmax(dim=-1).tolist()
+def _run(runtime: TransformerRuntime, plan: DraftPlan, cache: KVCache, tokens: Sequence[int]) -> None:
+    """One step, to its end, and reading off tokens as decoding does: alone in a chain, several in a verification."""
+    if len(tokens) == 1:
+        runtime.draft_chain(plan, cache, tokens, 1)
+    else:
+        runtime.best_tokens(runtime.forward(plan, cache, Rows.chain(tokens, cache.length)), 1)

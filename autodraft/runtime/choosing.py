@@ -50,23 +50,26 @@ class ChainStop:
         acceptance: estimated acceptance of a token by its probability, `ACCEPTANCE_BINS` of them; None: not estimated.
         reach: estimated probability that the token before the chain is accepted.
         least: with `acceptance`, it ends after a token whose own estimated reach is below this.
+        last_tokens: it ends after one of these.
     """
 
     threshold: float = 0.0
     acceptance: Sequence[float] | None = None
     reach: float = 1.0
     least: float = 0.0
+    last_tokens: Sequence[int] = ()
 
     @property
     def may_end(self) -> bool:
-        """Whether any token may end a chain."""
+        """Whether a chain may end because of what a draft thinks of its tokens."""
         return self.threshold > 0.0 or (self.acceptance is not None and self.least > 0.0)
 
-    def ends_after(self, prob: float, reach: float) -> tuple[bool, float]:
-        """(whether the chain ends after a token of this probability, that token's estimated reach)."""
+    def ends_after(self, token: int, prob: float, reach: float) -> tuple[bool, float]:
+        """(whether the chain ends after this token of this probability, the token's estimated reach)."""
         if self.acceptance is not None:
             reach *= self.acceptance[acceptance_bin(prob)]
-        return prob < self.threshold or (self.acceptance is not None and reach < self.least), reach
+        unlikely = prob < self.threshold or (self.acceptance is not None and reach < self.least)
+        return unlikely or token in self.last_tokens, reach
 
 
 NEVER = ChainStop()
@@ -108,7 +111,7 @@ def greedy_chain(
         found = logits(Rows.chain(fed, position))
         position += len(fed)
         drafted += best_tokens(found[-1:], top, noise, [len(drafted)])
-        ended, reach = stop.ends_after(drafted[-1].probs[0], reach)
+        ended, reach = stop.ends_after(drafted[-1].tokens[0], drafted[-1].probs[0], reach)
         if ended:
             break
         fed = drafted[-1].tokens[:1]

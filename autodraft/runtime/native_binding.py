@@ -136,7 +136,10 @@ class CChoosing(ctypes.Structure):
 class CStopping(ctypes.Structure):
     """When a chain ends."""
 
-    _fields_ = (("threshold", c_float), ("acceptance", POINTER(c_float)), ("reach", c_float), ("least", c_float))
+    _fields_ = (
+        *(("threshold", c_float), ("acceptance", POINTER(c_float)), ("reach", c_float), ("least", c_float)),
+        *(("last_tokens", POINTER(c_int32)), ("num_last_tokens", c_int32)),
+    )
 
 
 def choosing(top: int, noise: ChoiceNoise | None) -> CChoosing:
@@ -151,10 +154,11 @@ def choosing(top: int, noise: ChoiceNoise | None) -> CChoosing:
 
 def stopping(stop: ChainStop) -> tuple[CStopping, object]:
     """The structure and what it points to."""
-    if stop.acceptance is None:
-        return CStopping(stop.threshold, None, stop.reach, stop.least), None
-    acceptance = (c_float * ACCEPTANCE_BINS)(*stop.acceptance)
-    return CStopping(stop.threshold, acceptance, stop.reach, stop.least), acceptance
+    acceptance = None if stop.acceptance is None else (c_float * ACCEPTANCE_BINS)(*stop.acceptance)
+    number = len(stop.last_tokens)
+    last_tokens = (c_int32 * number)(*stop.last_tokens)
+    structure = CStopping(stop.threshold, acceptance, stop.reach, stop.least, last_tokens, number)
+    return structure, (acceptance, last_tokens)
 
 
 def candidates(tokens: ctypes.Array[c_int32], probs: ctypes.Array[c_float], rows: int, top: int) -> list[Candidates]:

@@ -129,7 +129,7 @@ class TorchBackend:
     def _chain_step(self, plan: DraftPlan, cache: TorchCache, slots: int, top: int, sampled: bool) -> ChainStep:
         steps, keys = self._steps_of(plan, cache).chain, self._range(cache, slots)
         if (keys, top, sampled) not in steps:
-            first, single = (self._inputs(cache, count, keys) for count in (ROW_PADDING, 1))
+            first, single = (self._inputs(cache, count, keys) for count in (ROW_PADDING, self._pass.row_counts[0]))
             logits_of, vocab_size = self._logits_of(plan, cache), self._spec.vocab_size
             steps[keys, top, sampled] = ChainStep(
                 logits_of, self._pass.extend, first, single, vocab_size, self._capture, top, sampled

@@ -77,7 +77,7 @@ class RowInputs:
         self._buffer.copy_(self._host)
 
     def follow(self, rows: RowInputs, row: Tensor, token: Tensor) -> None:
-        """Become the only row: `token` after one of `rows`; nothing of it needs the host. [1], [1]"""
+        """Become `token` after one of `rows`, in every place; nothing of it needs the host. [1], [1]"""
         following = rows.numbers.index_select(1, row) + self._next
         following[0] = token
         # A row of padding follows itself into slots behind all keys, where there is nothing to mark.

@@ -155,7 +155,7 @@ class ChainStep:
                 self._send(run, sent, noise)
                 run, sent = self._run_single, sent + 1
             drafted.append(self._mail.read(len(drafted) % _PLACES))
-            ended, reach = stop.ends_after(drafted[-1].probs[0], reach)
+            ended, reach = stop.ends_after(drafted[-1].tokens[0], drafted[-1].probs[0], reach)
             if ended:
                 break
         return drafted

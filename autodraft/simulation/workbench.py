@@ -89,7 +89,7 @@ class SimulatedWorkbench:
             candidates = self._candidates(draft, prefix, top)
             found.append(candidates)
             self._has_run.add(prefix.code)
-            ended, reach = stop.ends_after(candidates.probs[0], reach)
+            ended, reach = stop.ends_after(candidates.tokens[0], candidates.probs[0], reach)
             ended = ended or len(found) == num_tokens
             prefix = self._truth.after(prefix, candidates.tokens[0])
         steps = self._cost(draft, num_fed) + (len(found) - 1) * self._cost(draft, 1)

@@ -122,6 +122,21 @@ def test_eos_ends_the_output_anywhere_in_a_path(runtime, reference, position):
         _check_stats(generation)
 
 
+@pytest.mark.parametrize("position", range(0, 25, 4))
+def test_plain_decoding_ends_and_streams_like_any_other(runtime, reference, position):
+    """Though it looks up only every few tokens."""
+    answer, decoder, pieces = reference[tuple(PROMPTS[1]), "greedy"], CascadeDecoder(runtime), []
+    end = answer.index(answer[position]) + 1
+    ended = decoder.generate(PROMPTS[1], max_new_tokens=25, eos={answer[position], 96}, on_tokens=pieces.append)
+    stopped = decoder.generate(PROMPTS[1], max_new_tokens=25, stop=lambda tokens: len(tokens) > position)
+    assert (ended.tokens, ended.finish_reason) == (answer[:end], "eos")
+    assert [token for piece in pieces for token in piece] == answer[:end]
+    assert stopped.tokens == answer[: position + 1]
+    assert stopped.finish_reason == "stop" and stopped.stats.cycles == stopped.stats.autoregressive_cycles
+    _check_stats(ended)
+    _check_stats(stopped)
+
+
 def test_what_comes_after_the_end_in_an_accepted_path_is_neither_streamed_nor_counted(runtime):
     answer = CascadeDecoder(runtime).generate(PROMPTS[2], max_new_tokens=9).tokens
     pieces = []

@@ -86,6 +86,10 @@ def test_a_chain_ends_where_the_rule_says(runtime, cache):
     lowest = min(range(8), key=lambda index: whole[index].probs[0])
     stop = ChainStop(threshold=whole[lowest].probs[0] * 1.001)
     assert len(runtime.draft_chain(plan, cache, PROMPT[-1:], 8, stop=stop)) == lowest + 1
+    tokens = [candidate.tokens[0] for candidate in whole]
+    for last in (tokens[0], tokens[5]):
+        found = runtime.draft_chain(plan, cache, PROMPT[-1:], 8, stop=ChainStop(last_tokens=(96, last)))
+        assert [candidate.tokens[0] for candidate in found] == tokens[: tokens.index(last) + 1]
 
 
 def test_sub_layers_run_one_by_one_are_the_whole_model(runtime, cache):

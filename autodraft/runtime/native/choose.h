@@ -11,12 +11,15 @@ typedef struct {
     int32_t top;        /* tokens wanted per row, best first */
 } Choosing;
 
-/* When a draft chain ends (the token that ends it is kept): after a token of probability below `threshold`, or, where
- * `acceptance` is given, once reach, multiplied by acceptance[bin of the probability] at each token, is below `least`. */
+/* When a draft chain ends (the token that ends it is kept): after one of `last_tokens`, after a token of probability
+ * below `threshold`, or, where `acceptance` is given, once reach, multiplied by acceptance[bin of the probability] at each
+ * token, is below `least`. */
 typedef struct {
     float threshold;
     const float *acceptance; /* [ACCEPTANCE_BINS] by the square of the probability, or NULL */
     float reach, least;
+    const int32_t *last_tokens; /* [num_last_tokens] */
+    int32_t num_last_tokens;
 } Stopping;
 
 /* The `top` best tokens of one row and their probabilities in softmax(logits * inverse_temperature + noise). */

@@ -90,7 +90,9 @@ int review(const Model *m, const Plan *plan, const Routing *routing, const Cache
     return 0;
 }
 
-static int ends(const Stopping *stop, float probability, float *reach) {
+static int ends(const Stopping *stop, int32_t token, float probability, float *reach) {
+    for (int i = 0; i < stop->num_last_tokens; i++)
+        if (token == stop->last_tokens[i]) return 1;
     if (probability < stop->threshold) return 1;
     if (!stop->acceptance) return 0;
     int bin = (int)(probability * probability * ACCEPTANCE_BINS);
@@ -114,7 +116,7 @@ int draft_chain(const Model *m, const Plan *plan, const Routing *routing, const 
         int last = positions[rows.n - 1];
         if (forward(m, plan, routing, cache, &rows, ws, width, last + 1, logits, 0, 0, 0, 2 * m->num_blocks, 0)) return -1;
         choose(logits + (size_t)(rows.n - 1) * stride, m->vocab, how, i, tokens + i * how->top, probabilities + i * how->top);
-        if (ends(stop, probabilities[i * how->top], &reach)) return i + 1;
+        if (ends(stop, tokens[i * how->top], probabilities[i * how->top], &reach)) return i + 1;
         rows.n = 1, rows.tokens = tokens + i * how->top, positions[0] = last + 1;
     }
     return count;
