@@ -220,29 +220,37 @@ class RunningSearch:
         return profile
 
     def _final_figures(self, conclusion: Conclusion) -> tuple[Measurement | None, list[Baseline]]:
-        """The measurement of the winner and the baselines; from the study where this was done before."""
-        known = self.study.fact("final_figures")
+        """The measurement of the winner and the baselines; from the study as far as this was done before."""
         assert conclusion.best is not None
-        if known and json.loads(known)["key"] == conclusion.best.key:
-            document = json.loads(known)
-            measurement = document["measurement"] and Measurement.model_validate(document["measurement"])
-            return measurement, [Baseline.model_validate(entry) for entry in document["baselines"]]
-        session, confidence = self.evaluator.last_session, self.job.confidence
-        name = next((name for name, best in conclusion.finalists.items() if best.key == conclusion.best.key), None)
+        document = json.loads(self.study.fact("final_figures") or "{}")
+        if document.get("key") != conclusion.best.key:
+            figures = self._session_figures(conclusion)
+            if figures is None:
+                return None, []
+            document = figures
+            self.study.set_fact("final_figures", json.dumps(document))
+        if self.job.hf_baseline and not document.get("hf_is_in", True):  # earlier versions wrote it whole
+            document["baselines"] += [baseline.model_dump(mode="json") for baseline in self._hf_baselines()]
+            document["hf_is_in"] = True
+            self.study.set_fact("final_figures", json.dumps(document))
+        baselines = [Baseline.model_validate(entry) for entry in document["baselines"]]
+        return Measurement.model_validate(document["measurement"]), baselines
+
+    def _session_figures(self, conclusion: Conclusion) -> dict[str, Any] | None:
+        """What the last comparison says of the winner and of our other contestants; None where there was none."""
+        best, session, confidence = conclusion.best, self.evaluator.last_session, self.job.confidence
+        assert best is not None
+        name = next((name for name, finalist in conclusion.finalists.items() if finalist.key == best.key), None)
         if session is None or name is None:
-            return None, []
+            return None
         measurement = measurement_of(session, name, self.job.new_tokens_per_prompt, confidence)
         others = [BASELINE, *(other for other in session.runs if other not in (BASELINE, name))]
-        baselines = baselines_of(session, others, confidence)
-        if self.job.hf_baseline:
-            baselines += self._hf_baselines()
-        document = {
-            "key": conclusion.best.key,
+        return {
+            "key": best.key,
             "measurement": measurement.model_dump(mode="json"),
-            "baselines": [baseline.model_dump(mode="json") for baseline in baselines],
+            "baselines": [baseline.model_dump(mode="json") for baseline in baselines_of(session, others, confidence)],
+            "hf_is_in": False,
         }
-        self.study.set_fact("final_figures", json.dumps(document))
-        return measurement, baselines
 
     def _hf_baselines(self) -> list[Baseline]:
         """Hugging Face's generate beside our autoregressive decoding, on as many prompts as the time allows."""

@@ -41,10 +41,12 @@ def job(folder: Path, **settings: Any) -> SearchJob:
     return SearchJob(**{**defaults, **settings})  # type: ignore[arg-type]
 
 
-def search(folder: Path, loaded: LoadedModel, seen: list[SearchProgress] | None = None) -> DraftProfile:
+def search(
+    folder: Path, loaded: LoadedModel, seen: list[SearchProgress] | None = None, **settings: Any
+) -> DraftProfile:
     listener = seen.append if seen is not None else None
     folder.mkdir(exist_ok=True)
-    return RunningSearch(job(folder), loaded, folder, time.monotonic(), listener).run()
+    return RunningSearch(job(folder, **settings), loaded, folder, time.monotonic(), listener).run()
 
 
 def test_a_search_leaves_a_profile_and_resumes_without_repeating(
@@ -89,6 +91,20 @@ def test_interruption_leaves_the_best_so_far(
     profile = DraftProfile.load(tmp_path / "profile.json")
     assert profile.measurement is None and profile.predicted is not None
     assert len((tmp_path / "trials.csv").read_text().splitlines()) == 4
+
+
+def test_a_search_killed_at_its_last_baselines_keeps_its_measurement(
+    tmp_path: Path, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(self: RunningSearch) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunningSearch, "_hf_baselines", killed)
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path, loaded, hf_baseline=True)
+    monkeypatch.setattr(RunningSearch, "_hf_baselines", lambda self: [])
+    profile = search(tmp_path, loaded, hf_baseline=True)
+    assert profile.measurement is not None and "autoregressive" in {baseline.name for baseline in profile.baselines}
 
 
 def test_out_of_memory_ends_one_trial_only(
