@@ -29,7 +29,7 @@ class RowInputs:
         device: where the tensors are.
 
     Attributes:
-        numbers: tokens, positions and slots, [3, count]
+        numbers: tokens, positions and slots. [3, count]
         mask: True where a row sees a slot. [count, keys]
     """
 

@@ -6,6 +6,7 @@ Knows nothing of plans or models. Importing this needs Triton, which PyTorch's C
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import triton
@@ -162,8 +163,12 @@ def _rounded(x: Tensor, bits: int) -> RoundedRow:
 
 def early(x: Tensor) -> dict[str, bool]:
     """Options of a launch that may overlap with the end of the kernel ahead, where the device can do that."""
-    able = x.is_cuda and torch.cuda.get_device_capability(x.device) >= _EARLY_CAPABILITY
-    return {"EARLY": True, "launch_pdl": True} if able else {"EARLY": False}
+    return {"EARLY": True, "launch_pdl": True} if _overlaps(x.device) else {"EARLY": False}
+
+
+@cache
+def _overlaps(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= _EARLY_CAPABILITY
 
 
 def _processors(device: torch.device) -> int:
@@ -195,25 +200,18 @@ class TritonLinears:
 
         return (TritonPass if is_fused(spec) else TorchPass)(spec, weights, dtype)
 
-    def pack(
-        self,
-        weight: Tensor,
-        bits: int,
-        bias: Tensor | None = None,
-        tile: Tile | None = None,
-        row_tile: Tile | None = None,
-    ) -> TritonLinear:
-        """See `Linears`; a tile given replaces the one for these bits and this shape."""
+    def pack(self, weight: Tensor, bits: int, bias: Tensor | None = None, tile: Tile | None = None) -> TritonLinear:
+        """See `Linears`; a tile given is the one for any number of rows, single ones too."""
         packed, scale = weight, None
         if bits == 8:
             packed, scale = quantize_int8(weight)
         elif bits == 4:
             quantized, scale = quantize_int4(weight)
             packed, scale = _words(quantized), scale.to(weight.dtype)
-        tile = tile or TILES.get(bits) or full_tile(len(weight), _processors(weight.device))
-        row_tile = row_tile or ROW_TILES.get(bits)
+        row_tile = ROW_TILES.get(bits) if tile is None else None
         if bits == 8 and weight.shape[1] % 4:  # rows of weights that are no whole words
             row_tile = None
+        tile = tile or TILES.get(bits) or full_tile(len(weight), _processors(weight.device))
         return TritonLinear(packed.contiguous(), scale, bias, weight.dtype, weight.shape[1], tile, row_tile)
 
 

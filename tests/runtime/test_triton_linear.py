@@ -86,6 +86,22 @@ def test_a_row_is_the_same_to_the_bit_in_every_call(device, bits, dtype):  # noq
             assert torch.equal(linear(x[20 - rows :]), together[20 - rows :])
 
 
+@pytest.mark.parametrize("bits", BITS)
+def test_a_given_tile_serves_single_rows_too(device, bits):  # noqa: F811
+    from autodraft.runtime.triton_linear import Tile, TritonLinears
+
+    linear = TritonLinears().pack(_random((20, 272), torch.float32, device), bits, tile=Tile(16, 64, 1, 2))
+    x = _random((16, 272), torch.float32, device, seed=1)
+    assert torch.equal(linear(x[:1]), linear(x)[:1])
+
+
+def test_programs_of_few_outputs_fetch_more_at_once(device):  # noqa: F811
+    from autodraft.runtime.triton_linear import full_tile
+
+    depths = [tile.inputs * (tile.stages - 1) for tile in (full_tile(outputs, 132) for outputs in (4096, 6144, 28672))]
+    assert depths == sorted(depths, reverse=True) and len(set(depths)) == 3
+
+
 def _mixed_policy():
     return DraftPolicy.from_sub_layers(
         [
