@@ -50,7 +50,7 @@ class Judged:
     accepted: bool
 
 
-class RecordingScheduler:
+class RecordingScheduler(TreeScheduler):
     """A scheduler that writes down what another one expected and what came of it, and changes nothing.
 
     Attributes:

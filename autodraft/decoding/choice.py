@@ -43,6 +43,11 @@ class TargetChoice:
         """Whether each choice is the token of the largest logit, whatever came before."""
         return self._sampling.is_greedy and self._seen is None
 
+    @property
+    def is_unfiltered(self) -> bool:
+        """Whether each choice is the token of the largest `logit / temperature + noise`, or of the largest logit."""
+        return self._seen is None and self._sampling.top_k == 0 and self._sampling.top_p == 1
+
     def noise(self, depth: int, count: int) -> ChoiceNoise | None:
         """The noise by which tokens at the depths `depth + 1` .. `depth + count` are chosen; None if greedy.
 

@@ -87,6 +87,7 @@ class CascadeDecoder:
             drafter = ScheduledDrafter(runtime, cascade, priors)
         self.drafter = drafter
         self._cache = runtime.new_cache()
+        self._alone_s = _UNNOTICED_S  # of a token that the target decodes by itself
 
     @classmethod
     def from_profile(cls, loaded: LoadedModel, profile: DraftProfile) -> CascadeDecoder:
@@ -132,82 +133,77 @@ class CascadeDecoder:
         output, captured_s = _Output(max_new_tokens, eos, stop), runtime.capture_s
         self._prefill(context, stats)
 
+        # On a GPU a graph rounds the scores of a sampled chain otherwise than `choice` does.
+        in_chains = choice.is_plain or (choice.is_unfiltered and runtime.device.type == "cpu")
+        ends = ChainStop(last_tokens=tuple(eos))
         started = runtime.clock()
-        if self.drafter is None and choice.is_plain:
-            self._decode_alone(context, output, stats, eos, on_tokens)
-        else:
-            self._decode_in_cycles(context, output, stats, choice, on_tokens)
+        while output.finish_reason is None:
+            idle = output.remaining if self.drafter is None else self.drafter.idle_tokens
+            if in_chains and idle:
+                tokens = self._decode_alone(context, stats, choice, min(idle, output.remaining), ends)
+                emitted = output.extend(tokens)
+                stats.count_autoregressive(emitted)
+            else:
+                outcome = self._run_cycle(context, output.remaining, stats, choice)
+                tokens = outcome.committed
+                emitted = output.extend(tokens)
+                stats.count_cycle(emitted)
+                stats.count_tree(outcome.tree, outcome.path, emitted)
+            if on_tokens is not None:
+                on_tokens(tokens[:emitted])
         stats.decode_s = runtime.clock() - started
         stats.capture_s = runtime.capture_s - captured_s
         assert output.finish_reason is not None  # both go on until there is one
         return Generation(output.tokens, output.finish_reason, stats)
 
-    def _decode_in_cycles(
-        self,
-        context: DraftContext,
-        output: _Output,
-        stats: DecodingStats,
-        choice: TargetChoice,
-        on_tokens: OnTokens | None,
-    ) -> None:
-        """Draft, verify and commit until the output ends."""
+    def _run_cycle(self, context: DraftContext, remaining: int, stats: DecodingStats, choice: TargetChoice) -> Outcome:
+        """Draft, verify and commit."""
         runtime, cache = self.runtime, self._cache
-        while output.finish_reason is None:
-            context.max_depth = output.remaining - 1
-            context.max_nodes = cache.capacity - len(context.tokens)
-            tree = self._propose(context, stats)
+        context.max_depth = remaining - 1
+        context.max_nodes = cache.capacity - len(context.tokens)
+        tree = self._propose(context, stats)
 
-            verify_started = runtime.clock()
-            logits = runtime.forward(runtime.target, cache, tree.rows(cache.length))
-            path, bonus_token = choice.verify(tree, logits)
-            cache.commit([cache.length + node for node in path])
-            verify_s = runtime.clock() - verify_started
-            stats.verify_s += verify_s
+        verify_started = runtime.clock()
+        logits = runtime.forward(runtime.target, cache, tree.rows(cache.length))
+        path, bonus_token = choice.verify(tree, logits)
+        cache.commit([cache.length + node for node in path])
+        verify_s = runtime.clock() - verify_started
+        stats.verify_s += verify_s
 
-            outcome = Outcome(tree, path, bonus_token, logits, verify_s)
-            tokens = outcome.committed
-            context.tokens += tokens
-            choice.commit(tokens)
-            emitted = output.extend(tokens)
-            stats.count_cycle(emitted)
-            stats.count_tree(tree, path, emitted)
-            if self.drafter is not None:
-                observe_started = runtime.clock()
-                self.drafter.observe(outcome)
-                stats.scheduling_s += runtime.clock() - observe_started
-            if on_tokens is not None:
-                on_tokens(tokens[:emitted])
+        outcome = Outcome(tree, path, bonus_token, logits, verify_s)
+        tokens = outcome.committed
+        context.tokens += tokens
+        choice.commit(tokens)
+        if self.drafter is not None:
+            observe_started = runtime.clock()
+            self.drafter.observe(outcome)
+            stats.scheduling_s += runtime.clock() - observe_started
+        return outcome
 
     def _decode_alone(
-        self,
-        context: DraftContext,
-        output: _Output,
-        stats: DecodingStats,
-        eos: Collection[int],
-        on_tokens: OnTokens | None,
-    ) -> None:
-        """Greedy decoding without drafts, in chains of the target's own tokens.
+        self, context: DraftContext, stats: DecodingStats, choice: TargetChoice, most: int, ends: ChainStop
+    ) -> list[int]:
+        """Decode some tokens without drafts, in a chain of the target's own; at least one and at most `most`.
 
         As fast as plain decoding gets, for the host looks up only every few tokens, and no more rarely than a reader
         would notice.
         """
-        runtime, cache, stop = self.runtime, self._cache, ChainStop(last_tokens=tuple(eos))
-        count = 1
-        while output.finish_reason is None:
-            started = runtime.clock()
-            found = runtime.draft_chain(
-                runtime.target, cache, context.tokens[-1:], min(count, output.remaining), stop=stop
-            )
-            tokens = [candidates.tokens[0] for candidates in found]
-            cache.commit(range(cache.length, cache.length + len(tokens)))
-            seconds = runtime.clock() - started
-            stats.verify_s += seconds
-            count = min(max(int(_UNNOTICED_S * len(tokens) / max(seconds, 1e-9)), 1), _LONGEST_CHAIN)
-            context.tokens += tokens
-            emitted = output.extend(tokens)
-            stats.count_autoregressive(emitted)
-            if on_tokens is not None:
-                on_tokens(tokens[:emitted])
+        runtime, cache = self.runtime, self._cache
+        count = min(max(int(_UNNOTICED_S / self._alone_s), 1), _LONGEST_CHAIN, most)
+        started = runtime.clock()
+        noise = choice.noise(0, count)
+        found = runtime.draft_chain(runtime.target, cache, context.tokens[-1:], count, stop=ends, noise=noise)
+        tokens = [candidates.tokens[0] for candidates in found]
+        cache.commit(range(cache.length, cache.length + len(tokens)))
+        seconds = runtime.clock() - started
+        stats.verify_s += seconds
+        self._alone_s = max(seconds / len(tokens), 1e-9)
+        context.tokens += tokens
+        choice.commit(tokens)
+        if self.drafter is not None:
+            self.drafter.observe_alone(tokens, seconds, noise)
+            stats.scheduling_s += runtime.clock() - started - seconds
+        return tokens
 
     def _check(self, prompt: Sequence[int], max_new_tokens: int) -> None:
         if not prompt:

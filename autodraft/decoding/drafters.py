@@ -70,9 +70,12 @@ class Drafter(Protocol):
     """Proposes tokens for the target to verify.
 
     The decoder calls `start` once per generated sequence, then in each cycle `propose` (unless only one token is left
-    to emit) and, once the target has verified, `observe`. A drafter belongs to one decoder at a time.
+    to emit) and, once the target has verified, `observe`. While a drafter is idle the target may decode by itself
+    instead, which is faster than cycles without a draft, and `observe_alone` says so; one that is never idle inherits
+    that. A drafter belongs to one decoder at a time.
 
     Attributes:
+        idle_tokens: tokens for which it will propose nothing, whatever they are; 0: it wants to be asked.
         num_drafts: how many drafts its proposals come from (`TokenTree.drafts`), for the decoder's counts.
         model_s: seconds that it has spent in forward passes of drafts so far.
     """
@@ -81,6 +84,10 @@ class Drafter(Protocol):
 
     @property
     def model_s(self) -> float: ...
+
+    @property
+    def idle_tokens(self) -> int:
+        return 0
 
     def start(self, tokens: Sequence[int]) -> None:
         """Forget the previous sequence; `tokens` is the prompt of the next one (not to be kept or changed)."""
@@ -98,3 +105,10 @@ class Drafter(Protocol):
     def observe(self, outcome: Outcome) -> None:
         """The target has verified what was proposed last, or a root alone."""
         ...
+
+    def observe_alone(self, tokens: Sequence[int], seconds: float, noise: ChoiceNoise | None) -> None:
+        """The target has decoded `tokens` by itself, `idle_tokens` of them at most, in so many seconds.
+
+        `noise` is what they were chosen by, a row for each and maybe more; None if greedily.
+        """
+        return None

@@ -22,14 +22,16 @@ from autodraft.decoding.drafters import DraftContext, Outcome
 from autodraft.decoding.growth import ROOT
 from autodraft.decoding.schedulers import make_scheduler
 from autodraft.decoding.sources import PromptLookupSource, SuffixAutomatonSource, TokenRecyclingSource, TokenSource
-from autodraft.decoding.step_times import TARGET, CostPrior, StepTimes
+from autodraft.decoding.step_times import TARGET, CostPrior, StepTimes, blend
 from autodraft.decoding.tree import TokenTree
 from autodraft.decoding.workbench import DraftLevel
 from autodraft.profile_parts import Priors
-from autodraft.runtime import DraftPlan, RoutedPlan, TransformerRuntime
+from autodraft.runtime import ChoiceNoise, DraftPlan, RoutedPlan, TransformerRuntime
 
 _UNKNOWN_VERIFY_COST = {1: 1.0, 8: 1.2, 16: 1.5, 32: 2.2}
 _UNKNOWN_ALPHA = 0.8
+_TIMED_TOKENS = 4
+"""First tokens decoded without drafts, in which plain decoding is timed."""
 
 
 def make_source(draft: Draft) -> TokenSource | None:
@@ -63,7 +65,7 @@ class ScheduledDrafter:
         runtime: target and drafts.
         cascade: what to draft with.
         priors: acceptance and times to expect of the cascade's drafts, in its order.
-        guarded: whether schedulers with a fixed plan stop drafting while it does not pay.
+        guarded: whether drafting is suspended while plain decoding is faster.
     """
 
     def __init__(
@@ -89,11 +91,18 @@ class ScheduledDrafter:
         self._bench = CacheWorkbench(runtime, self.levels, self._plans, self._sources, self.times, self._clock)
         self._order: list[int] | None = None
         self._started = 0.0
+        self._untimed = _TIMED_TOKENS if guarded else 0
+        self._is_timed_alone = False
+        self._empty_cycle_s = 0.0  # of a cycle without a draft, on average; 0: not known yet
 
     @property
     def model_s(self) -> float:
         """Seconds that drafts have spent in forward passes, over all sequences."""
         return self._bench.model_s
+
+    @property
+    def idle_tokens(self) -> int:
+        return self._untimed or self.scheduler.idle_cycles
 
     def start(self, tokens: Sequence[int]) -> None:
         for source in self._sources:
@@ -101,6 +110,8 @@ class ScheduledDrafter:
                 source.start(tokens)
 
     def propose(self, context: DraftContext) -> TokenTree | None:
+        if self._untimed:
+            return None
         self._started = self._clock()
         self._bench.begin(context)
         self.scheduler.grow(self._bench)
@@ -109,18 +120,36 @@ class ScheduledDrafter:
         return tree if tree.num_drafted else None
 
     def observe(self, outcome: Outcome) -> None:
-        self.times.record(TARGET, len(outcome.tree), outcome.verify_s)
+        if outcome.tree.num_drafted or not self._is_timed_alone:
+            self.times.record(TARGET, len(outcome.tree), outcome.verify_s)
         self._teach(outcome)
         if self._order is None:
+            self._untimed = max(self._untimed - 1, 0)
             return
         steps = self._cycle_steps(outcome)
         accepted = [self._order[node] for node in outcome.path]
         self.scheduler.observe(self._bench, accepted or [ROOT], steps)
         self._order = None
 
+    def observe_alone(self, tokens: Sequence[int], seconds: float, noise: ChoiceNoise | None) -> None:
+        # What the target would have said beside its choices nobody asked: tables of it are as they were.
+        self.times.record(TARGET, 1, seconds / len(tokens))
+        self._is_timed_alone = True
+        for source in self._sources:
+            if source is not None:
+                source.commit(tokens)
+        if self._untimed:
+            self._untimed -= len(tokens)
+        else:
+            self.scheduler.pass_idle(len(tokens))
+
     def _cycle_steps(self, outcome: Outcome) -> float:
         """What the cycle took, with forward passes as they take on average: hiccups say nothing of the cascade."""
         bench, times = self._bench, self.times
+        if not outcome.tree.num_drafted and not bench.cycle_steps:
+            seconds = self._clock() - self._started
+            self._empty_cycle_s = blend(self._empty_cycle_s, seconds) if self._empty_cycle_s else seconds
+            return self._empty_cycle_s / times.target_s
         overhead_s = self._clock() - self._started - bench.cycle_model_s - outcome.verify_s
         return times.cost(TARGET, len(outcome.tree)) + bench.cycle_steps + max(overhead_s, 0.0) / times.target_s
 

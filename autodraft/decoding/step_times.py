@@ -93,8 +93,8 @@ class StepTimes:
         # A model's first step is no more to be trusted than later ones: the prior at the target's pace tempers it.
         pace = self._pace.get(model, self._pace.get(TARGET, seconds / prior))
         known, count = times.get(rows) or (prior * pace, 0)
-        times[rows] = _blend(known, seconds), count + 1
-        self._pace[model] = _blend(pace, seconds / prior)
+        times[rows] = blend(known, seconds), count + 1
+        self._pace[model] = blend(pace, seconds / prior)
         self._records += 1
         if not count or self._records % _RECORDS_PER_REFRESH == 0:
             self._forget_costs()
@@ -138,5 +138,6 @@ class StepTimes:
         return (count * seconds + _PRIOR_COUNT * expected) / (count + _PRIOR_COUNT)
 
 
-def _blend(known: float, seen: float) -> float:
+def blend(known: float, seen: float) -> float:
+    """An average that falls faster than it rises, after one more measurement."""
     return known + (_FALL if seen < known else _RISE) * (min(seen, _LARGEST_JUMP * known) - known)

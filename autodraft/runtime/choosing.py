@@ -91,8 +91,20 @@ def best_tokens(
     if noise is not None:
         rows = torch.from_numpy(noise.rows[list(depths)]).to(logits.device)
         scores = logits / noise.temperature + rows
-    best = torch.topk(torch.softmax(scores, -1), top)
-    return [Candidates(*pair) for pair in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+    return [Candidates(*pair) for pair in zip(*(part.tolist() for part in best_of(scores, top)), strict=True)]
+
+
+def best_of(scores: Tensor, top: int) -> tuple[Tensor, Tensor]:
+    """The `top` best tokens of each row, best first, and their probabilities. [n, vocab] -> int64 and float32 [n, top]
+
+    The first one is the argmax, the earliest of equals: probabilities round differences away, and a chain has to go on
+    as the target itself would.
+    """
+    tokens = scores.argmax(-1, keepdim=True)
+    if top > 1:
+        others = scores.scatter(-1, tokens, -torch.inf)
+        tokens = torch.cat([tokens, torch.topk(others, top - 1).indices], -1)
+    return tokens, torch.softmax(scores, -1).gather(-1, tokens)
 
 
 def greedy_chain(

@@ -130,7 +130,7 @@ class CRouting(ctypes.Structure):
 class CChoosing(ctypes.Structure):
     """How the best tokens of a row are found."""
 
-    _fields_ = (("inverse_temperature", c_float), ("noise", c_void_p), ("top", c_int32))
+    _fields_ = (("temperature", c_float), ("noise", c_void_p), ("top", c_int32))
 
 
 class CStopping(ctypes.Structure):
@@ -149,7 +149,7 @@ def choosing(top: int, noise: ChoiceNoise | None) -> CChoosing:
     rows = noise.rows
     if rows.dtype != np.float32 or not rows.flags.c_contiguous:
         raise ValueError("noise must be contiguous float32")
-    return CChoosing(1.0 / noise.temperature, rows.ctypes.data, top)
+    return CChoosing(noise.temperature, rows.ctypes.data, top)
 
 
 def stopping(stop: ChainStop) -> tuple[CStopping, object]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from autodraft.runtime.choosing import best_of
 from autodraft.runtime.operations import apply_norm, rotate
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.torch_cache import KEY_BLOCK, ROW_PADDING
@@ -122,8 +123,7 @@ class TorchPass:
 
     def extend(self, drafted: Drafted, inputs: RowInputs, row: Tensor, scores: Tensor) -> None:
         """Add the best tokens by the scores after one of the rows. [1], [1, vocab]"""
-        best = torch.topk(torch.softmax(scores, -1), drafted.found.shape[2])
-        drafted.add(inputs, row, best.indices, best.values)
+        drafted.add(inputs, row, *best_of(scores, drafted.found.shape[2]))
 
     def attention(self, index: int, parts: list[Part], x: Tensor, context: Context) -> Tensor:
         """The residual stream after one attention sub-layer. [n, hidden]"""

@@ -198,6 +198,7 @@ class SearchLoop:
         if all(key in self.study for key in keys.values()):
             found = {name: self.study[key] for name, key in keys.items()}
         else:
+            self._pace_s = None  # one session, which takes the time that there is
             self.report("conclude", 0, len(cascades))
             found = dict(self.evaluator.compare(cascades, seconds))
             for name, evaluation in found.items():

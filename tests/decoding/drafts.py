@@ -15,7 +15,7 @@ from autodraft.cascade import (
     Vertical,
     VerticalHorizontal,
 )
-from autodraft.decoding import TokenTree
+from autodraft.decoding import Drafter, TokenTree
 from autodraft.policy import ChannelShares, DraftPolicy
 
 FULL = DraftPolicy.uniform(3)
@@ -75,7 +75,7 @@ CASCADES = {
 }
 
 
-class HostileDrafter:
+class HostileDrafter(Drafter):
     """Random trees of random tokens that keep the contract and nothing else; sometimes nothing at all."""
 
     num_drafts, model_s = 1, 0.0
@@ -107,7 +107,7 @@ class HostileDrafter:
         self.observed.append(outcome)
 
 
-class OracleDrafter:
+class OracleDrafter(Drafter):
     """Proposes what the target will say, with wrong siblings in front, so that the accepted path has gaps."""
 
     num_drafts, model_s = 1, 0.0

@@ -24,10 +24,10 @@ from autodraft.decoding.on_the_fly.settings import OnTheFlySettings
 from autodraft.decoding.on_the_fly.stake import Stake
 from autodraft.decoding.tree import TokenTree
 from autodraft.policy import DraftPolicy
-from autodraft.runtime import ChainStop, TransformerRuntime
+from autodraft.runtime import ChainStop, ChoiceNoise, TransformerRuntime
 
 _TIMED_CYCLES = 4
-"""First cycles without a draft, in which the target's step is timed."""
+"""First tokens without a draft, in which plain decoding is timed."""
 
 _UNJUDGED_DRAFT_TOKENS = 4
 _SHIFT_CYCLES = 32
@@ -35,7 +35,7 @@ _LARGEST_OVERRUN = 8.0
 _LOOKS_SHARE = 0.5
 _FIRST_SOLVING_OVERRUN = 4.0
 _ASLEEP_CYCLES = 8
-"""Cycles decoded without a thought after one in which nothing was done: thinking costs time too."""
+"""Tokens decoded without a thought after a cycle in which nothing was done: thinking costs time too."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,7 @@ class OnTheFlyDrafter:
         # Time of recent steps over the time that was expected, without and with a run of the dynamic programme.
         self._overrun = {False: 1.0, True: _FIRST_SOLVING_OVERRUN}
         self._asleep_until = 0
+        self._is_timed_alone = False
         self._is_try = True  # of a draft that is not known to pay
         self._accounted = 0  # cycles that the stakes know of
         self._draft_s = 0.0  # of this cycle's chain
@@ -117,6 +118,10 @@ class OnTheFlyDrafter:
         if settings.mode == "knapsack":
             return KnapsackProposals(runtime, self._costs, settings)
         return SwiftProposals(runtime.spec.num_blocks, self._bits, settings.bayes_interval, settings.seed)
+
+    @property
+    def idle_tokens(self) -> int:
+        return max(max(self._asleep_until, _TIMED_CYCLES) - self._cycle, 0)
 
     def start(self, tokens: Sequence[int]) -> None:
         self.optimizer.start(len(tokens))
@@ -129,13 +134,13 @@ class OnTheFlyDrafter:
         return tree
 
     def _propose(self, context: DraftContext) -> TokenTree | None:
-        if self._cycle < self._asleep_until:
+        if self.idle_tokens:
             return None
         self.budget.tick()
         self._account_plain_cycles()
         looked = self._optimize(context)
         if not self._should_draft():
-            if not looked and self._cycle >= _TIMED_CYCLES:
+            if not looked:
                 self._asleep_until = self._cycle + _ASLEEP_CYCLES
             return None
         score = self.optimizer.score
@@ -145,7 +150,7 @@ class OnTheFlyDrafter:
     def _should_draft(self) -> bool:
         """Whether the draft is seen to pay, or a try of it is due and paid for."""
         live, score = self._live, self.optimizer.score
-        if self._cycle < _TIMED_CYCLES or live.is_paused(self._cycle):
+        if live.is_paused(self._cycle):
             return False
         target_s = self._costs.target_s
         if not live.should_draft(self._cycle, target_s, None if score is None else score.speedup):
@@ -155,10 +160,9 @@ class OnTheFlyDrafter:
 
     def observe(self, outcome: Outcome) -> None:
         self._noise.commit(len(outcome.path))
-        if self._cycle < self._asleep_until - 1:
-            self._cycle += 1
-            return
-        self._costs.note_verify(len(outcome.tree), outcome.verify_s)
+        # Plain decoding is timed where it is as fast as it gets: in `observe_alone`, unless the decoder cannot do that.
+        if outcome.tree.num_drafted or not self._is_timed_alone:
+            self._costs.note_verify(len(outcome.tree), outcome.verify_s)
         if outcome.tree.num_drafted:
             self._accounted += 1
             seconds = self._draft_s + outcome.verify_s
@@ -167,6 +171,13 @@ class OnTheFlyDrafter:
             self._look_for_a_shift()
         self._cycle += 1
         self.budget.tick()
+
+    def observe_alone(self, tokens: Sequence[int], seconds: float, noise: ChoiceNoise | None) -> None:
+        self._noise.expect(noise)
+        self._noise.commit(len(tokens))
+        self._costs.note_verify(1, seconds / len(tokens))
+        self._is_timed_alone = True
+        self._cycle += len(tokens)
 
     def _account_plain_cycles(self) -> None:
         """Those since the last account; counted, not timed, for they cost nothing beyond themselves."""

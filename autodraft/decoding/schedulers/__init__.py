@@ -23,20 +23,20 @@ def make_scheduler(
     Args:
         settings: the description.
         levels: the drafts.
-        guarded: whether a scheduler with a fixed plan drafts nothing while that plan does not pay.
+        guarded: whether it drafts nothing while drafting does not pay.
         rate: committed tokens per target step to expect before anything was measured.
     """
     match settings:
         case DyTC():
-            return DyTCScheduler(settings, levels, rate or 1.2)
+            scheduler: TreeScheduler = DyTCScheduler(settings, levels, rate or 1.2)
         case Chain():
-            fixed: TreeScheduler = ChainScheduler()
+            scheduler = ChainScheduler()
         case StaticTree():
-            fixed = StaticTreeScheduler(settings)
+            scheduler = StaticTreeScheduler(settings)
         case Vertical():
-            fixed = CSDraftingScheduler(vertical=True, horizontal=False)
+            scheduler = CSDraftingScheduler(vertical=True, horizontal=False)
         case Horizontal():
-            fixed = CSDraftingScheduler(vertical=False, horizontal=True)
+            scheduler = CSDraftingScheduler(vertical=False, horizontal=True)
         case VerticalHorizontal():
-            fixed = CSDraftingScheduler(vertical=True, horizontal=True)
-    return GuardedScheduler(fixed) if guarded else fixed
+            scheduler = CSDraftingScheduler(vertical=True, horizontal=True)
+    return GuardedScheduler(scheduler) if guarded else scheduler

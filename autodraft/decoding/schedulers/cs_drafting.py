@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autodraft.decoding.growth import ROOT
+from autodraft.decoding.schedulers.protocol import TreeScheduler
 from autodraft.decoding.schedulers.static import draft_on, follow
 from autodraft.decoding.workbench import Workbench
 
 
-class CSDraftingScheduler:
+class CSDraftingScheduler(TreeScheduler):
     """A chain made by all drafts together.
 
     Args:

@@ -26,6 +26,7 @@ from autodraft.decoding.growth import NO_DRAFT, ROOT
 from autodraft.decoding.schedulers.dytc_state import Account, Cycle, KnownModel, Step
 from autodraft.decoding.schedulers.free_growth import FreeGrowth
 from autodraft.decoding.schedulers.frontier import Alternative, Frontier, Place
+from autodraft.decoding.schedulers.protocol import TreeScheduler
 from autodraft.decoding.step_times import TARGET
 from autodraft.decoding.workbench import DraftLevel, Workbench
 from autodraft.runtime.choosing import ACCEPTANCE_BINS, Candidates, ChainStop
@@ -37,7 +38,7 @@ _PROMISING = 0.5  # expected tokens of free drafts from which on a cycle counts 
 _MOST_ROWS = 16  # of a draft's forward
 
 
-class DyTCScheduler:
+class DyTCScheduler(TreeScheduler):
     """See the module's text.
 
     Args:

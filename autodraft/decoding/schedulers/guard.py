@@ -1,7 +1,8 @@
 """`GuardedScheduler`: speculate only while it pays.
 
-Knows nothing of what it guards. A fixed plan whose drafts are useless on this text makes decoding slower than no
-drafts at all; here tokens per time are watched, and where they fall below plain decoding's, the plan is suspended,
+Knows nothing of what it guards. Drafts that are useless on this text make decoding slower than no drafts at all: a
+fixed plan by all that it drafts in vain, and any scheduler by what a cycle costs beyond a token of plain decoding, even
+if it drafts nothing. Tokens per time are watched, and where they fall below plain decoding's, drafting is suspended,
 longer each time, and tried again.
 """
 
@@ -12,20 +13,56 @@ from collections.abc import Sequence
 from autodraft.decoding.schedulers.protocol import TreeScheduler
 from autodraft.decoding.workbench import Workbench
 
-_WEIGHT = 0.85
-_TRIAL_CYCLES = 6
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 16, 512
 
 
-class GuardedScheduler:
+class _Ledger:
+    """Tokens and target steps of some cycles, the latest weighing most.
+
+    Args:
+        memory: weight of a cycle in relation to the one after it.
+        least: cycles before it says anything.
+        most_lost: share of the time that may be lost against plain decoding.
+    """
+
+    def __init__(self, memory: float, least: int, most_lost: float) -> None:
+        self._memory, self._least, self._most_lost = memory, least, most_lost
+        self.clear()
+
+    def clear(self) -> None:
+        self._tokens = self._steps = 0.0
+        self._cycles = 0
+
+    def add(self, tokens: int, steps: float) -> None:
+        self._tokens = self._memory * self._tokens + tokens
+        self._steps = self._memory * self._steps + steps
+        self._cycles += 1
+
+    @property
+    def loses(self) -> bool:
+        return self._cycles >= self._least and self._tokens < (1 - self._most_lost) * self._steps
+
+    @property
+    def gains(self) -> bool:
+        return self._cycles >= self._least and self._tokens > 1.1 * self._steps
+
+
+class GuardedScheduler(TreeScheduler):
     """Runs a scheduler, or nothing while that is faster."""
 
     def __init__(self, scheduler: TreeScheduler) -> None:
         self._scheduler = scheduler
-        self._tokens, self._steps = 0.0, 0.0
-        self._cycles = 0
+        # That free drafts had no match for a while says nothing of their worth where looking costs next to nothing.
+        self._drafting, self._overall = _Ledger(0.85, 6, 0.0), _Ledger(0.97, 32, 0.03)
         self._paused = 0
         self._pause = _SHORTEST_PAUSE
+
+    @property
+    def idle_cycles(self) -> int:
+        return self._paused
+
+    def pass_idle(self, cycles: int) -> None:
+        self._paused -= cycles
 
     def grow(self, bench: Workbench) -> None:
         if not self._paused:
@@ -33,20 +70,16 @@ class GuardedScheduler:
 
     def observe(self, bench: Workbench, accepted: Sequence[int], steps: float) -> None:
         if self._paused:
-            self._paused -= 1
+            self.pass_idle(1)
             return
         self._scheduler.observe(bench, accepted, steps)
-        if len(bench.growth) == 1:  # nothing was drafted: that free drafts had no match says nothing of their worth
-            return
-        self._tokens = _WEIGHT * self._tokens + len(accepted)
-        self._steps = _WEIGHT * self._steps + steps
-        self._cycles += 1
-        if self._cycles < _TRIAL_CYCLES:
-            return
-        if self._tokens < self._steps:
+        self._overall.add(len(accepted), steps)
+        if len(bench.growth) > 1:
+            self._drafting.add(len(accepted), steps)
+        if self._drafting.loses or self._overall.loses:
             self._paused = self._pause
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
-            self._tokens = self._steps = 0.0
-            self._cycles = 0
-        elif self._tokens > 1.1 * self._steps:
+            self._drafting.clear()
+            self._overall.clear()
+        elif self._drafting.gains:
             self._pause = _SHORTEST_PAUSE

@@ -13,7 +13,16 @@ class TreeScheduler(Protocol):
 
     In each cycle `grow` is called once (unless no more than one token is left to emit) and then `observe`. A scheduler
     keeps what it has learnt from one sequence to the next and belongs to one drafter.
+    One that is never idle inherits that.
+
+    Attributes:
+        idle_cycles: coming cycles in which it will add nothing, whatever the text is. They need not take place: the
+            decoder may report them by `pass_idle` instead.
     """
+
+    @property
+    def idle_cycles(self) -> int:
+        return 0
 
     def grow(self, bench: Workbench) -> None:
         """Add nodes to `bench.growth`; those that are `kept` in the end are verified.
@@ -26,3 +35,7 @@ class TreeScheduler(Protocol):
     def observe(self, bench: Workbench, accepted: Sequence[int], steps: float) -> None:
         """The target accepted these nodes of the tree (root included); the cycle took `steps` target steps in all."""
         ...
+
+    def pass_idle(self, cycles: int) -> None:
+        """So many of the idle cycles are over; `idle_cycles` at most."""
+        return None

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from autodraft.cascade import StaticTree
 from autodraft.decoding.growth import ROOT, Growth
+from autodraft.decoding.schedulers.protocol import TreeScheduler
 from autodraft.decoding.workbench import Workbench
 from autodraft.runtime.choosing import ChainStop
 
@@ -44,7 +45,7 @@ def draft_on(bench: Workbench, draft: int, node: int, most: int) -> list[int]:
     return nodes
 
 
-class ChainScheduler:
+class ChainScheduler(TreeScheduler):
     """The first draft that has a proposal drafts a chain of its `num_draft_tokens`."""
 
     def grow(self, bench: Workbench) -> None:
@@ -57,7 +58,7 @@ class ChainScheduler:
         """Nothing to learn."""
 
 
-class StaticTreeScheduler:
+class StaticTreeScheduler(TreeScheduler):
     """The first draft that has a proposal drafts a tree of up to `max_nodes` nodes."""
 
     def __init__(self, settings: StaticTree) -> None:

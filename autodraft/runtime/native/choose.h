@@ -4,9 +4,9 @@
 
 #define ACCEPTANCE_BINS 16
 
-/* How the most probable tokens of a row are found: by logit * inverse_temperature + noise. */
+/* How the most probable tokens of a row are found: by logit, or logit / temperature + noise. */
 typedef struct {
-    float inverse_temperature;
+    float temperature; /* where there is noise */
     const float *noise; /* [positions][vocab], or NULL */
     int32_t top;        /* tokens wanted per row, best first */
 } Choosing;
@@ -22,7 +22,7 @@ typedef struct {
     int32_t num_last_tokens;
 } Stopping;
 
-/* The `top` best tokens of one row and their probabilities in softmax(logits * inverse_temperature + noise). */
+/* The `top` best tokens of one row and their probabilities in softmax(logits) or softmax(logits / temperature + noise). */
 void choose(const float *logits, int vocab, const Choosing *how, int noise_row, int32_t *tokens, float *probabilities);
 
 /* The `top` largest of one row alone; `scratch` [top]. */

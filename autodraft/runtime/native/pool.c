@@ -1,13 +1,15 @@
 /* A team of threads that meets tens of times per step. Knows nothing of what it computes.
  *
- * Waiting is spinning for MAX_SPINS pauses, then sleeping: on an idle machine nobody ever sleeps in a step, and on a busy
+ * Waiting is spinning for SPIN_NS, then sleeping: on an idle machine nobody ever sleeps in a step, and on a busy
  * one the thread that is waited for gets the core. (OpenMP runtimes spin for milliseconds or not at all.) */
 #include "pool.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 #ifdef __linux__
 #include <linux/futex.h>
@@ -19,7 +21,9 @@
 #include <immintrin.h>
 #endif
 
-#define MAX_SPINS 4000
+/* A pause instruction takes 40 cycles on one processor and 140 on another: time is counted, not pauses. */
+#define SPIN_NS 200000
+#define PAUSES_PER_LOOK 64
 
 typedef struct {
     Pool *pool;
@@ -39,9 +43,17 @@ struct Pool {
     Seat *seats;
 };
 
+static int64_t now_ns(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
+}
+
 static void wait_for_change(Pool *pool, atomic_int *word, int old) {
-    for (int spins = 0; atomic_load_explicit(word, memory_order_acquire) == old; spins++) {
-        if (spins < MAX_SPINS) {
+    int64_t until = 0;
+    for (int spins = 1; atomic_load_explicit(word, memory_order_acquire) == old; spins++) {
+        if (spins == PAUSES_PER_LOOK) until = now_ns() + SPIN_NS;
+        if (spins % PAUSES_PER_LOOK || now_ns() < until) {
 #ifdef __x86_64__
             _mm_pause();
 #endif

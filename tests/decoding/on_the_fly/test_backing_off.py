@@ -3,6 +3,8 @@
 In virtual time, in target steps, on a real runtime whose drafts can be made wrong.
 """
 
+import copy
+
 import pytest
 
 from autodraft.decoding import CascadeDecoder
@@ -17,6 +19,8 @@ TARGET = DraftPolicy.uniform(3)
 
 class World:
     """The runtime with a clock: a pass over n rows takes 1 + 0.05 (n - 1), a drafted token `draft_s`.
+
+    Drafts have plans of their own even where their policy is the target's.
 
     Attributes:
         wrong: whether drafts say something else than they would, as in a text that they cannot follow.
@@ -53,10 +57,14 @@ class World:
         self.now += (1 + 0.05 * (len(rows) - 1)) / (2 * self.spec.num_blocks)
         return self._runtime.run_sub_layers(plan, cache, rows, *arguments)
 
-    def draft_chain(self, *arguments, **options):
-        found = self._runtime.draft_chain(*arguments, **options)
-        self.now += self.draft_s * len(found)
-        return self._said(found)
+    def plan(self, policy):
+        return copy.copy(self._runtime.plan(policy))
+
+    def draft_chain(self, plan, *arguments, **options):
+        found = self._runtime.draft_chain(plan, *arguments, **options)
+        is_draft = plan is not self.target
+        self.now += len(found) * (self.draft_s if is_draft else 1)
+        return self._said(found) if is_draft else found
 
     def _said(self, found):
         if not self.wrong:
