@@ -7,9 +7,14 @@
 
 #include "tiles.h"
 
+#ifdef __AVX512F__
+#define MAX_ROWS 14 /* two panels of sums, their weights and an input in 32 registers */
+#else
 #define MAX_ROWS 8
+#endif
+#define MAX_ROWS_INT4 8
 #define CACHED_PANELS 4
-#define UNROLL _Pragma("GCC unroll 8")
+#define UNROLL _Pragma("GCC unroll 16")
 
 /* ---------------------------------------------------------------- activations */
 
@@ -76,16 +81,24 @@ void prepare(const Linear *w, const float *x, int rows, int stride, Activations 
 
 /* ---------------------------------------------------------------- kernels: ROWS rows, PANELS panels of 16 outputs */
 
-INLINE void kernel_f32(const Linear *w, int panel, const Activations *a, int row, float *y, int stride, int add,
-                       const int ROWS, const int PANELS) {
+/* Fetches what is `ahead` of the weights at `line`. A processor does so by itself, which is best for one or two rows; but
+ * not across pages, nor far enough ahead of more arithmetic: then it is the same place in the next panels, if more follow. */
+INLINE const void *fetching(const void *line, size_t ahead, const int ROWS) {
+    if (ROWS > 2) __builtin_prefetch((const char *)line + ahead);
+    return line;
+}
+
+INLINE void kernel_f32(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride,
+                       int add, const int ROWS, const int PANELS) {
     const int k = w->k;
     const float *x = (const float *)a->data + (size_t)row * a->stride;
     const float *wp = (const float *)w->weight + (size_t)panel * k * LANES;
+    const size_t ahead = more ? sizeof(float) * PANELS * k * LANES : 0;
     f32x16 acc[MAX_ROWS][4];
     UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = splat(0);
     for (int i = 0; i < k; i++) {
         f32x16 wv[4];
-        UNROLL for (int p = 0; p < PANELS; p++) wv[p] = load(wp + ((size_t)p * k + i) * LANES);
+        UNROLL for (int p = 0; p < PANELS; p++) wv[p] = load(fetching(wp + ((size_t)p * k + i) * LANES, ahead, ROWS));
         UNROLL for (int r = 0; r < ROWS; r++) {
             f32x16 xv = splat(x[(size_t)r * a->stride + i]);
             UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] += xv * wv[p];
@@ -95,17 +108,19 @@ INLINE void kernel_f32(const Linear *w, int panel, const Activations *a, int row
         finish(w, panel + p, acc[r][p], y + (size_t)(row + r) * stride, add);
 }
 
-INLINE void kernel_bf16(const Linear *w, int panel, const Activations *a, int row, float *y, int stride, int add,
-                        const int ROWS, const int PANELS) {
+INLINE void kernel_bf16(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride,
+                        int add, const int ROWS, const int PANELS) {
     const int pairs = w->k_padded / 2;
     const pair_operand *x = (const pair_operand *)a->data + (size_t)row * a->stride;
     const uint16_t *wp = (const uint16_t *)w->weight + (size_t)panel * pairs * 32;
+    const size_t ahead = more ? sizeof(uint16_t) * PANELS * pairs * 32 : 0;
     f32x16 acc[MAX_ROWS][4];
     UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = splat(0);
     for (int i = 0; i < pairs; i++) {
 #ifdef __AVX512BF16__
         __m512bh wv[4];
-        UNROLL for (int p = 0; p < PANELS; p++) wv[p] = (__m512bh)_mm512_loadu_si512(wp + ((size_t)p * pairs + i) * 32);
+        UNROLL for (int p = 0; p < PANELS; p++)
+            wv[p] = (__m512bh)_mm512_loadu_si512(fetching(wp + ((size_t)p * pairs + i) * 32, ahead, ROWS));
         UNROLL for (int r = 0; r < ROWS; r++) {
             int32_t pair;
             memcpy(&pair, x + (size_t)r * a->stride + 2 * i, 4);
@@ -116,7 +131,7 @@ INLINE void kernel_bf16(const Linear *w, int panel, const Activations *a, int ro
         f32x16 even[4], odd[4];
         UNROLL for (int p = 0; p < PANELS; p++) {
             u32x16 both;
-            memcpy(&both, wp + ((size_t)p * pairs + i) * 32, sizeof both);
+            memcpy(&both, fetching(wp + ((size_t)p * pairs + i) * 32, ahead, ROWS), sizeof both);
             even[p] = (f32x16)(both << 16);
             odd[p] = (f32x16)(both & 0xffff0000u);
         }
@@ -145,16 +160,17 @@ INLINE i32x16 dot4(i32x16 acc, i32x16 unsigned4, i32x16 signed4) {
 #endif
 }
 
-INLINE void kernel_int8(const Linear *w, int panel, const Activations *a, int row, float *y, int stride, int add,
-                        const int ROWS, const int PANELS) {
+INLINE void kernel_int8(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride,
+                        int add, const int ROWS, const int PANELS) {
     const int quads = w->k_padded / 4;
     const uint8_t *x = (const uint8_t *)a->data + (size_t)row * a->stride;
     const int8_t *wp = (const int8_t *)w->weight + (size_t)panel * quads * 64;
+    const size_t ahead = more ? (size_t)PANELS * quads * 64 : 0;
     i32x16 acc[MAX_ROWS][4];
     UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = splat_i32(0);
     for (int i = 0; i < quads; i++) {
         i32x16 wv[4];
-        UNROLL for (int p = 0; p < PANELS; p++) wv[p] = load_i32(wp + ((size_t)p * quads + i) * 64);
+        UNROLL for (int p = 0; p < PANELS; p++) wv[p] = load_i32(fetching(wp + ((size_t)p * quads + i) * 64, ahead, ROWS));
         UNROLL for (int r = 0; r < ROWS; r++) {
             int32_t quad;
             memcpy(&quad, x + (size_t)r * a->stride + 4 * i, 4);
@@ -169,15 +185,16 @@ INLINE void kernel_int8(const Linear *w, int panel, const Activations *a, int ro
     }
 }
 
-INLINE void kernel_int4(const Linear *w, int panel, const Activations *a, int row, float *y, int stride, int add,
-                        const int ROWS, const int PANELS) {
+INLINE void kernel_int4(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride,
+                        int add, const int ROWS, const int PANELS) {
     const int groups = w->k_padded / 32;
     const int8_t *x = (const int8_t *)a->data + (size_t)row * a->stride;
     const uint8_t *wp = (const uint8_t *)w->weight + (size_t)panel * groups * 256;
-    f32x16 total[MAX_ROWS][4];
+    const size_t ahead = more ? (size_t)PANELS * groups * 256 : 0;
+    f32x16 total[MAX_ROWS_INT4][4];
     UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++) total[r][p] = splat(0);
     for (int g = 0; g < groups; g++) {
-        i32x16 acc[MAX_ROWS][4];
+        i32x16 acc[MAX_ROWS_INT4][4];
         UNROLL for (int r = 0; r < ROWS; r++) {
             i32x16 start = splat_i32(-8 * a->group_sums[(size_t)(row + r) * groups + g]);
             UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = start;
@@ -185,7 +202,7 @@ INLINE void kernel_int4(const Linear *w, int panel, const Activations *a, int ro
         UNROLL for (int i = 0; i < 4; i++) {
             i32x16 low[4], high[4];
             UNROLL for (int p = 0; p < PANELS; p++) {
-                i32x16 both = load_i32(wp + (((size_t)p * groups + g) * 4 + i) * 64);
+                i32x16 both = load_i32(fetching(wp + (((size_t)p * groups + g) * 4 + i) * 64, ahead, ROWS));
                 low[p] = both & 0x0f0f0f0f;
                 high[p] = (both >> 4) & 0x0f0f0f0f;
             }
@@ -207,22 +224,36 @@ INLINE void kernel_int4(const Linear *w, int panel, const Activations *a, int ro
 
 /* ---------------------------------------------------------------- dispatch */
 
-#define PANEL_LOOP(KERNEL, ROWS, PANELS)                                                                       \
-    static __attribute__((noinline)) void KERNEL##_##ROWS(const Linear *w, int first, int last, const Activations *a, \
-                                                          int row, float *y, int stride, int add) {          \
-        int panel = first;                                                                                    \
-        for (; panel + PANELS <= last; panel += PANELS) KERNEL(w, panel, a, row, y, stride, add, ROWS, PANELS); \
-        for (; panel < last; panel++) KERNEL(w, panel, a, row, y, stride, add, ROWS, 1);                      \
+/* Panels [first, end) of those that are to be multiplied up to `last`. */
+#define PANEL_LOOP(KERNEL, ROWS, PANELS)                                                                                \
+    static __attribute__((noinline)) void KERNEL##_##ROWS(const Linear *w, int first, int end, int last,                \
+                                                          const Activations *a, int row, float *y, int stride, int add) { \
+        int panel = first;                                                                                              \
+        for (; panel + PANELS <= end; panel += PANELS)                                                                  \
+            KERNEL(w, panel, panel + PANELS < last, a, row, y, stride, add, ROWS, PANELS);                              \
+        for (; panel < end; panel++) KERNEL(w, panel, panel + 1 < last, a, row, y, stride, add, ROWS, 1);               \
     }
-#define ALL_ROWS(KERNEL)                                                                                       \
-    PANEL_LOOP(KERNEL, 1, 4) PANEL_LOOP(KERNEL, 2, 4) PANEL_LOOP(KERNEL, 3, 4) PANEL_LOOP(KERNEL, 4, 4)        \
-    PANEL_LOOP(KERNEL, 5, 2) PANEL_LOOP(KERNEL, 6, 2) PANEL_LOOP(KERNEL, 7, 2) PANEL_LOOP(KERNEL, 8, 2)        \
-    static void (*const KERNEL##_table[])(const Linear *, int, int, const Activations *, int, float *, int, int) = {  \
-        0, KERNEL##_1, KERNEL##_2, KERNEL##_3, KERNEL##_4, KERNEL##_5, KERNEL##_6, KERNEL##_7, KERNEL##_8};
+#define UP_TO_8_ROWS(KERNEL)                                                                                            \
+    PANEL_LOOP(KERNEL, 1, 4) PANEL_LOOP(KERNEL, 2, 4) PANEL_LOOP(KERNEL, 3, 2) PANEL_LOOP(KERNEL, 4, 2)                 \
+    PANEL_LOOP(KERNEL, 5, 2) PANEL_LOOP(KERNEL, 6, 2) PANEL_LOOP(KERNEL, 7, 2) PANEL_LOOP(KERNEL, 8, 2)
+#define NAMES_TO_8(KERNEL) \
+    0, KERNEL##_1, KERNEL##_2, KERNEL##_3, KERNEL##_4, KERNEL##_5, KERNEL##_6, KERNEL##_7, KERNEL##_8
+#if MAX_ROWS == 14
+#define ALL_ROWS(KERNEL)                                                                                                \
+    UP_TO_8_ROWS(KERNEL) PANEL_LOOP(KERNEL, 9, 2) PANEL_LOOP(KERNEL, 10, 2) PANEL_LOOP(KERNEL, 11, 2)                   \
+    PANEL_LOOP(KERNEL, 12, 2) PANEL_LOOP(KERNEL, 13, 2) PANEL_LOOP(KERNEL, 14, 2)
+#define NAMES(KERNEL) \
+    NAMES_TO_8(KERNEL), KERNEL##_9, KERNEL##_10, KERNEL##_11, KERNEL##_12, KERNEL##_13, KERNEL##_14
+#else
+#define ALL_ROWS UP_TO_8_ROWS
+#define NAMES NAMES_TO_8
+#endif
 ALL_ROWS(kernel_f32)
 ALL_ROWS(kernel_bf16)
 ALL_ROWS(kernel_int8)
-ALL_ROWS(kernel_int4)
+UP_TO_8_ROWS(kernel_int4)
+static void (*const kernels[][MAX_ROWS + 1])(const Linear *, int, int, int, const Activations *, int, float *, int, int) = {
+    {NAMES(kernel_f32)}, {NAMES(kernel_bf16)}, {NAMES(kernel_int8)}, {NAMES_TO_8(kernel_int4)}};
 
 void multiply(const Linear *w, int first, int last, const Activations *a, int rows, float *y, int stride, int add) {
     if (tiles_serve(w->kind, rows)) {
@@ -231,17 +262,13 @@ void multiply(const Linear *w, int first, int last, const Activations *a, int ro
     }
     /* Rows in blocks of about the same size, and few panels at a time: what one block has read from memory the next
      * ones find in the cache. */
-    int blocks = (rows + MAX_ROWS - 1) / MAX_ROWS, step = blocks > 1 ? CACHED_PANELS : last - first;
+    int most = w->kind == KIND_INT4 ? MAX_ROWS_INT4 : MAX_ROWS;
+    int blocks = (rows + most - 1) / most, step = blocks > 1 ? CACHED_PANELS : last - first;
     for (int panel = first; panel < last; panel += step) {
         int end = panel + step < last ? panel + step : last;
         for (int block = 0; block < blocks; block++) {
             int row = rows * block / blocks, count = rows * (block + 1) / blocks - row;
-            switch (w->kind) {
-            case KIND_F32: kernel_f32_table[count](w, panel, end, a, row, y, stride, add); break;
-            case KIND_BF16: kernel_bf16_table[count](w, panel, end, a, row, y, stride, add); break;
-            case KIND_INT8: kernel_int8_table[count](w, panel, end, a, row, y, stride, add); break;
-            default: kernel_int4_table[count](w, panel, end, a, row, y, stride, add); break;
-            }
+            kernels[w->kind][count](w, panel, end, last, a, row, y, stride, add);
         }
     }
 }
