@@ -32,7 +32,7 @@ class PacedRuntime:
 
 
 class PacedDrafter(ScheduledDrafter):
-    """The product's drafter on a virtual clock, in target steps: verifying n nodes takes 1 + 0.01 n."""
+    """The product's drafter on a virtual clock, in target steps: a token takes 1, verifying n nodes 1 + 0.01 n."""
 
     def __init__(self, runtime, cascade, draft_s=0.05, *, guarded=False):
         self.paced = PacedRuntime(runtime, draft_s)
@@ -49,6 +49,10 @@ class PacedDrafter(ScheduledDrafter):
         self.paced.now += verify_s
         self.outcomes.append(outcome)
         super().observe(replace(outcome, verify_s=verify_s))
+
+    def observe_alone(self, tokens, seconds, noise):
+        self.paced.now += len(tokens)
+        super().observe_alone(tokens, float(len(tokens)), noise)
 
 
 def eager_decoder(runtime, cascade):

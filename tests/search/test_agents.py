@@ -50,7 +50,7 @@ def test_controllers_find_the_planted_optimum_and_random_does_not(name: str, tri
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name, trials", [("maskable-ppo", 150), ("hierarchical", 200)])
+@pytest.mark.parametrize("name, trials", [("maskable-ppo", 200), ("hierarchical", 200)])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_controllers_find_what_greedy_skipping_cannot(seed: int, name: str, trials: int) -> None:
     world = PlantedEvaluator(5, seed, hub=0.5)
