@@ -180,7 +180,7 @@ INLINE void kernel_int8(const Linear *w, int panel, int more, const Activations 
     }
     UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++) {
         i32x16 exact = acc[r][p] - load_i32(w->sum + (panel + p) * LANES);
-        f32x16 v = __builtin_convertvector(exact, f32x16) * load(w->scale + (panel + p) * LANES) * splat(a->scales[row + r]);
+        f32x16 v = __builtin_convertvector(exact, f32x16) * load((const float *)w->scale + (panel + p) * LANES) * splat(a->scales[row + r]);
         finish(w, panel + p, v, y + (size_t)(row + r) * stride, add);
     }
 }
@@ -214,7 +214,7 @@ INLINE void kernel_int4(const Linear *w, int panel, int more, const Activations 
             }
         }
         UNROLL for (int p = 0; p < PANELS; p++) {
-            f32x16 scale = load(w->scale + ((size_t)(panel + p) * groups + g) * LANES);
+            f32x16 scale = load_bf16((const uint16_t *)w->scale + ((size_t)(panel + p) * groups + g) * LANES);
             UNROLL for (int r = 0; r < ROWS; r++) total[r][p] += __builtin_convertvector(acc[r][p], f32x16) * scale;
         }
     }

@@ -129,7 +129,7 @@ static void multiply_wide(const Linear *w, int first, int last, const Activation
                     continue;
                 }
                 i32x16 exact = load_i32(sum) - load_i32(w->sum + (panel + p) * LANES);
-                f32x16 v = __builtin_convertvector(exact, f32x16) * load(w->scale + (panel + p) * LANES);
+                f32x16 v = __builtin_convertvector(exact, f32x16) * load((const float *)w->scale + (panel + p) * LANES);
                 finish(w, panel + p, v * splat(a->scales[row + r]), out, add);
             }
     }
@@ -160,7 +160,7 @@ INLINE void multiply_groups(const Linear *w, int first, int last, const Activati
     __m512i bytes[BATCH][8];
     for (int panel = first; panel < last; panel++) {
         const uint8_t *packed = (const uint8_t *)w->weight + (size_t)panel * groups * 256;
-        const float *scales = w->scale + (size_t)panel * groups * LANES;
+        const uint16_t *scales = (const uint16_t *)w->scale + (size_t)panel * groups * LANES;
         f32x16 total[TILE_ROWS];
         UNROLL for (int r = 0; r < ROWS; r++) total[r] = splat(0);
         for (int start = 0; start < groups; start += BATCH) {
@@ -175,7 +175,7 @@ INLINE void multiply_groups(const Linear *w, int first, int last, const Activati
             while (g < end) GROUP_PRODUCT(0)
             FENCE;
             for (g = start; g < end; g++) {
-                f32x16 scale = load(scales + (size_t)g * LANES);
+                f32x16 scale = load_bf16(scales + (size_t)g * LANES);
                 UNROLL for (int r = 0; r < ROWS; r++)
                     total[r] += __builtin_convertvector(load_i32(sums[g - start][r]), f32x16) * scale;
             }
