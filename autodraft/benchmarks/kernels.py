@@ -38,7 +38,7 @@ class _Activations(ctypes.Structure):
         ("data", ctypes.c_void_p),
         ("stride", ctypes.c_int32),
         ("scales", ctypes.c_void_p),
-        ("group_sums", ctypes.c_void_p),
+        ("corrections", ctypes.c_void_p),
     )
 
 

@@ -52,7 +52,7 @@ Private private_of(Workspace *ws, const Model *m, int thread) {
     mine.normed = (float *)p, p += round64(sizeof(float) * (size_t)ws->rows * m->hidden);
     mine.activations.data = p, p += round64(sizeof(float) * (size_t)ws->rows * ws->width);
     mine.activations.scales = (float *)p, p += round64(sizeof(float) * ws->rows);
-    mine.activations.group_sums = (int32_t *)p, p += round64(sizeof(int32_t) * (size_t)ws->rows * (ws->width / 32 + 1));
+    mine.activations.corrections = (int32_t *)p, p += round64(sizeof(int32_t) * (size_t)ws->rows * (ws->width / 32 + 1));
     mine.queries = (Query *)p, p += sizeof(Query) * MAX_QUERIES;
     mine.scores = (float *)p;
     mine.tails = (uint16_t *)(ws->memory + ws->shared_floats + ws->private_bytes * (thread + 1)) - TAIL_QUERIES * (ws->keys + TAIL_MARGIN);

@@ -14,11 +14,12 @@
 #endif
 #define MAX_ROWS_INT4 8
 #define CACHED_PANELS 4
+#define PAGE 4096
 #define UNROLL _Pragma("GCC unroll 16")
 
 /* ---------------------------------------------------------------- activations */
 
-static void quantize_row(const float *x, int k, int k_padded, int with_groups, int8_t *q, float *scale, int32_t *group_sums) {
+static void quantize_row(const float *x, int k, int k_padded, int with_groups, int8_t *q, float *scale, int32_t *corrections) {
     float highest = 0;
     f32x16 highest16 = splat(0);
     int i = 0;
@@ -36,7 +37,7 @@ static void quantize_row(const float *x, int k, int k_padded, int with_groups, i
         for (int g = 0; g < k_padded / 32; g++) {
             int32_t sum = 0;
             for (i = 0; i < 32; i++) sum += q[g * 32 + i];
-            group_sums[g] = sum;
+            corrections[g] = -8 * sum;
         }
 }
 
@@ -70,7 +71,7 @@ void prepare(const Linear *w, const float *x, int rows, int stride, Activations 
             memcpy((float *)a->data + (size_t)r * kp, src, sizeof(float) * k);
         } else {
             quantize_row(src, k, kp, w->kind == KIND_INT4, (int8_t *)a->data + (size_t)r * kp, a->scales + r,
-                         a->group_sums + (size_t)r * (kp / 32));
+                         a->corrections + (size_t)r * (kp / 32));
             if (w->kind == KIND_INT8) { /* the kernel wants unsigned activations; `sum` takes the 128 back */
                 uint8_t *dst = (uint8_t *)a->data + (size_t)r * kp;
                 for (int i = 0; i < kp; i++) dst[i] ^= 0x80;
@@ -81,10 +82,11 @@ void prepare(const Linear *w, const float *x, int rows, int stride, Activations 
 
 /* ---------------------------------------------------------------- kernels: ROWS rows, PANELS panels of 16 outputs */
 
-/* Fetches what is `ahead` of the weights at `line`. A processor does so by itself, which is best for one or two rows; but
- * not across pages, nor far enough ahead of more arithmetic: then it is the same place in the next panels, if more follow. */
-INLINE const void *fetching(const void *line, size_t ahead, const int ROWS) {
-    if (ROWS > 2) __builtin_prefetch((const char *)line + ahead);
+/* Fetches what is `ahead` of the weights at `line`, if anything. A processor does so by itself, which is best for one or
+ * two rows; but not across pages, nor far enough ahead of more arithmetic: then it is the same place in the next panels, if
+ * more follow. Single rows of 4 bits, which are unpacked for so little, read one panel at a time, straight on. */
+INLINE const void *fetching(const void *line, size_t ahead, const int wanted) {
+    if (wanted) __builtin_prefetch((const char *)line + ahead);
     return line;
 }
 
@@ -98,7 +100,7 @@ INLINE void kernel_f32(const Linear *w, int panel, int more, const Activations *
     UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = splat(0);
     for (int i = 0; i < k; i++) {
         f32x16 wv[4];
-        UNROLL for (int p = 0; p < PANELS; p++) wv[p] = load(fetching(wp + ((size_t)p * k + i) * LANES, ahead, ROWS));
+        UNROLL for (int p = 0; p < PANELS; p++) wv[p] = load(fetching(wp + ((size_t)p * k + i) * LANES, ahead, ROWS > 2));
         UNROLL for (int r = 0; r < ROWS; r++) {
             f32x16 xv = splat(x[(size_t)r * a->stride + i]);
             UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] += xv * wv[p];
@@ -120,7 +122,7 @@ INLINE void kernel_bf16(const Linear *w, int panel, int more, const Activations 
 #ifdef __AVX512BF16__
         __m512bh wv[4];
         UNROLL for (int p = 0; p < PANELS; p++)
-            wv[p] = (__m512bh)_mm512_loadu_si512(fetching(wp + ((size_t)p * pairs + i) * 32, ahead, ROWS));
+            wv[p] = (__m512bh)_mm512_loadu_si512(fetching(wp + ((size_t)p * pairs + i) * 32, ahead, ROWS > 2));
         UNROLL for (int r = 0; r < ROWS; r++) {
             int32_t pair;
             memcpy(&pair, x + (size_t)r * a->stride + 2 * i, 4);
@@ -131,7 +133,7 @@ INLINE void kernel_bf16(const Linear *w, int panel, int more, const Activations 
         f32x16 even[4], odd[4];
         UNROLL for (int p = 0; p < PANELS; p++) {
             u32x16 both;
-            memcpy(&both, fetching(wp + ((size_t)p * pairs + i) * 32, ahead, ROWS), sizeof both);
+            memcpy(&both, fetching(wp + ((size_t)p * pairs + i) * 32, ahead, ROWS > 2), sizeof both);
             even[p] = (f32x16)(both << 16);
             odd[p] = (f32x16)(both & 0xffff0000u);
         }
@@ -170,7 +172,7 @@ INLINE void kernel_int8(const Linear *w, int panel, int more, const Activations 
     UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = splat_i32(0);
     for (int i = 0; i < quads; i++) {
         i32x16 wv[4];
-        UNROLL for (int p = 0; p < PANELS; p++) wv[p] = load_i32(fetching(wp + ((size_t)p * quads + i) * 64, ahead, ROWS));
+        UNROLL for (int p = 0; p < PANELS; p++) wv[p] = load_i32(fetching(wp + ((size_t)p * quads + i) * 64, ahead, ROWS > 2));
         UNROLL for (int r = 0; r < ROWS; r++) {
             int32_t quad;
             memcpy(&quad, x + (size_t)r * a->stride + 4 * i, 4);
@@ -185,36 +187,45 @@ INLINE void kernel_int8(const Linear *w, int panel, int more, const Activations 
     }
 }
 
+/* The high nibbles of a single row stay where they are, sixteen times their value, in a sum of their own. */
 INLINE void kernel_int4(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride,
                         int add, const int ROWS, const int PANELS) {
     const int groups = w->k_padded / 32;
     const int8_t *x = (const int8_t *)a->data + (size_t)row * a->stride;
     const uint8_t *wp = (const uint8_t *)w->weight + (size_t)panel * groups * 256;
     const size_t ahead = more ? (size_t)PANELS * groups * 256 : 0;
+    const int apart = ROWS == 1;
     f32x16 total[MAX_ROWS_INT4][4];
     UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++) total[r][p] = splat(0);
     for (int g = 0; g < groups; g++) {
-        i32x16 acc[MAX_ROWS_INT4][4];
+        i32x16 acc[MAX_ROWS_INT4][4], sixteenfold[4];
         UNROLL for (int r = 0; r < ROWS; r++) {
-            i32x16 start = splat_i32(-8 * a->group_sums[(size_t)(row + r) * groups + g]);
+            i32x16 start = splat_i32(a->corrections[(size_t)(row + r) * groups + g]);
             UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = start;
         }
+        UNROLL for (int p = 0; p < PANELS; p++) sixteenfold[p] = splat_i32(0);
         UNROLL for (int i = 0; i < 4; i++) {
             i32x16 low[4], high[4];
             UNROLL for (int p = 0; p < PANELS; p++) {
-                i32x16 both = load_i32(fetching(wp + (((size_t)p * groups + g) * 4 + i) * 64, ahead, ROWS));
+                i32x16 both = load_i32(fetching(wp + (((size_t)p * groups + g) * 4 + i) * 64, apart ? PAGE : ahead,
+                                                apart || ROWS > 2));
                 low[p] = both & 0x0f0f0f0f;
-                high[p] = (both >> 4) & 0x0f0f0f0f;
+                high[p] = apart ? both & ~0x0f0f0f0f : (both >> 4) & 0x0f0f0f0f;
             }
             UNROLL for (int r = 0; r < ROWS; r++) {
-                int32_t quads[2];
-                memcpy(quads, x + (size_t)r * a->stride + 32 * g + 8 * i, 8);
-                UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = dot4(acc[r][p], low[p], splat_i32(quads[0]));
-                UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = dot4(acc[r][p], high[p], splat_i32(quads[1]));
+                int32_t first, second;
+                memcpy(&first, x + (size_t)r * a->stride + 32 * g + 8 * i, 4);
+                memcpy(&second, x + (size_t)r * a->stride + 32 * g + 8 * i + 4, 4);
+                UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = dot4(acc[r][p], low[p], splat_i32(first));
+                UNROLL for (int p = 0; p < PANELS; p++) {
+                    i32x16 *sum = apart ? &sixteenfold[p] : &acc[r][p];
+                    *sum = dot4(*sum, high[p], splat_i32(second));
+                }
             }
         }
         UNROLL for (int p = 0; p < PANELS; p++) {
             f32x16 scale = load_bf16((const uint16_t *)w->scale + ((size_t)(panel + p) * groups + g) * LANES);
+            if (apart) acc[0][p] += sixteenfold[p] >> 4;
             UNROLL for (int r = 0; r < ROWS; r++) total[r][p] += __builtin_convertvector(acc[r][p], f32x16) * scale;
         }
     }
@@ -233,25 +244,25 @@ INLINE void kernel_int4(const Linear *w, int panel, int more, const Activations 
             KERNEL(w, panel, panel + PANELS < last, a, row, y, stride, add, ROWS, PANELS);                              \
         for (; panel < end; panel++) KERNEL(w, panel, panel + 1 < last, a, row, y, stride, add, ROWS, 1);               \
     }
-#define UP_TO_8_ROWS(KERNEL)                                                                                            \
-    PANEL_LOOP(KERNEL, 1, 4) PANEL_LOOP(KERNEL, 2, 4) PANEL_LOOP(KERNEL, 3, 2) PANEL_LOOP(KERNEL, 4, 2)                 \
+#define UP_TO_8_ROWS(KERNEL, PANELS_OF_ONE)                                                                             \
+    PANEL_LOOP(KERNEL, 1, PANELS_OF_ONE) PANEL_LOOP(KERNEL, 2, 4) PANEL_LOOP(KERNEL, 3, 2) PANEL_LOOP(KERNEL, 4, 2)                 \
     PANEL_LOOP(KERNEL, 5, 2) PANEL_LOOP(KERNEL, 6, 2) PANEL_LOOP(KERNEL, 7, 2) PANEL_LOOP(KERNEL, 8, 2)
 #define NAMES_TO_8(KERNEL) \
     0, KERNEL##_1, KERNEL##_2, KERNEL##_3, KERNEL##_4, KERNEL##_5, KERNEL##_6, KERNEL##_7, KERNEL##_8
 #if MAX_ROWS == 14
 #define ALL_ROWS(KERNEL)                                                                                                \
-    UP_TO_8_ROWS(KERNEL) PANEL_LOOP(KERNEL, 9, 2) PANEL_LOOP(KERNEL, 10, 2) PANEL_LOOP(KERNEL, 11, 2)                   \
+    UP_TO_8_ROWS(KERNEL, 4) PANEL_LOOP(KERNEL, 9, 2) PANEL_LOOP(KERNEL, 10, 2) PANEL_LOOP(KERNEL, 11, 2)                   \
     PANEL_LOOP(KERNEL, 12, 2) PANEL_LOOP(KERNEL, 13, 2) PANEL_LOOP(KERNEL, 14, 2)
 #define NAMES(KERNEL) \
     NAMES_TO_8(KERNEL), KERNEL##_9, KERNEL##_10, KERNEL##_11, KERNEL##_12, KERNEL##_13, KERNEL##_14
 #else
-#define ALL_ROWS UP_TO_8_ROWS
+#define ALL_ROWS(KERNEL) UP_TO_8_ROWS(KERNEL, 4)
 #define NAMES NAMES_TO_8
 #endif
 ALL_ROWS(kernel_f32)
 ALL_ROWS(kernel_bf16)
 ALL_ROWS(kernel_int8)
-UP_TO_8_ROWS(kernel_int4)
+UP_TO_8_ROWS(kernel_int4, 1)
 static void (*const kernels[][MAX_ROWS + 1])(const Linear *, int, int, int, const Activations *, int, float *, int, int) = {
     {NAMES(kernel_f32)}, {NAMES(kernel_bf16)}, {NAMES(kernel_int8)}, {NAMES_TO_8(kernel_int4)}};
 

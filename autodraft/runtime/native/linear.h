@@ -8,7 +8,7 @@ typedef struct {
     void *data;          /* [rows][k_padded] in float, bf16 or bytes */
     int stride;
     float *scales;       /* [rows], low bits only */
-    int32_t *group_sums; /* [rows][k_padded / 32], 4 bits only */
+    int32_t *corrections; /* [rows][k_padded / 32], -8 times the sum of a group, 4 bits only */
 } Activations;
 
 /* Convert `rows` rows of x (stride floats apart) for the kernel of `w`. */
