@@ -5,6 +5,7 @@
  * decoding), behind it (a chain) or scattered over other slots (a tree). */
 #include "attention.h"
 
+#include "attention_pairs.h"
 #include "attention_tiles.h"
 
 #define TILE 4 /* queries that share a loaded key or value */
@@ -41,24 +42,16 @@ INLINE void score_tile(const Query *q, const void *keys, int dtype, size_t block
     for (int b = 0; b < BLOCKS; b++) for (int i = 0; i < COUNT; i++) out[b][i] = acc[b][i];
 }
 
-INLINE void score_prefix(const Query *q, const void *keys, int dtype, int dim, int start, int length, const int COUNT) {
+/* Scores of all slots up to the last one that anybody sees. */
+INLINE void score_all(const Query *q, const void *keys, int dtype, int dim, int start, const int COUNT) {
     f32x16 out[2][TILE];
-    int block = start / LANES, last = (start + length + LANES - 1) / LANES;
+    int block = start / LANES, last = (slots_end(q, COUNT, start) + LANES - 1) / LANES;
     for (; block < last; block += 2) {
         int blocks = last - block > 1 ? 2 : 1;
         if (blocks == 2) score_tile(q, keys, dtype, block, dim, out, COUNT, 2);
         else score_tile(q, keys, dtype, block, dim, out, COUNT, 1);
         for (int b = 0; b < blocks; b++)
             for (int i = 0; i < COUNT; i++) store(q[i].scores + (block + b) * LANES - start, out[b][i]);
-    }
-}
-
-/* The keys of a path, each through its whole block, so that a score has the same bits on either way. */
-INLINE void score_path(const Query *q, const void *keys, int dtype, int dim) {
-    f32x16 out[2][TILE];
-    for (int j = 0; j < q->num_path; j++) {
-        score_tile(q, keys, dtype, q->path[j] / LANES, dim, out, 1, 1);
-        q->scores[q->prefix + j] = ((float *)&out[0][0])[q->path[j] % LANES];
     }
 }
 
@@ -83,15 +76,12 @@ INLINE void mix_tile(const Query *q, const void *values, int dtype, int dim, int
 }
 
 INLINE void attend_tile(const Query *q, const void *keys, const void *values, int dtype, int dim, int start, const int COUNT) {
-    int longest = 0, shared = q->prefix;
+    int shared = q->prefix;
     float scale[TILE];
+    score_all(q, keys, dtype, dim, start, COUNT);
     for (int i = 0; i < COUNT; i++) {
-        longest = q[i].prefix > longest ? q[i].prefix : longest;
         shared = q[i].prefix < shared ? q[i].prefix : shared;
-    }
-    score_prefix(q, keys, dtype, dim, start, longest, COUNT);
-    for (int i = 0; i < COUNT; i++) {
-        score_path(q + i, keys, dtype, dim);
+        gather_scores(q + i, start);
         scale[i] = 1.0f / exponentiate(q[i].scores, q[i].prefix + q[i].num_path, dim);
     }
     int offset = 0;
@@ -111,5 +101,6 @@ FOR_DTYPE(attend_bf16, KIND_BF16)
 void attend(const Query *q, int count, const void *keys, const void *values, int dtype, int dim, int start,
             uint16_t *tails, int tail_stride) {
     if (dtype == KIND_BF16 && attention_tiles_serve(dim)) attend_tiles(q, count, keys, values, dim, start, tails, tail_stride);
+    else if (dtype == KIND_BF16 && attention_pairs_serve(dim)) attend_pairs(q, count, keys, values, dim, start, tails, tail_stride);
     else (dtype == KIND_BF16 ? attend_bf16 : attend_f32)(q, count, keys, values, dim, start);
 }

@@ -18,13 +18,29 @@ INLINE size_t value_index(int dtype, int dim, int slot, int d) {
 /* One query head of one row: it sees `prefix` keys from the common start on, then the path. */
 typedef struct {
     const float *query;  /* [head_dim] */
-    float *scores;       /* scratch for all its keys, with SCORE_MARGIN floats to spare on either side */
+    float *scores;       /* scratch for all slots up to its last key, with SCORE_MARGIN floats to spare on either side */
     float *out;          /* [head_dim] */
     const int32_t *path;
     int32_t prefix, num_path;
 } Query;
 
 #define SCORE_MARGIN 32
+
+/* Behind the last slot that any of the queries sees. */
+INLINE int slots_end(const Query *queries, int count, int start) {
+    int last = 0;
+    for (const Query *q = queries; q < queries + count; q++) {
+        int end = q->num_path ? q->path[q->num_path - 1] + 1 : 0, prefix = start + q->prefix;
+        end = end > prefix ? end : prefix;
+        last = end > last ? end : last;
+    }
+    return last;
+}
+
+/* From scores by slot, from `start` on, to scores by key. */
+INLINE void gather_scores(const Query *q, int start) {
+    for (int j = 0; j < q->num_path; j++) q->scores[q->prefix + j] = q->scores[q->path[j] - start]; /* slots ascend */
+}
 
 /* Softmax over n scores (before their division by sqrt(dim)) in place, without the last division; the sum is returned. */
 INLINE float exponentiate(float *scores, int n, int dim) {

@@ -1,11 +1,10 @@
 /* Attention of up to 16 queries at a time on tile registers. Knows nothing of weights.
  *
- * A score is one product over the channels, whichever slots stand beside. Values are mixed 32 positions at a time, in
- * ascending order, each position always at the same place of its tile: where a query's path does not lie in the slots that
- * follow its prefix (a branch of a tree), the values of its last tiles are first put where they would lie if it did.
+ * A score is one product over the channels, whichever slots stand beside; values are mixed as attention_weights.h says.
  * So a query gives the same bits whoever shares the call and wherever its ancestors are. */
 #include "attention_tiles.h"
 
+#include "attention_weights.h"
 #include "tiles.h"
 
 #ifdef AUTODRAFT_TILES
@@ -25,24 +24,6 @@ typedef struct {
     float out[QUERIES][MOST_CHANNELS] __attribute__((aligned(64)));
 } Group;
 
-/* Keys of a query that lie one after the other from `start` on: the prefix, and as much of the path as goes on from it. */
-static int straight_keys(const Query *q, int start) {
-    int n = 0;
-    while (n < q->num_path && q->path[n] == start + q->prefix + n) n++;
-    return q->prefix + n;
-}
-
-static int last_slot(const Group *g) {
-    int last = 0;
-    for (int i = 0; i < g->count; i++) {
-        const Query *q = g->q + i;
-        int end = q->num_path ? q->path[q->num_path - 1] + 1 : 0, prefix = g->start + q->prefix;
-        end = end > prefix ? end : prefix;
-        last = end > last ? end : last;
-    }
-    return last;
-}
-
 #define SCORE(SUM, BLOCK) { _tile_loadd(6, key + (size_t)(BLOCK) * g->dim * LANES, 64); _tile_dpbf16ps(SUM, 4, 6); }
 #define STORE(SUM, BLOCK) _tile_stored(SUM, g->scores + ((BLOCK) * LANES - g->start) * (int)sizeof(float), g->stride);
 
@@ -52,7 +33,7 @@ static void score_all(const Group *g) {
     for (int i = 0; i < g->count; i++)
         for (int d = 0; d < g->dim; d += LANES) store_bf16(queries[i] + d, load(g->q[i].query + d));
     FENCE;
-    int block = g->start / LANES, end = (last_slot(g) + LANES - 1) / LANES;
+    int block = g->start / LANES, end = (slots_end(g->q, g->count, g->start) + LANES - 1) / LANES;
     for (; block < end; block += 4) {
         int more = end - block - 1;
         _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
@@ -70,32 +51,6 @@ static void score_all(const Group *g) {
         if (more > 2) STORE(3, block + 3)
     }
     FENCE;
-}
-
-/* Weights of `n` keys at column `at`, zeros around them in whole tiles up to `columns`. */
-static void round_weights(const float *p, int n, uint16_t *to, int at, int columns) {
-    int i = 0;
-    for (; i < n; i += LANES) store_bf16(to + at + i, load(p + i)); /* forwards: `to` may begin before `p` in the same memory */
-    for (int column = 0; column < at; column++) to[column] = 0;
-    for (int column = at + n; column < columns; column++) to[column] = 0;
-}
-
-/* Scores to weights. Of a query with a branch only whole tiles of straight keys stay; the rest goes to `tail`. */
-static void weigh(Group *g, int i, int columns, uint16_t *tail, int *tail_keys) {
-    const Query *q = g->q + i;
-    int offset = g->start - g->first, n = q->prefix + q->num_path, straight = straight_keys(q, g->start);
-    for (int j = 0; j < q->num_path; j++) q->scores[q->prefix + j] = q->scores[q->path[j] - g->start]; /* slots ascend */
-    g->sums[i] = exponentiate(q->scores, n, g->dim);
-    int kept = n;
-    *tail_keys = 0;
-    if (straight < n) {
-        kept = (straight + offset) / KEYS * KEYS - offset;
-        kept = kept > 0 ? kept : 0;
-        *tail_keys = n - kept;
-        int at = kept ? 0 : offset;
-        round_weights(q->scores + kept, n - kept, tail, at, (at + n - kept + KEYS - 1) / KEYS * KEYS);
-    }
-    round_weights(q->scores, kept, (uint16_t *)(q->scores - SCORE_MARGIN), offset, columns);
 }
 
 #define MIX(SUM, CHANNEL) { _tile_loadd(6, value + (CHANNEL) * KEYS, 64); _tile_dpbf16ps(SUM, 4, 6); }
@@ -134,23 +89,19 @@ static void mix_tail(Group *g, int i, const uint16_t *tail, int tail_keys) {
 }
 
 static void attend_group(Group *g, uint16_t *tails, int tail_stride) {
-    int tail_keys[QUERIES], branches = 0, columns = 0;
+    int tail_keys[QUERIES], branches = 0, columns = columns_of(g->q, g->count, g->start, g->first, KEYS);
     tiles_configure(g->count);
     score_all(g);
     for (int i = 0; i < g->count; i++) {
-        int end = g->start - g->first + g->q[i].prefix + g->q[i].num_path;
-        columns = end > columns ? end : columns;
-    }
-    columns = (columns + KEYS - 1) / KEYS * KEYS;
-    for (int i = 0; i < g->count; i++) {
-        weigh(g, i, columns, tails + (size_t)i * tail_stride, tail_keys + i);
+        uint16_t *tail = tails + (size_t)i * tail_stride;
+        g->sums[i] = weigh(g->q + i, g->dim, g->start, g->first, columns, tail, tail_keys + i, KEYS);
         branches += tail_keys[i] > 0;
     }
     memset(g->out, 0, sizeof g->out[0] * g->count);
     FENCE;
     const uint16_t *values = g->values + (size_t)g->first * g->dim;
     for (int c = 0; c < g->dim; c += 32)
-        mix(g->scores - SCORE_MARGIN * sizeof(float), g->stride, values, g->dim, c, columns / KEYS, g->out[0]);
+        mix((const char *)weights_of(g->q), g->stride, values, g->dim, c, columns / KEYS, g->out[0]);
     FENCE;
     if (branches) {
         tiles_configure(1);

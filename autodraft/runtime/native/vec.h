@@ -55,7 +55,13 @@ INLINE void store_bf16(uint16_t *p, f32x16 v) {
 }
 
 INLINE f32x16 select16(i32x16 mask, f32x16 a, f32x16 b) { return (f32x16)((mask & (i32x16)a) | (~mask & (i32x16)b)); }
-INLINE f32x16 max16(f32x16 a, f32x16 b) { return select16(a > b, a, b); }
+INLINE f32x16 max16(f32x16 a, f32x16 b) { /* b where they do not compare */
+#ifdef __AVX512F__
+    return (f32x16)_mm512_max_ps((__m512)a, (__m512)b);
+#else
+    return select16(a > b, a, b);
+#endif
+}
 
 INLINE int any16(i32x16 mask) {
 #ifdef __AVX512F__
@@ -69,24 +75,37 @@ INLINE int any16(i32x16 mask) {
 
 /* Sum and maximum over lanes, in a fixed order. */
 INLINE float lane_sum(f32x16 v) {
+#ifdef __AVX512F__
+    return _mm512_reduce_add_ps((__m512)v);
+#else
     float s = 0;
     for (int i = 0; i < LANES; i++) s += v[i];
     return s;
+#endif
 }
 INLINE float lane_max(f32x16 v) {
+#ifdef __AVX512F__
+    return _mm512_reduce_max_ps((__m512)v);
+#else
     float m = v[0];
     for (int i = 1; i < LANES; i++) m = v[i] > m ? v[i] : m;
     return m;
+#endif
 }
 
-/* exp to about 2 ulp (Cody-Waite reduction, degree 6); exp(-inf) = 0, saturates at +88. */
+/* exp to about 2 ulp (Cody-Waite reduction, degree 6); exp(-inf) = 0. */
 INLINE f32x16 exp16(f32x16 x) {
+#ifdef __AVX512F__
+    x = max16(splat(-105.0f), x);
+    f32x16 n = (f32x16)_mm512_roundscale_ps((__m512)(x * splat(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
     i32x16 underflow = x < splat(-87.0f);
     x = select16(x > splat(88.0f), splat(88.0f), x);
     x = select16(underflow, splat(0.0f), x);
     f32x16 n = x * splat(1.44269504f) + splat(12582912.0f);
     i32x16 exponent = (i32x16)n - (i32x16)splat(12582912.0f);
     n = n - splat(12582912.0f);
+#endif
     f32x16 r = x - n * splat(0.693359375f);
     r = r + n * splat(2.12194440e-4f);
     f32x16 p = splat(1.9875691500e-4f);
@@ -96,9 +115,11 @@ INLINE f32x16 exp16(f32x16 x) {
     p = p * r + splat(1.6666665459e-1f);
     p = p * r + splat(5.0000001201e-1f);
     p = p * r * r + r + splat(1.0f);
-    f32x16 scale = (f32x16)((exponent + 127) << 23);
-    f32x16 y = p * scale;
-    return select16(underflow, splat(0.0f), y);
+#ifdef __AVX512F__
+    return (f32x16)_mm512_scalef_ps((__m512)p, (__m512)n);
+#else
+    return select16(underflow, splat(0.0f), p * (f32x16)((exponent + 127) << 23));
+#endif
 }
 
 #endif

@@ -1,0 +1,143 @@
+/* Attention of a few queries at a time on vector products of 16-bit pairs: two channels of a key, values of two positions.
+ * Knows nothing of weights.
+ *
+ * Every query has accumulators of its own and values are mixed as attention_weights.h says, so a query gives the same bits
+ * whoever shares the call and wherever its ancestors are. */
+#include "attention_pairs.h"
+
+#include "attention_weights.h"
+
+#ifdef __AVX512BF16__
+#define QUERIES 8
+#define MOST_CHANNELS 256
+#define TILE 32 /* slots of a tile of values */
+#define UNROLL _Pragma("GCC unroll 8")
+
+int attention_pairs_serve(int dim) { return dim <= MOST_CHANNELS; }
+
+INLINE __m512bh load_pairs(const uint16_t *p) { return (__m512bh)_mm512_loadu_si512(p); }
+INLINE __m512bh splat_pair(const uint16_t *p) {
+    int32_t pair;
+    memcpy(&pair, p, sizeof pair);
+    return (__m512bh)_mm512_set1_epi32(pair);
+}
+INLINE f32x16 multiply_pairs(f32x16 sum, __m512bh a, __m512bh b) { return (f32x16)_mm512_dpbf16_ps((__m512)sum, a, b); }
+
+/* Scores of the 16 slots of each of BLOCKS key blocks against COUNT queries. */
+INLINE void score_blocks(const Query *q, const uint16_t (*rounded)[MOST_CHANNELS], const uint16_t *keys, int block, int dim,
+                         int start, const int COUNT, const int BLOCKS) {
+    const uint16_t *key = keys + (size_t)block * dim * LANES;
+    f32x16 sum[QUERIES][4];
+    UNROLL for (int i = 0; i < COUNT; i++) UNROLL for (int b = 0; b < BLOCKS; b++) sum[i][b] = splat(0);
+    for (int d = 0; d < dim; d += 2) {
+        __m512bh pairs[4];
+        UNROLL for (int b = 0; b < BLOCKS; b++) pairs[b] = load_pairs(key + ((size_t)b * dim + d) * LANES);
+        UNROLL for (int i = 0; i < COUNT; i++) {
+            __m512bh query = splat_pair(rounded[i] + d);
+            UNROLL for (int b = 0; b < BLOCKS; b++) sum[i][b] = multiply_pairs(sum[i][b], pairs[b], query);
+        }
+    }
+    UNROLL for (int i = 0; i < COUNT; i++) UNROLL for (int b = 0; b < BLOCKS; b++) store(q[i].scores + (block + b) * LANES - start, sum[i][b]);
+}
+
+/* Scores of all slots up to the last one that anybody sees. */
+INLINE void score_all(const Query *q, const uint16_t *keys, int dim, int start, const int COUNT) {
+    uint16_t rounded[QUERIES][MOST_CHANNELS];
+    const int BLOCKS = COUNT == QUERIES ? 2 : 4; /* enough sums to keep the multipliers busy */
+    int block = start / LANES, end = (slots_end(q, COUNT, start) + LANES - 1) / LANES;
+    UNROLL for (int i = 0; i < COUNT; i++)
+        for (int d = 0; d < dim; d += LANES) store_bf16(rounded[i] + d, load(q[i].query + d));
+    for (; block + BLOCKS <= end; block += BLOCKS) score_blocks(q, rounded, keys, block, dim, start, COUNT, BLOCKS);
+    for (; block < end; block++) score_blocks(q, rounded, keys, block, dim, start, COUNT, 1);
+}
+
+/* Weights of `columns` slots, the first of which begins a tile, times 16 * VECTORS channels from `channel` on of their values. */
+INLINE void mix(const Query *q, const uint16_t *values, int dim, int channel, int columns, f32x16 sum[][2], const int COUNT,
+                const int VECTORS) {
+    for (int first = 0; first < columns; first += TILE) {
+        const uint16_t *value = values + (size_t)first * dim + channel * TILE;
+        int slots = columns - first < TILE ? columns - first : TILE;
+        for (int slot = 0; slot < slots; slot += 2) {
+            __m512bh pairs[2];
+            UNROLL for (int v = 0; v < VECTORS; v++) pairs[v] = load_pairs(value + (v * TILE + slot) * LANES);
+            UNROLL for (int i = 0; i < COUNT; i++) {
+                __m512bh weights = splat_pair(weights_of(q + i) + first + slot);
+                UNROLL for (int v = 0; v < VECTORS; v++) sum[i][v] = multiply_pairs(sum[i][v], pairs[v], weights);
+            }
+        }
+    }
+}
+
+/* Sixteen channels of the value of key number `key`, in the place of the first or the second of a pair. */
+INLINE u32x16 value_of(const Query *q, const uint16_t *values, int dim, int start, int key, int channel, int second) {
+    if (key < 0 || key >= q->prefix + q->num_path) return (u32x16)splat_i32(0);
+    size_t slot = key < q->prefix ? start + key : q->path[key - q->prefix];
+    u32x16 pair;
+    memcpy(&pair, values + value_index(KIND_BF16, dim, slot & ~(size_t)1, channel), sizeof pair);
+    pair = slot & 1 ? pair >> 16 : pair & 0xffffu;
+    return second ? pair << 16 : pair;
+}
+
+/* The last keys of a query whose path lies scattered: pairs of values are put together by position. */
+INLINE void mix_tail(const Query *q, const uint16_t *values, int dim, int channel, int start, const uint16_t *tail, int tail_keys,
+                     f32x16 *sum, const int VECTORS) {
+    int n = q->prefix + q->num_path, key = n - tail_keys;
+    for (key -= (start + key) % 2; key < n; key += 2, tail += 2)
+        UNROLL for (int v = 0; v < VECTORS; v++) {
+            u32x16 pair = value_of(q, values, dim, start, key, channel + v * LANES, 0) |
+                          value_of(q, values, dim, start, key + 1, channel + v * LANES, 1);
+            sum[v] = multiply_pairs(sum[v], (__m512bh)pair, splat_pair(tail));
+        }
+}
+
+INLINE void mix_all(const Query *q, const uint16_t *values, int dim, int start, int columns, const uint16_t *tails, int tail_stride,
+                    const int *tail_keys, const float *scale, int channel, const int COUNT, const int VECTORS) {
+    int first = start / TILE * TILE;
+    f32x16 sum[QUERIES][2];
+    UNROLL for (int i = 0; i < COUNT; i++) UNROLL for (int v = 0; v < VECTORS; v++) sum[i][v] = splat(0);
+    mix(q, values + (size_t)first * dim, dim, channel, columns, sum, COUNT, VECTORS);
+    UNROLL for (int i = 0; i < COUNT; i++)
+        if (tail_keys[i])
+            mix_tail(q + i, values, dim, channel, start, tails + (size_t)i * tail_stride, tail_keys[i], sum[i], VECTORS);
+    UNROLL for (int i = 0; i < COUNT; i++)
+        UNROLL for (int v = 0; v < VECTORS; v++) store(q[i].out + channel + v * LANES, sum[i][v] * splat(scale[i]));
+}
+
+INLINE void attend_few(const Query *q, const uint16_t *keys, const uint16_t *values, int dim, int start, uint16_t *tails,
+                       int tail_stride, const int COUNT) {
+    int tail_keys[QUERIES], first = start / TILE * TILE, columns = columns_of(q, COUNT, start, first, 2), channel = 0;
+    float scale[QUERIES];
+    score_all(q, keys, dim, start, COUNT);
+    UNROLL for (int i = 0; i < COUNT; i++)
+        scale[i] = 1.0f / weigh(q + i, dim, start, first, columns, tails + (size_t)i * tail_stride, tail_keys + i, 2);
+    for (; channel + 2 * LANES <= dim; channel += 2 * LANES)
+        mix_all(q, values, dim, start, columns, tails, tail_stride, tail_keys, scale, channel, COUNT, 2);
+    if (channel < dim) mix_all(q, values, dim, start, columns, tails, tail_stride, tail_keys, scale, channel, COUNT, 1);
+}
+
+#define FOR_COUNT(COUNT)                                                                                              \
+    static __attribute__((noinline)) void attend_##COUNT(const Query *q, const uint16_t *keys, const uint16_t *values, int dim, \
+                                                         int start, uint16_t *tails, int tail_stride) {               \
+        attend_few(q, keys, values, dim, start, tails, tail_stride, COUNT);                                           \
+    }
+FOR_COUNT(1) FOR_COUNT(2) FOR_COUNT(4) FOR_COUNT(8)
+
+void attend_pairs(const Query *q, int count, const void *keys, const void *values, int dim, int start, uint16_t *tails,
+                  int tail_stride) {
+    while (count) {
+        int few = count >= 8 ? 8 : count >= 4 ? 4 : count >= 2 ? 2 : 1;
+        (few == 8 ? attend_8 : few == 4 ? attend_4 : few == 2 ? attend_2 : attend_1)(
+            q, (const uint16_t *)keys, (const uint16_t *)values, dim, start, tails, tail_stride);
+        count -= few, q += few;
+    }
+}
+
+#else
+
+int attention_pairs_serve(int dim) { return (void)dim, 0; }
+void attend_pairs(const Query *q, int count, const void *keys, const void *values, int dim, int start, uint16_t *tails,
+                  int tail_stride) {
+    (void)q, (void)count, (void)keys, (void)values, (void)dim, (void)start, (void)tails, (void)tail_stride;
+}
+
+#endif

@@ -1,0 +1,56 @@
+#ifndef AUTODRAFT_ATTENTION_WEIGHTS_H
+#define AUTODRAFT_ATTENTION_WEIGHTS_H
+/* From the scores of 16-bit keys to weights of 16 bits, for products that take several positions at once.
+ *
+ * Positions are mixed so many at a time (KEYS), in ascending order, each always at the same place of its product: where a
+ * query's path does not lie in the slots that follow its prefix (a branch of a tree), its last positions go to a tail, whose
+ * values are first put where they would lie if it did. So a query gives the same bits wherever its ancestors are. */
+#include "attention.h"
+
+/* Keys of a query that lie one after the other from `start` on: the prefix, and as much of the path as goes on from it. */
+INLINE int straight_keys(const Query *q, int start) {
+    int n = 0;
+    while (n < q->num_path && q->path[n] == start + q->prefix + n) n++;
+    return q->prefix + n;
+}
+
+/* Columns of the longest query, in whole products; column 0 is slot `first`. */
+INLINE int columns_of(const Query *queries, int count, int start, int first, const int KEYS) {
+    int columns = 0;
+    for (const Query *q = queries; q < queries + count; q++) {
+        int end = start - first + q->prefix + q->num_path;
+        columns = end > columns ? end : columns;
+    }
+    return (columns + KEYS - 1) / KEYS * KEYS;
+}
+
+/* Weights of `n` keys at column `at`, zeros around them up to `columns`. */
+INLINE void round_weights(const float *p, int n, uint16_t *to, int at, int columns) {
+    int i = 0;
+    for (; i < n; i += LANES) store_bf16(to + at + i, load(p + i)); /* forwards: `to` may begin before `p` in the same memory */
+    for (int column = 0; column < at; column++) to[column] = 0;
+    for (int column = at + n; column < columns; column++) to[column] = 0;
+}
+
+/* Where a query's weights come to stand, in the memory of its scores. */
+INLINE uint16_t *weights_of(const Query *q) { return (uint16_t *)(q->scores - SCORE_MARGIN); }
+
+/* Scores of all slots from `start` on to weights; returns their sum. Of a query with a branch only whole products of straight
+ * keys stay; the last `tail_keys` go to `tail`. */
+INLINE float weigh(const Query *q, int dim, int start, int first, int columns, uint16_t *tail, int *tail_keys, const int KEYS) {
+    int offset = start - first, n = q->prefix + q->num_path, straight = straight_keys(q, start), kept = n;
+    gather_scores(q, start);
+    float sum = exponentiate(q->scores, n, dim);
+    *tail_keys = 0;
+    if (straight < n) {
+        kept = (straight + offset) / KEYS * KEYS - offset;
+        kept = kept > 0 ? kept : 0;
+        *tail_keys = n - kept;
+        int at = kept ? 0 : offset;
+        round_weights(q->scores + kept, n - kept, tail, at, (at + n - kept + KEYS - 1) / KEYS * KEYS);
+    }
+    round_weights(q->scores, kept, weights_of(q), offset, columns);
+    return sum;
+}
+
+#endif
