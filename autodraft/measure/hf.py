@@ -27,6 +27,7 @@ _KEPT_SHARES = (0.25, 0.5, 0.75)
 _TRIAL_TOKENS = 8
 _MODE_TRIAL_TOKENS = 24
 _MOST_PREFILL = 0.95
+_SETTLING_S = 0.02
 
 
 class HFModeUnavailableError(AutodraftError):
@@ -157,6 +158,7 @@ class HFBaseline:
                 prefill_s = min(prefill_s, self._generate(prompt, 1, options)[0], _MOST_PREFILL * total_s)
         finally:
             torch.set_num_threads(threads)
+        time.sleep(_SETTLING_S)  # PyTorch's threads spin on for a while, at the cost of whoever comes next
         return Run(tuple(tokens), prefill_s, total_s - prefill_s)
 
     @torch.inference_mode()

@@ -46,7 +46,7 @@ INLINE float weigh(const Query *q, int dim, int start, int first, int columns, u
         kept = (straight + offset) / KEYS * KEYS - offset;
         kept = kept > 0 ? kept : 0;
         *tail_keys = n - kept;
-        int at = kept ? 0 : offset;
+        int at = kept ? 0 : offset % KEYS;
         round_weights(q->scores + kept, n - kept, tail, at, (at + n - kept + KEYS - 1) / KEYS * KEYS);
     }
     round_weights(q->scores, kept, weights_of(q), offset, columns);

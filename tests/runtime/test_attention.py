@@ -1,0 +1,116 @@
+"""The engine's attention over one head: against PyTorch, and to the bit wherever a query's keys lie and whoever shares the call."""
+
+import ctypes
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autodraft.runtime import native_binding as binding
+from autodraft.runtime.native_build import load_library
+from autodraft.runtime.native_cache import NativeCache
+from autodraft.runtime.spec import ModelSpec
+
+KINDS = {torch.float32: binding.KIND_F32, torch.bfloat16: binding.KIND_BF16}
+SCORE_MARGIN, TAIL_QUERIES, TAIL_MARGIN = 32, 16, 64
+WIDTHS = (16, 32, 48, 64, 128, 272)  # with and without tiles and pairs, where the processor has them
+CAPACITY = 256
+
+
+class _Query(ctypes.Structure):
+    """Mirror of `Query` in native/attention.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("query", "scores", "out", "path")),
+        ("prefix", ctypes.c_int32),
+        ("num_path", ctypes.c_int32),
+    )
+
+
+def attend(queries, keys, values, where, start, dtype):
+    """[queries, dim] of what each query mixes; it sees `where` = (prefix, path slots) of keys and values [slots, dim]."""
+    count, dim = queries.shape
+    spec = ModelSpec("llama", 1, dim, dim, 1, 1, dim, 16, CAPACITY, "rms", 1e-6, "silu", True, True, False)
+    cache = NativeCache(spec, CAPACITY, dtype)
+    for slot in range(len(keys)):
+        cache._key(slot).copy_(keys[slot].view(cache._key(slot).shape))
+        cache._value(slot).copy_(values[slot].view(cache._value(slot).shape))
+    queries, out = queries.contiguous(), torch.full((count, dim), float("nan"))
+    scores = torch.full((count, CAPACITY + 2 * SCORE_MARGIN), float("nan"))
+    tails = torch.zeros(TAIL_QUERIES * (CAPACITY + TAIL_MARGIN), dtype=torch.int16)
+    paths = [torch.tensor(path, dtype=torch.int32) for _, path in where]
+    structs = (_Query * count)(
+        *(
+            _Query(
+                queries[i].data_ptr(),
+                scores[i].data_ptr() + 4 * SCORE_MARGIN,
+                out[i].data_ptr(),
+                paths[i].data_ptr(),
+                prefix,
+                len(path),
+            )
+            for i, (prefix, path) in enumerate(where)
+        )
+    )
+    load_library().attend(
+        structs,
+        count,
+        ctypes.c_void_p(cache.keys.data_ptr()),
+        ctypes.c_void_p(cache.values.data_ptr()),
+        KINDS[dtype],
+        dim,
+        start,
+        ctypes.c_void_p(tails.data_ptr()),
+        CAPACITY + TAIL_MARGIN,
+    )
+    return out
+
+
+def _case(data, dtype):
+    """Queries, keys and values by slot, the common start, and what each query sees."""
+    dim = data.draw(st.sampled_from(WIDTHS), label="width")
+    start = data.draw(st.integers(0, 70), label="start")
+    where = []
+    for _ in range(data.draw(st.integers(1, 20), label="queries")):
+        prefix = data.draw(st.integers(0, 80))
+        gaps = data.draw(st.lists(st.sampled_from((1, 1, 2, 3, 7)), min_size=0 if prefix else 1, max_size=12))
+        slots = [start + prefix - 1 + sum(gaps[: i + 1]) for i in range(len(gaps))]
+        where.append((prefix, slots))
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 1000), label="seed"))
+    keys, values = (torch.randn(CAPACITY, dim, generator=generator).to(dtype) for _ in range(2))
+    return torch.randn(len(where), dim, generator=generator), keys, values, start, where
+
+
+def _slots(start, prefix, path):
+    return [*range(start, start + prefix), *path]
+
+
+@pytest.mark.parametrize("dtype", KINDS)
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_attention_is_that_of_pytorch(dtype, data):
+    queries, keys, values, start, where = _case(data, dtype)
+    found = attend(queries, keys, values, where, start, dtype)
+    for query, (prefix, path), mixed in zip(queries, where, found, strict=True):
+        seen = _slots(start, prefix, path)
+        scores = keys[seen].double() @ query.double() / len(query) ** 0.5
+        expected = scores.softmax(0) @ values[seen].double()
+        tolerance = 1e-5 if dtype == torch.float32 else 3e-2
+        torch.testing.assert_close(mixed.double(), expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", KINDS)
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_a_query_gives_the_same_bits_alone_and_in_line(dtype, data):
+    """In line: with its scattered keys moved to the slots that follow its prefix."""
+    queries, keys, values, start, where = _case(data, dtype)
+    together = attend(queries, keys, values, where, start, dtype)
+    for i, (prefix, path) in enumerate(where):
+        assert torch.equal(attend(queries[i : i + 1], keys, values, where[i : i + 1], start, dtype)[0], together[i])
+        seen = _slots(start, prefix, path)
+        moved_keys, moved_values = keys.clone(), values.clone()
+        moved_keys[start : start + len(seen)], moved_values[start : start + len(seen)] = keys[seen], values[seen]
+        in_line = attend(queries[i : i + 1], moved_keys, moved_values, [(len(seen), [])], start, dtype)
+        assert torch.equal(in_line[0], together[i])
