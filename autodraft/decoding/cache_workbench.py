@@ -63,14 +63,12 @@ class CacheWorkbench:
 
     Attributes:
         model_s: seconds of drafts' forward passes so far.
-        cycle_model_s: those of this cycle.
-        cycle_steps: the same as they take on average, in target steps.
+        cycle_steps: what those of this cycle take on average, in target steps.
     """
 
     growth: Growth
     max_depth: int
     max_nodes: int
-    cycle_model_s: float
     cycle_steps: float
 
     def __init__(
@@ -92,7 +90,7 @@ class CacheWorkbench:
         self.growth = Growth(context.tokens[-1])
         self.max_depth, self.max_nodes = context.max_depth, context.max_nodes
         self.times.set_context(len(context.tokens))
-        self.cycle_model_s = self.cycle_steps = 0.0
+        self.cycle_steps = 0.0
         self._context = context
         self._owner = -1
         self._placed = _Placed()
@@ -149,7 +147,6 @@ class CacheWorkbench:
 
     def _spent(self, seconds: float, steps: float) -> None:
         self.model_s += seconds
-        self.cycle_model_s += seconds
         self.cycle_steps += steps
 
     def _rows_for(self, draft: int, nodes: Sequence[int]) -> tuple[Rows, dict[int, int]]:

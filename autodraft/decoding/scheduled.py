@@ -22,7 +22,7 @@ from autodraft.decoding.drafters import DraftContext, Outcome
 from autodraft.decoding.growth import ROOT
 from autodraft.decoding.schedulers import make_scheduler
 from autodraft.decoding.sources import PromptLookupSource, SuffixAutomatonSource, TokenRecyclingSource, TokenSource
-from autodraft.decoding.step_times import TARGET, CostPrior, StepTimes, blend
+from autodraft.decoding.step_times import LARGEST_JUMP, TARGET, CostPrior, StepTimes, blend
 from autodraft.decoding.tree import TokenTree
 from autodraft.decoding.workbench import DraftLevel
 from autodraft.profile_parts import Priors
@@ -30,8 +30,8 @@ from autodraft.runtime import ChoiceNoise, DraftPlan, RoutedPlan, TransformerRun
 
 _UNKNOWN_VERIFY_COST = {1: 1.0, 8: 1.2, 16: 1.5, 32: 2.2}
 _UNKNOWN_ALPHA = 0.8
-_TIMED_TOKENS = 4
-"""First tokens decoded without drafts, in which plain decoding is timed."""
+_TIMED_TOKENS, _TIMED_TOGETHER = 16, 4
+"""First tokens decoded without drafts, in which plain decoding is timed; so many at a time, for the first are slow."""
 
 
 def make_source(draft: Draft) -> TokenSource | None:
@@ -102,7 +102,7 @@ class ScheduledDrafter:
 
     @property
     def idle_tokens(self) -> int:
-        return self._untimed or self.scheduler.idle_cycles
+        return min(self._untimed, _TIMED_TOGETHER) or self.scheduler.idle_cycles
 
     def start(self, tokens: Sequence[int]) -> None:
         for source in self._sources:
@@ -133,8 +133,9 @@ class ScheduledDrafter:
 
     def observe_alone(self, tokens: Sequence[int], seconds: float, noise: ChoiceNoise | None) -> None:
         # What the target would have said beside its choices nobody asked: tables of it are as they were.
-        self.times.record(TARGET, 1, seconds / len(tokens))
-        self._is_timed_alone = True
+        if self._untimed < _TIMED_TOKENS:
+            self.times.record(TARGET, 1, seconds / len(tokens), len(tokens))
+            self._is_timed_alone = True
         for source in self._sources:
             if source is not None:
                 source.commit(tokens)
@@ -144,14 +145,16 @@ class ScheduledDrafter:
             self.scheduler.pass_idle(len(tokens))
 
     def _cycle_steps(self, outcome: Outcome) -> float:
-        """What the cycle took, with forward passes as they take on average: hiccups say nothing of the cascade."""
-        bench, times = self._bench, self.times
+        """What the cycle took, in target steps; a hiccup counts as `LARGEST_JUMP` times what such cycles take at most.
+
+        Averages of steps would not do: they fall faster than they rise, which flatters what takes many short steps.
+        """
+        bench, times, seconds = self._bench, self.times, self._clock() - self._started
         if not outcome.tree.num_drafted and not bench.cycle_steps:
-            seconds = self._clock() - self._started
             self._empty_cycle_s = blend(self._empty_cycle_s, seconds) if self._empty_cycle_s else seconds
             return self._empty_cycle_s / times.target_s
-        overhead_s = self._clock() - self._started - bench.cycle_model_s - outcome.verify_s
-        return times.cost(TARGET, len(outcome.tree)) + bench.cycle_steps + max(overhead_s, 0.0) / times.target_s
+        usual = times.cost(TARGET, len(outcome.tree)) + bench.cycle_steps
+        return min(seconds / times.target_s, LARGEST_JUMP * usual)
 
     def _teach(self, outcome: Outcome) -> None:
         """The free drafts learn from what the target would have said after every verified token."""

@@ -17,7 +17,7 @@ TARGET = -1
 
 _CONTEXT_RANGE = 512
 _RISE, _FALL = 0.07, 0.25
-_LARGEST_JUMP = 2.0
+LARGEST_JUMP = 2.0
 _PRIOR_COUNT = 6
 _RECORDS_PER_REFRESH = 64  # costs are looked up far more often than they change
 _SLOPE = 4  # rows over which the target's marginal cost is averaged: kernels take rows in batches
@@ -82,18 +82,18 @@ class StepTimes:
                 self._measured.setdefault((model, self._range), dict(known))
         self._forget_costs()
 
-    def record(self, model: int, rows: int, seconds: float) -> None:
-        """A step of `model` over `rows` query tokens took so long.
+    def record(self, model: int, rows: int, seconds: float, steps: int = 1) -> None:
+        """A step of `model` over `rows` query tokens took so long, on average over `steps` of them.
 
         Averages fall faster than they rise: what disturbs a measurement only ever makes it longer. A hiccup counts as
-        `_LARGEST_JUMP` times normal.
+        `LARGEST_JUMP` times normal.
         """
         prior = self._priors[model].at(rows)
         times = self._measured.setdefault((model, self._range), {})
         # A model's first step is no more to be trusted than later ones: the prior at the target's pace tempers it.
         pace = self._pace.get(model, self._pace.get(TARGET, seconds / prior))
         known, count = times.get(rows) or (prior * pace, 0)
-        times[rows] = blend(known, seconds), count + 1
+        times[rows] = blend(known, seconds), count + steps
         self._pace[model] = blend(pace, seconds / prior)
         self._records += 1
         if not count or self._records % _RECORDS_PER_REFRESH == 0:
@@ -140,4 +140,4 @@ class StepTimes:
 
 def blend(known: float, seen: float) -> float:
     """An average that falls faster than it rises, after one more measurement."""
-    return known + (_FALL if seen < known else _RISE) * (min(seen, _LARGEST_JUMP * known) - known)
+    return known + (_FALL if seen < known else _RISE) * (min(seen, LARGEST_JUMP * known) - known)

@@ -55,14 +55,23 @@ def test_a_plan_that_pays_is_never_suspended():
     assert all(_run(GuardedScheduler(plan), 300, num_accepted=2, steps=2.0)) and plan.observed == 300
 
 
-def test_a_useless_plan_is_tried_ever_more_rarely():
-    plan = ScriptedPlan()
-    runs = _runs(_run(GuardedScheduler(plan), 2000, num_accepted=0, steps=1.5))
+@pytest.mark.parametrize("steps", [1.1, 1.5, 3.0])
+def test_a_useless_plan_is_tried_so_rarely_that_little_is_lost(steps):
+    plan, cycles = ScriptedPlan(), 4000
+    runs = _runs(_run(GuardedScheduler(plan), cycles, num_accepted=0, steps=steps))
     trials, pauses = runs[0::2], [length for _, length in runs[1::2]]
-    assert all(drafts and length == trials[0][1] for drafts, length in trials) and trials[0][1] <= 10
-    assert all(later == 2 * earlier for earlier, later in itertools.pairwise(pauses[:5]))
+    assert all(drafts and length <= 10 for drafts, length in trials)
     assert plan.observed == sum(length for _, length in trials)
-    assert plan.observed < 0.05 * 2000
+    assert pauses[0] < pauses[-2] or steps == 3.0  # the first try has credit
+    lost = plan.observed * (steps - 1.0)
+    assert lost < 0.03 * cycles + 4.0 + 10 * (steps - 1.0)
+
+
+def test_what_a_plan_has_gained_is_good_for_as_many_tries():
+    gained, fresh = GuardedScheduler(ScriptedPlan()), GuardedScheduler(ScriptedPlan())
+    _run(gained, 60, num_accepted=3, steps=2.0)
+    tries = [sum(_run(guard, 200, num_accepted=0, steps=1.5)) for guard in (gained, fresh)]
+    assert tries[0] > 2 * tries[1]
 
 
 def test_pauses_have_a_longest():
@@ -71,16 +80,11 @@ def test_pauses_have_a_longest():
     assert len(pauses) > 8 and pauses[-1] == pauses[-2] == max(pauses)
 
 
-def test_a_plan_that_pays_again_is_resumed_and_trusted_as_before():
+def test_a_plan_that_pays_again_is_resumed():
     guard = GuardedScheduler(ScriptedPlan())
-    first_pause = _runs(_run(guard, 7 + 16, num_accepted=0, steps=1.5))[1][1]
-    _run(guard, 300, num_accepted=0, steps=1.5)
+    _run(guard, 400, num_accepted=0, steps=1.5)
     drafted = _run(guard, 600, num_accepted=3, steps=2.0)
-    resumed = drafted.index(True)
-    assert all(drafted[resumed:])
-    # What was learnt of its bad times is forgotten: the next pause is a short one again.
-    after = _runs(_run(guard, 100, num_accepted=0, steps=1.5))
-    assert after[0][0] and after[1] == (False, first_pause)
+    assert all(drafted[drafted.index(True) :])
 
 
 def test_one_bad_cycle_suspends_nothing():

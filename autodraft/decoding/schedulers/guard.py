@@ -2,8 +2,8 @@
 
 Knows nothing of what it guards. Drafts that are useless on this text make decoding slower than no drafts at all: a
 fixed plan by all that it drafts in vain, and any scheduler by what a cycle costs beyond a token of plain decoding, even
-if it drafts nothing. Tokens per time are watched, and where they fall below plain decoding's, drafting is suspended,
-longer each time, and tried again.
+if it drafts nothing. Tokens per time are watched, and where they fall below plain decoding's, drafting is suspended until
+what it has lost is a small share of the time, and tried again.
 """
 
 from __future__ import annotations
@@ -14,6 +14,10 @@ from autodraft.decoding.schedulers.protocol import TreeScheduler
 from autodraft.decoding.workbench import Workbench
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 16, 512
+_MOST_LOST = 0.03
+"""Share of the time that may be lost against plain decoding."""
+_FIRST_CREDIT, _MOST_CREDIT = 4.0, 64.0
+"""Target steps that may be lost before that counts: at first, and at most however much was gained before."""
 
 
 class _Ledger:
@@ -42,10 +46,6 @@ class _Ledger:
     def loses(self) -> bool:
         return self._cycles >= self._least and self._tokens < (1 - self._most_lost) * self._steps
 
-    @property
-    def gains(self) -> bool:
-        return self._cycles >= self._least and self._tokens > 1.1 * self._steps
-
 
 class GuardedScheduler(TreeScheduler):
     """Runs a scheduler, or nothing while that is faster."""
@@ -53,9 +53,9 @@ class GuardedScheduler(TreeScheduler):
     def __init__(self, scheduler: TreeScheduler) -> None:
         self._scheduler = scheduler
         # That free drafts had no match for a while says nothing of their worth where looking costs next to nothing.
-        self._drafting, self._overall = _Ledger(0.85, 6, 0.0), _Ledger(0.97, 32, 0.03)
+        self._drafting, self._overall = _Ledger(0.85, 6, 0.0), _Ledger(0.97, 32, _MOST_LOST)
+        self._credit = _FIRST_CREDIT
         self._paused = 0
-        self._pause = _SHORTEST_PAUSE
 
     @property
     def idle_cycles(self) -> int:
@@ -76,10 +76,10 @@ class GuardedScheduler(TreeScheduler):
         self._overall.add(len(accepted), steps)
         if len(bench.growth) > 1:
             self._drafting.add(len(accepted), steps)
+        self._credit = min(self._credit + len(accepted) - steps, _MOST_CREDIT)
         if self._drafting.loses or self._overall.loses:
-            self._paused = self._pause
-            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+            owed = max(-self._credit, 0.0)
+            self._paused = min(max(int(owed / _MOST_LOST), _SHORTEST_PAUSE), _LONGEST_PAUSE)
+            self._credit += owed
             self._drafting.clear()
             self._overall.clear()
-        elif self._drafting.gains:
-            self._pause = _SHORTEST_PAUSE
