@@ -1,4 +1,4 @@
-"""The engine's attention over one head: against PyTorch, and to the bit wherever a query's keys lie and whoever shares the call."""
+"""The engine's attention over one head: against PyTorch, and to the bit wherever keys lie and whoever shares the call."""
 
 import ctypes
 
@@ -29,7 +29,7 @@ class _Query(ctypes.Structure):
 
 
 def attend(queries, keys, values, where, start, dtype):
-    """[queries, dim] of what each query mixes; it sees `where` = (prefix, path slots) of keys and values [slots, dim]."""
+    """What queries mix, each seeing its `where`: (prefix, path slots). Keys and values: [slots, dim]"""
     count, dim = queries.shape
     spec = ModelSpec("llama", 1, dim, dim, 1, 1, dim, 16, CAPACITY, "rms", 1e-6, "silu", True, True, False)
     cache = NativeCache(spec, CAPACITY, dtype)

@@ -2,8 +2,8 @@
 
 Knows nothing of what it guards. Drafts that are useless on this text make decoding slower than no drafts at all: a
 fixed plan by all that it drafts in vain, and any scheduler by what a cycle costs beyond a token of plain decoding, even
-if it drafts nothing. Tokens per time are watched, and where they fall below plain decoding's, drafting is suspended until
-what it has lost is a small share of the time, and tried again.
+if it drafts nothing. Tokens per time are watched, and where they fall below plain decoding's, drafting is suspended
+until what it has lost is a small share of the time, and tried again.
 """
 
 from __future__ import annotations
