@@ -1,4 +1,4 @@
-"""The engine's attention over one head: against PyTorch, and to the bit wherever keys lie and whoever shares the call."""
+"""Attention of one head in the engine: against PyTorch, and to the bit wherever keys lie and whoever shares it."""
 
 import ctypes
 
