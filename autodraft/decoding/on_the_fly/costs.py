@@ -39,9 +39,9 @@ class OnlineCosts:
         self._length = length
         self._times.set_context(length)
 
-    def note_verify(self, rows: int, seconds: float) -> None:
-        """The target took so long for one forward over `rows` tokens."""
-        self._times.record(TARGET, rows, seconds)
+    def note_verify(self, rows: int, seconds: float, steps: int = 1) -> None:
+        """The target took so long for one forward over `rows` tokens, on average over `steps` of them."""
+        self._times.record(TARGET, rows, seconds, steps)
         self._rows_timed.add(rows)
 
     def note_chain(self, policy: DraftPolicy, steps: int, seconds: float) -> None:

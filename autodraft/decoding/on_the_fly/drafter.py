@@ -26,15 +26,15 @@ from autodraft.decoding.tree import TokenTree
 from autodraft.policy import DraftPolicy
 from autodraft.runtime import ChainStop, ChoiceNoise, TransformerRuntime
 
-_TIMED_CYCLES = 4
-"""First tokens without a draft, in which plain decoding is timed."""
+_TIMED_CYCLES, _TIMED_TOGETHER = 16, 4
+"""First tokens without a draft, in which plain decoding is timed; so many at a time, for the first are slow."""
 
 _UNJUDGED_DRAFT_TOKENS = 4
 _SHIFT_CYCLES = 32
 _LARGEST_OVERRUN = 8.0
 _LOOKS_SHARE = 0.5
 _FIRST_SOLVING_OVERRUN = 4.0
-_ASLEEP_CYCLES = 8
+_ASLEEP_CYCLES = 32
 """Tokens decoded without a thought after a cycle in which nothing was done: thinking costs time too."""
 
 
@@ -110,7 +110,7 @@ class OnTheFlyDrafter:
         self._is_timed_alone = False
         self._is_try = True  # of a draft that is not known to pay
         self._accounted = 0  # cycles that the stakes know of
-        self._draft_s = 0.0  # of this cycle's chain
+        self._chain_started = 0.0
         self._shift_checked = 0
 
     def _make_proposals(self) -> Proposals:
@@ -121,7 +121,8 @@ class OnTheFlyDrafter:
 
     @property
     def idle_tokens(self) -> int:
-        return max(max(self._asleep_until, _TIMED_CYCLES) - self._cycle, 0)
+        idle = max(self._asleep_until, _TIMED_CYCLES) - self._cycle
+        return max(min(idle, _TIMED_TOGETHER) if self._cycle < _TIMED_CYCLES else idle, 0)
 
     def start(self, tokens: Sequence[int]) -> None:
         self.optimizer.start(len(tokens))
@@ -165,7 +166,7 @@ class OnTheFlyDrafter:
             self._costs.note_verify(len(outcome.tree), outcome.verify_s)
         if outcome.tree.num_drafted:
             self._accounted += 1
-            seconds = self._draft_s + outcome.verify_s
+            seconds = self._clock() - self._chain_started
             self._live.note(outcome.tree.num_drafted, len(outcome.path) - 1, seconds)
             self._account(len(outcome.path), seconds / self._costs.target_s, 0.0 if self._is_try else _LOOKS_SHARE)
             self._look_for_a_shift()
@@ -175,8 +176,9 @@ class OnTheFlyDrafter:
     def observe_alone(self, tokens: Sequence[int], seconds: float, noise: ChoiceNoise | None) -> None:
         self._noise.expect(noise)
         self._noise.commit(len(tokens))
-        self._costs.note_verify(1, seconds / len(tokens))
-        self._is_timed_alone = True
+        if self._cycle:  # the first chain of all is slow
+            self._costs.note_verify(1, seconds / len(tokens), len(tokens))
+            self._is_timed_alone = True
         self._cycle += len(tokens)
 
     def _account_plain_cycles(self) -> None:
@@ -228,7 +230,7 @@ class OnTheFlyDrafter:
 
     def _chain(self, context: DraftContext, num_tokens: int) -> TokenTree:
         policy, token = self.optimizer.incumbent, context.tokens[-1]
-        started = self._clock()
+        started = self._chain_started = self._clock()
         drafted = self._runtime.draft_chain(
             self._runtime.plan(policy),
             context.cache,
@@ -237,9 +239,9 @@ class OnTheFlyDrafter:
             stop=ChainStop(self.settings.stop_threshold),
             noise=context.noise(0, num_tokens),
         )
-        self._draft_s = self._clock() - started
-        self.model_s += self._draft_s
-        self._costs.note_chain(policy, len(drafted), self._draft_s)
+        draft_s = self._clock() - started
+        self.model_s += draft_s
+        self._costs.note_chain(policy, len(drafted), draft_s)
         return TokenTree.chain(token, [candidates.tokens[0] for candidates in drafted])
 
     def _look_for_a_shift(self) -> None:
