@@ -30,8 +30,8 @@ from autodraft.runtime import ChoiceNoise, DraftPlan, RoutedPlan, TransformerRun
 
 _UNKNOWN_VERIFY_COST = {1: 1.0, 8: 1.2, 16: 1.5, 32: 2.2}
 _UNKNOWN_ALPHA = 0.8
-_TIMED_TOKENS, _TIMED_TOGETHER = 16, 4
-"""First tokens decoded without drafts, in which plain decoding is timed; so many at a time, for the first are slow."""
+_COLD_TOKENS, _TIMED_TOKENS = 2, 6
+"""First tokens decoded without drafts, in two chains: the first is slow, and in the second plain decoding is timed."""
 
 
 def make_source(draft: Draft) -> TokenSource | None:
@@ -91,7 +91,7 @@ class ScheduledDrafter:
         self._bench = CacheWorkbench(runtime, self.levels, self._plans, self._sources, self.times, self._clock)
         self._order: list[int] | None = None
         self._started = 0.0
-        self._untimed = _TIMED_TOKENS if guarded else 0
+        self._untimed = _COLD_TOKENS + _TIMED_TOKENS if guarded else 0
         self._is_timed_alone = False
         self._empty_cycle_s = 0.0  # of a cycle without a draft, on average; 0: not known yet
 
@@ -102,7 +102,8 @@ class ScheduledDrafter:
 
     @property
     def idle_tokens(self) -> int:
-        return min(self._untimed, _TIMED_TOGETHER) or self.scheduler.idle_cycles
+        cold = max(self._untimed - _TIMED_TOKENS, 0)
+        return cold or self._untimed or self.scheduler.idle_cycles
 
     def start(self, tokens: Sequence[int]) -> None:
         for source in self._sources:
@@ -133,7 +134,7 @@ class ScheduledDrafter:
 
     def observe_alone(self, tokens: Sequence[int], seconds: float, noise: ChoiceNoise | None) -> None:
         # What the target would have said beside its choices nobody asked: tables of it are as they were.
-        if self._untimed < _TIMED_TOKENS:
+        if self._untimed <= _TIMED_TOKENS:
             self.times.record(TARGET, 1, seconds / len(tokens), len(tokens))
             self._is_timed_alone = True
         for source in self._sources:
