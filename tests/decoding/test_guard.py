@@ -62,7 +62,7 @@ def test_a_useless_plan_is_tried_so_rarely_that_little_is_lost(steps):
     trials, pauses = runs[0::2], [length for _, length in runs[1::2]]
     assert all(drafts and length <= 10 for drafts, length in trials)
     assert plan.observed == sum(length for _, length in trials)
-    assert pauses[0] < pauses[-2] or steps == 3.0  # the first try has credit
+    assert pauses[0] <= pauses[-2]  # the first try has credit
     lost = plan.observed * (steps - 1.0)
     assert lost < 0.03 * cycles + 4.0 + 10 * (steps - 1.0)
 
@@ -75,7 +75,7 @@ def test_what_a_plan_has_gained_is_good_for_as_many_tries():
 
 
 def test_pauses_have_a_longest():
-    runs = _runs(_run(GuardedScheduler(ScriptedPlan()), 6000, num_accepted=0, steps=3.0))
+    runs = _runs(_run(GuardedScheduler(ScriptedPlan()), 6000, num_accepted=0, steps=6.0))
     pauses = [length for drafts, length in runs[:-1] if not drafts]
     assert len(pauses) > 8 and pauses[-1] == pauses[-2] == max(pauses)
 

@@ -8,7 +8,6 @@ from autodraft.decoding.on_the_fly.optimizer import DraftOptimizer, Score, predi
 from autodraft.decoding.on_the_fly.proposals import SwiftProposals, every_second_block, first_draft
 from autodraft.decoding.on_the_fly.recent_noise import RecentNoise
 from autodraft.decoding.on_the_fly.settings import OnTheFlyMode, OnTheFlySettings
-from autodraft.decoding.on_the_fly.stake import Stake
 
 __all__ = [
     "DraftOptimizer",
@@ -20,7 +19,6 @@ __all__ = [
     "Path",
     "RecentNoise",
     "Score",
-    "Stake",
     "SwiftProposals",
     "TimeBudget",
     "Window",

@@ -21,7 +21,7 @@ from autodraft.decoding.on_the_fly.optimizer import DraftOptimizer, Score
 from autodraft.decoding.on_the_fly.proposals import Proposals, SwiftProposals, first_draft
 from autodraft.decoding.on_the_fly.recent_noise import RecentNoise
 from autodraft.decoding.on_the_fly.settings import OnTheFlySettings
-from autodraft.decoding.on_the_fly.stake import Stake
+from autodraft.decoding.stake import Stake
 from autodraft.decoding.tree import TokenTree
 from autodraft.policy import DraftPolicy
 from autodraft.runtime import ChainStop, ChoiceNoise, TransformerRuntime

@@ -8,16 +8,16 @@ until what it has lost is a small share of the time, and tried again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from autodraft.decoding.schedulers.protocol import TreeScheduler
+from autodraft.decoding.stake import Stake
 from autodraft.decoding.workbench import Workbench
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 16, 512
 _MOST_LOST = 0.03
 """Share of the time that may be lost against plain decoding."""
-_FIRST_CREDIT, _MOST_CREDIT = 4.0, 64.0
-"""Target steps that may be lost before that counts: at first, and at most however much was gained before."""
 
 
 class _Ledger:
@@ -54,7 +54,7 @@ class GuardedScheduler(TreeScheduler):
         self._scheduler = scheduler
         # That free drafts had no match for a while says nothing of their worth where looking costs next to nothing.
         self._drafting, self._overall = _Ledger(0.85, 6, 0.0), _Ledger(0.97, 32, _MOST_LOST)
-        self._credit = _FIRST_CREDIT
+        self._stake = Stake(_MOST_LOST)
         self._paused = 0
 
     @property
@@ -63,6 +63,7 @@ class GuardedScheduler(TreeScheduler):
 
     def pass_idle(self, cycles: int) -> None:
         self._paused -= cycles
+        self._stake.account(cycles, cycles)
 
     def grow(self, bench: Workbench) -> None:
         if not self._paused:
@@ -76,10 +77,9 @@ class GuardedScheduler(TreeScheduler):
         self._overall.add(len(accepted), steps)
         if len(bench.growth) > 1:
             self._drafting.add(len(accepted), steps)
-        self._credit = min(self._credit + len(accepted) - steps, _MOST_CREDIT)
+        self._stake.account(len(accepted), steps)
         if self._drafting.loses or self._overall.loses:
-            owed = max(-self._credit, 0.0)
-            self._paused = min(max(int(owed / _MOST_LOST), _SHORTEST_PAUSE), _LONGEST_PAUSE)
-            self._credit += owed
+            owed = max(-self._stake.steps, 0.0)
+            self._paused = min(max(math.ceil(owed / _MOST_LOST), _SHORTEST_PAUSE), _LONGEST_PAUSE)
             self._drafting.clear()
             self._overall.clear()

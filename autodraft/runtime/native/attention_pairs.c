@@ -11,7 +11,6 @@
 #define QUERIES 8
 #define MOST_CHANNELS 256
 #define TILE 32 /* slots of a tile of values */
-#define UNROLL _Pragma("GCC unroll 8")
 
 int attention_pairs_serve(int dim) { return dim <= MOST_CHANNELS; }
 

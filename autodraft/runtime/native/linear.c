@@ -15,7 +15,6 @@
 #define MAX_ROWS_INT4 8
 #define CACHED_PANELS 4
 #define PAGE 4096
-#define UNROLL _Pragma("GCC unroll 16")
 
 /* ---------------------------------------------------------------- activations */
 

@@ -16,7 +16,6 @@
 #define LEAST_ROWS_INT8 4 /* below, the vector kernels read the weights just as fast */
 #define LEAST_ROWS_INT4 5
 #define AHEAD 4096 /* bytes between what is multiplied and what is prefetched */
-#define UNROLL _Pragma("GCC unroll 16")
 
 static int permitted;
 

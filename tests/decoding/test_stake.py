@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autodraft.decoding.on_the_fly import Stake
+from autodraft.decoding.stake import Stake
 
 LOSSES = st.lists(st.tuples(st.integers(0, 50), st.floats(0.1, 100.0)), max_size=80)
 
