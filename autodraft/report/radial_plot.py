@@ -30,11 +30,13 @@ def radial_figure(document: Mapping[str, Any]) -> Figure:
             points = [(row[kind]["cost"], row[kind]["agreement"]) for row in rows]
             if points:
                 style = style if len({row["seed"] for row in rows}) == 1 else ""  # a line joins one seed's points only
-                final.plot(*zip(*points, strict=True), marker + style, color=colour, label=f"{kind}, {unit}s")
-        for row in rows:
+                face = colour if kind == "router" else "white"  # the two lie close together
+                line, label = marker + style, f"{kind}, {unit}s"
+                final.plot(*zip(*points, strict=True), line, color=colour, markerfacecolor=face, label=label)
+        for index, row in enumerate(rows):
             points = [(point["cost"], point["agreement"]) for point in row["curve"]]
-            label = f"{unit}s, {row['cost']:g}, seed {row['seed']}"
-            learning.plot(*zip(*points, strict=True), ".-", color=colour, alpha=0.7, label=label)
+            legend = f"{unit}s, a line per asked cost and seed" if index == 0 else None
+            learning.plot(*zip(*points, strict=True), ".-", color=colour, alpha=0.5, linewidth=1, label=legend)
             learning.plot(*points[-1], "o", color=colour)
     final.set_title("held-out prompts", fontsize=9)
     learning.set_title("while learning, held-out text (dot: last step)", fontsize=9)
