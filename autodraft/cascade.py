@@ -113,13 +113,17 @@ class SelfDraft(_Value):
 
 
 class RoutedDraft(_Value):
-    """Draft with the target's own blocks, of which a trained router picks some for every token.
+    """Draft with the target's blocks, or with refitted ones, of which a trained router picks some for every token.
 
-    Radial networks (Dotzel et al., arXiv 2404.04900); `autodraft train-router` makes the router.
+    Radial networks (Dotzel et al., arXiv 2404.04900); `autodraft train-router` makes router and blocks.
     """
 
     kind: Literal["routed-draft"] = "routed-draft"
     router: WeightsFile = Field(description="the router's weights")
+    weights: WeightsFile | None = Field(
+        default=None, description="weights of all blocks, refitted together with the router; null: the target's own"
+    )
+    bits: Literal[4, 8, 16] = Field(default=16, description="bit-width of the blocks and of the head")
     passed_keys: Literal["masked", "projected"] = Field(
         default="masked",
         description="keys of a block that a drafted token passed by: hidden from later drafted tokens in that block, or"

@@ -9,18 +9,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from autodraft.configuration import RUNS_FOLDER, TargetSettings, checked_settings
 
 
 class RouterJob(TargetSettings):
-    """One training of a router over the blocks of an unchanged target."""
+    """One training of a router over the blocks of an unchanged target, or over refitted copies of them."""
 
     cost: float = Field(default=0.5, gt=0, le=1, description="share of the blocks that a token runs on average")
     unit: Literal["block", "sub-layer"] = Field(default="sub-layer", description="what one step of a route runs")
     reuse: int = Field(default=0, ge=0, description="steps that a route may go back; 1 repeats the block just run")
     most_steps: int | None = Field(default=None, ge=1, description="steps of a route at most; null: one per block")
+    train_blocks: bool = Field(
+        default=False, description="refit copies of the blocks together with the router; the target stays as it is"
+    )
+    bits: Literal[4, 8, 16] = Field(default=16, description="bit-width of the draft's blocks and of its head")
+    learning_rate: float = Field(default=4e-3, gt=0, description="highest one of refitted blocks, by Muon")
     width: int = Field(default=32, ge=1, le=1024, description="hidden units of the router")
     start: str | None = Field(
         default=None, description="policy whose route is the first one; null finds one of this cost"
@@ -36,6 +41,12 @@ class RouterJob(TargetSettings):
     text: tuple[Path, ...] = Field(default=(), description="text files of the prompts; empty is Python's own library")
     seed: int = Field(default=0, ge=0, description="seed of everything that is drawn")
     output: Path | None = Field(default=None, description="folder of router and logs; null names it by the model")
+
+    @model_validator(mode="after")
+    def _routes_fit(self) -> RouterJob:
+        if self.train_blocks and self.reuse:
+            raise ValueError("blocks are refitted on routes that go forward only: leave out either of them")
+        return self
 
     @property
     def output_folder(self) -> Path:

@@ -32,7 +32,7 @@ from autodraft.runtime.routed import PASSED_KEYS
 from autodraft.runtime.router_file import read_router
 from autodraft.training.radial.continuations import Continuations
 from autodraft.training.radial.evaluate import RouteScore, node_costs, score, score_router
-from autodraft.training.radial.run import ROUTER_NAME, START_NAME, SUMMARY_NAME, graph_of, train_router
+from autodraft.training.radial.run import ROUTER_NAME, START_NAME, SUMMARY_NAME, graph_of, is_trained, train_router
 from autodraft.training.radial.static_routes import SWAP_SEQUENCES, best_static_route, policy_along
 from autodraft.training.texts import load_streams
 
@@ -89,8 +89,8 @@ class Benchmark:
                         self.write()
 
     def _agreement_row(self, job: RouterJob) -> dict[str, Any]:
-        path, settings = job.output_folder / SUMMARY_NAME, job.model_dump(mode="json", exclude={"output"})
-        if not path.is_file() or json.loads(path.read_text(encoding="utf-8"))["settings"] != settings:
+        path = job.output_folder / SUMMARY_NAME
+        if not is_trained(job):
             train_router(job, self.loaded, lambda _: None)
         summary = json.loads(path.read_text(encoding="utf-8"))
         held_out = self.held_out()

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from autodraft.cascade import Cascade, Draft, DyTC, PromptLookup, SelfDraft, TokenRecycling
+from autodraft.cascade import Cascade, Draft, DyTC, PromptLookup, RoutedDraft, SelfDraft, TokenRecycling
 from autodraft.measure.agreement import AgreementMeter
 from autodraft.measure.chains import best_chain
 from autodraft.measure.latency import StepKey, interleaved, measure_latency
@@ -54,7 +54,7 @@ def step_rows(loaded: LoadedModel, file: WeightsFile, policy: DraftPolicy, *, se
     for name, plan in (("target", runtime.target), ("static", runtime.plan(policy))):
         chains[name] = lambda cache, fed, plan=plan: runtime.draft_chain(plan, cache, fed, _CHAIN)  # type: ignore[misc]
     for way in PASSED_KEYS:
-        whole, stepped = runtime.routed_plan(file, way), SteppedPasses(runtime, router, way)
+        whole, stepped = runtime.routed_plan(file, way), SteppedPasses(runtime, router, way, runtime.target)
         chains[f"{way}, one call"] = lambda cache, fed, plan=whole: runtime.draft_chain(plan, cache, fed, _CHAIN)  # type: ignore[misc]
         chains[f"{way}, from Python"] = lambda cache, fed, passes=stepped: passes.draft_chain(  # type: ignore[misc]
             cache, fed, 0, _CHAIN, 1, NEVER, None
@@ -97,7 +97,8 @@ def _models(loaded: LoadedModel, file: WeightsFile, policy: DraftPolicy) -> Mapp
     texts = [prompt.tokens for prompt in encode_prompts(calibration_prompts(), loaded.tokenizer, _CONTEXT)][:16]
     meter = AgreementMeter(loaded.runtime, texts, 32, eos=loaded.generation_eos)
     static: SelfDraft = best_chain(policy, meter.measure(policy), measure_latency(loaded.runtime)).draft
-    return {"static": static, **{way: best_routed_chain(loaded, file, way).draft for way in PASSED_KEYS}}
+    routed = {way: RoutedDraft.model_validate({"router": file, "passed_keys": way}) for way in PASSED_KEYS}
+    return {"static": static, **{way: best_routed_chain(loaded, draft).draft for way, draft in routed.items()}}
 
 
 def _decoded_row(session: Session, name: str) -> dict[str, Any]:

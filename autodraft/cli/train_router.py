@@ -1,14 +1,17 @@
-"""`autodraft train-router`: a router that picks each token's blocks, trained on the unchanged target."""
+"""`autodraft train-router`: a router that picks each token's blocks, of the target or refitted together with it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from autodraft.cli import options
 from autodraft.cli.failures import INTERRUPTED, reported_failures
+
+if TYPE_CHECKING:
+    from autodraft.runtime import LoadedModel
 
 
 @reported_failures()
@@ -20,6 +23,10 @@ def train_router(
     start: Annotated[
         str | None, typer.Option(help='First route as a policy, "FF .F .. | head 16"; found if not given.')
     ] = None,
+    train_blocks: Annotated[
+        bool, typer.Option("--train-blocks", help="Refit copies of the blocks together with the router.")
+    ] = False,
+    bits: Annotated[int | None, typer.Option(help="Bit-width of the draft's blocks: 4, 8 or 16.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
     text: Annotated[list[Path] | None, typer.Option(help="UTF-8 file of prompts' text; may be repeated.")] = None,
     output: Annotated[
@@ -50,6 +57,8 @@ def train_router(
         "unit": unit,
         "reuse": reuse,
         "start": start,
+        "train_blocks": train_blocks or None,
+        "bits": bits,
         "steps": steps,
         "text": tuple(text) if text else None,
         "output": output,
@@ -68,15 +77,18 @@ def _run(job: Any, as_json: bool) -> None:
     from autodraft.cli.loading import load_target
     from autodraft.cli.progress import RouterDisplay
 
-    loaded = load_target(
-        job.model,
-        None,
-        widen=job.widen,
-        dtype=job.dtype,
-        device=job.device,
-        backend=job.backend,
-        revision=job.revision,
-    )
+    def load(widen: int) -> LoadedModel:
+        return load_target(
+            job.model,
+            None,
+            widen=widen,
+            dtype=job.dtype,
+            device=job.device,
+            backend=job.backend,
+            revision=job.revision,
+        )
+
+    loaded = load(1)
     from autodraft.training.radial.routed_draft import write_profile
     from autodraft.training.radial.run import train_router
 
@@ -85,7 +97,7 @@ def _run(job: Any, as_json: bool) -> None:
         with RouterDisplay() as display:
             summary = train_router(job, loaded, display.update, display.search)
             display.profile()
-            profile = write_profile(job, loaded)
+            profile = write_profile(job, loaded if job.widen == 1 else load(job.widen))
     except KeyboardInterrupt as error:
         typer.echo("interrupted; run the same command to resume", err=True)
         raise typer.Exit(INTERRUPTED) from error

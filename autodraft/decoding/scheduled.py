@@ -53,7 +53,7 @@ def make_plan(draft: Draft, runtime: TransformerRuntime) -> DraftPlan | RoutedPl
         case SelfDraft():
             return runtime.plan(draft.policy, draft.weights)
         case RoutedDraft():
-            return runtime.routed_plan(draft.router, draft.passed_keys)
+            return runtime.routed_plan(draft.router, draft.passed_keys, bits=draft.bits, weights=draft.weights)
         case _:
             return None
 

@@ -95,7 +95,9 @@ def _settings(draft: Draft) -> Iterator[str]:
             if draft.weights is not None:
                 yield f"refitted weights of its own in {draft.weights.file}"
         case RoutedDraft():
-            yield f"router {draft.router.file}, keys of passed blocks {draft.passed_keys}"
+            yield f"router {draft.router.file}, blocks at {draft.bits} bits, keys of passed blocks {draft.passed_keys}"
+            if draft.weights is not None:
+                yield f"refitted weights of its own in {draft.weights.file}"
             yield f"{draft.num_draft_tokens} deep, stops below probability {draft.stop_threshold:g}"
 
 

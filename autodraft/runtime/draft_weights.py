@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError
@@ -87,6 +88,11 @@ class DraftWeights:
                 raise ProfileError(f"{path}: the tensor {name!r} {tuple(tensor.shape)} does not fit this model")
         dtype = weights.embedding.dtype
         return cls({name: tensor.to(dtype) for name, tensor in tensors.items()}, file.sha256)
+
+    @classmethod
+    def unsaved(cls, matrices: Mapping[str, Tensor]) -> DraftWeights:
+        """Matrices that are in no file; each call's are others."""
+        return cls(matrices, uuid4().hex)
 
     def check(self, policy: DraftPolicy, spec: ModelSpec) -> None:
         """Raise `ProfileError` unless there is a matrix for everything that the policy keeps."""

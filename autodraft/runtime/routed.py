@@ -1,4 +1,4 @@
-"""`RoutedForward`: a forward pass in which every row takes its own route through the target's blocks.
+"""`RoutedForward`: a forward pass in which every row takes its own route through the blocks of target or draft.
 
 Knows nothing of how routes are chosen or of drafting. Rows that stand before the same block run it in one call, the
 lowest block first, so a pass over many rows needs few calls and a row's result does not depend on its neighbours.
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from autodraft.runtime.backend import KVCache
+from autodraft.runtime.plan import DraftPlan
 from autodraft.runtime.routing import RouteGraph, Router
 from autodraft.runtime.rows import Rows
 
@@ -49,10 +50,18 @@ class RoutedForward:
         runtime: the target.
         graph: what routes are made of.
         passed_keys: how keys of blocks that a row passed by are handled, one of `PASSED_KEYS`.
+        blocks: what is run, with every sub-layer of the graph; None: the target.
     """
 
-    def __init__(self, runtime: TransformerRuntime, graph: RouteGraph, passed_keys: str = "masked") -> None:
+    def __init__(
+        self,
+        runtime: TransformerRuntime,
+        graph: RouteGraph,
+        passed_keys: str = "masked",
+        blocks: DraftPlan | None = None,
+    ) -> None:
         self.runtime, self.graph, self.passed_keys = runtime, graph, passed_keys
+        self.blocks = runtime.target if blocks is None else blocks
         self._written: dict[int, set[int]] = {}  # slot -> blocks of which it holds this draft's key
 
     @torch.no_grad()
@@ -69,7 +78,7 @@ class RoutedForward:
     def along(self, cache: KVCache, rows: Rows, router: Router) -> tuple[Tensor, Passage]:
         """Logits of `rows` after the routes that a router of this graph finds likeliest, and the pass. [n, vocab]"""
         passage = self.run(cache, rows, lambda state, stream, _: router.destinations(state, stream))
-        return self.runtime.logits(self.runtime.target, cache, rows, passage.stream), passage
+        return self.runtime.logits(self.blocks, cache, rows, passage.stream), passage
 
     def _levels(self, rows: Rows) -> Iterator[Tensor]:
         """Rows that can be run together. A row that goes back writes keys that no later row may see too early."""
@@ -89,8 +98,8 @@ class RoutedForward:
             group = (at == node).nonzero()[:, 0]
             first, last = graph.sub_layers(node)
             seen = self._rows_at(rows, group, first)
-            plan = self.runtime.target
-            passage.stream[group] = self.runtime.run_sub_layers(plan, cache, seen, passage.stream[group], first, last)
+            stream = passage.stream[group]
+            passage.stream[group] = self.runtime.run_sub_layers(self.blocks, cache, seen, stream, first, last)
             passage.runs[group, node] += 1
             self._go(cache, rows, choose, passage, at, group, node + 1)
 
@@ -114,7 +123,7 @@ class RoutedForward:
             if first % 2 == 0 and passing:
                 numbers = torch.tensor(passing)
                 seen = self._rows_at(rows, numbers, first)
-                self.runtime.write_keys(cache, seen, passage.stream[numbers], first // 2)
+                self.runtime.write_keys(self.blocks, cache, seen, passage.stream[numbers], first // 2)
 
     def _rows_at(self, rows: Rows, group: Tensor, sub_layer: int) -> Rows:
         """The rows of `group`, about to run a sub-layer, seeing of their paths only what holds a key of its block."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from autodraft.policy import DraftPolicy
 from autodraft.runtime.backend import KVCache, RoutedPasses
 from autodraft.runtime.choosing import Candidates, ChainStop, ChoiceNoise, best_tokens, greedy_chain
+from autodraft.runtime.plan import DraftPlan
 from autodraft.runtime.routed import RoutedForward
 from autodraft.runtime.routing import Router
 from autodraft.runtime.rows import Rows
@@ -23,31 +24,40 @@ if TYPE_CHECKING:
 
 
 class RoutedPlan:
-    """A router over the target's blocks.
+    """A router over the blocks of target or draft.
 
     Args:
         runtime: the target.
         router: as wide as the target.
-        passed_keys: see `RoutedForward`.
+        passed_keys, blocks: see `RoutedForward`.
 
     Attributes:
+        blocks: the plan whose sub-layers are run.
         weight_bytes: weights that one step is expected to read.
     """
 
-    def __init__(self, runtime: TransformerRuntime, router: Router, passed_keys: str = "masked") -> None:
-        passes: RoutedPasses = runtime.routed_passes(router, passed_keys) or SteppedPasses(runtime, router, passed_keys)
+    def __init__(
+        self,
+        runtime: TransformerRuntime,
+        router: Router,
+        passed_keys: str = "masked",
+        blocks: DraftPlan | None = None,
+    ) -> None:
+        self.blocks = blocks = runtime.target if blocks is None else blocks
+        passes: RoutedPasses = runtime.routed_passes(router, passed_keys, blocks) or SteppedPasses(
+            runtime, router, passed_keys, blocks
+        )
         self.logits, self.review, self.draft_chain = passes.logits, passes.review, passes.draft_chain
-        target = runtime.target.weight_bytes
-        head = runtime.plan(DraftPolicy.uniform(runtime.spec.num_blocks, 0)).weight_bytes
-        self.weight_bytes = head + router.expected_cost * (target - head)
+        head = runtime.plan(DraftPolicy.uniform(runtime.spec.num_blocks, 0, blocks.policy.head_bits)).weight_bytes
+        self.weight_bytes = head + router.expected_cost * (blocks.weight_bytes - head)
 
 
 class SteppedPasses:
     """`RoutedPasses` of any backend: the host runs sub-layer by sub-layer and asks the router in between."""
 
-    def __init__(self, runtime: TransformerRuntime, router: Router, passed_keys: str) -> None:
+    def __init__(self, runtime: TransformerRuntime, router: Router, passed_keys: str, blocks: DraftPlan) -> None:
         self._router = router
-        self._routed = RoutedForward(runtime, router.graph, passed_keys)
+        self._routed = RoutedForward(runtime, router.graph, passed_keys, blocks)
 
     def logits(self, cache: KVCache, rows: Rows) -> Tensor:
         return self._routed.along(cache, _with_own_paths(rows, cache.length), self._router)[0]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from autodraft.errors import ContextLengthError
-from autodraft.policy import DraftPolicy
+from autodraft.policy import FULL_BITS, DraftPolicy
 from autodraft.profile_parts import WeightsFile
 from autodraft.runtime.backend import Backend, KVCache, RoutedPasses
 from autodraft.runtime.choosing import NEVER, Candidates, ChainStop, ChoiceNoise
@@ -96,6 +96,16 @@ class TransformerRuntime:
         self._plans.move_to_end(key)
         return self._plans[key]
 
+    def compiled(self, policy: DraftPolicy, own: DraftWeights) -> DraftPlan:
+        """The policy on matrices that may change again: compiled anew at every call.
+
+        Raises:
+            PolicyError, ProfileError: it does not fit the model, or the matrices lack what it keeps.
+        """
+        policy.check(self.spec.num_blocks, self.spec.num_kv_heads)
+        own.check(policy, self.spec)
+        return self._backend.compile(policy, own)
+
     def _read(self, policy: DraftPolicy, weights: WeightsFile | None) -> DraftWeights | None:
         if weights is None:
             return None
@@ -103,13 +113,25 @@ class TransformerRuntime:
         own.check(policy, self.spec)
         return own
 
-    def routed_plan(self, router: WeightsFile, passed_keys: str = "masked") -> RoutedPlan:
-        """A router's file ready to draft, for one decoder; `ProfileError` where it is missing, changed or misfits."""
-        return RoutedPlan(self, read_router(router.verified_path(), self.spec), passed_keys)
+    def routed_plan(
+        self,
+        router: WeightsFile,
+        passed_keys: str = "masked",
+        *,
+        bits: int = FULL_BITS,
+        weights: WeightsFile | None = None,
+    ) -> RoutedPlan:
+        """A router's file ready to draft through blocks at `bits`, for one decoder.
 
-    def routed_passes(self, router: Router, passed_keys: str) -> RoutedPasses | None:
-        """The backend's own passes of a router through the target; None where it runs single sub-layers only."""
-        return self._backend.routed_passes(self.target, router, passed_keys)
+        Raises:
+            ProfileError: router or weights are missing, changed or do not fit.
+        """
+        blocks = self.plan(DraftPolicy.uniform(self.spec.num_blocks, bits), weights)
+        return RoutedPlan(self, read_router(router.verified_path(), self.spec), passed_keys, blocks)
+
+    def routed_passes(self, router: Router, passed_keys: str, blocks: DraftPlan) -> RoutedPasses | None:
+        """The backend's own passes of a router through `blocks`; None where it runs single sub-layers only."""
+        return self._backend.routed_passes(blocks, router, passed_keys)
 
     def forward(self, plan: DraftPlan, cache: KVCache, rows: Rows) -> Tensor:
         """Logits of `rows` under `plan`, float32 [n, vocab]; writes their keys and values, commits nothing."""
@@ -182,10 +204,10 @@ class TransformerRuntime:
         self._check_room(cache, rows)
         return self._backend.run_sub_layers(plan, cache, rows, stream, first, last)
 
-    def write_keys(self, cache: KVCache, rows: Rows, stream: Tensor, block: int) -> None:
-        """Write to the rows' slots the target's keys and values of a block for streams that pass it by. [n, hidden]"""
+    def write_keys(self, plan: DraftPlan, cache: KVCache, rows: Rows, stream: Tensor, block: int) -> None:
+        """Write to the rows' slots the plan's keys and values of a block for streams that pass it by. [n, hidden]"""
         self._check_room(cache, rows)
-        self._backend.write_keys(self.target, cache, rows, stream, block)
+        self._backend.write_keys(plan, cache, rows, stream, block)
 
     def embed(self, cache: KVCache, rows: Rows) -> Tensor:
         """The residual stream of `rows` before the first sub-layer, float32 [n, hidden]; writes nothing."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 
 from autodraft.cascade import Cascade, Draft, PromptLookup, RoutedDraft, SelfDraft, SuffixAutomaton, TokenRecycling
+from autodraft.policy import FULL_BITS
 from autodraft.policy_text import encode_policy
 
 
@@ -39,4 +40,5 @@ def describe_draft(draft: Draft) -> str:
             own = "" if draft.weights is None else f", {draft.weights.file}"
             return f"self-draft(n={draft.num_draft_tokens}{stop}{own}: {encode_policy(draft.policy)})"
         case RoutedDraft():
-            return f"routed-draft(n={draft.num_draft_tokens}, {draft.router.file})"
+            bits = "" if draft.bits == FULL_BITS else f", {draft.bits} bits"
+            return f"routed-draft(n={draft.num_draft_tokens}, {draft.router.file}{bits})"

@@ -47,5 +47,8 @@ def _fitting(profile: DraftProfile, loaded: LoadedModel, folder: Path) -> Iterat
     check_target(profile, loaded)
     for draft, prior in zip(profile.cascade.drafts, profile.priors.drafts, strict=True):
         if isinstance(draft, RoutedDraft):
-            loaded.runtime.routed_plan(draft.router, draft.passed_keys)
-            yield draft.model_copy(update={"router": copied(draft.router, folder, "router")}), prior
+            loaded.runtime.routed_plan(draft.router, draft.passed_keys, bits=draft.bits, weights=draft.weights)
+            files = {"router": copied(draft.router, folder, "router")}
+            if draft.weights is not None:
+                files["weights"] = copied(draft.weights, folder, "blocks")
+            yield draft.model_copy(update=files), prior

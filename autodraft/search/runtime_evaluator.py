@@ -89,7 +89,7 @@ class RuntimeEvaluator:
         self.stamp = device_stamp(loaded.runtime.device, loaded.runtime.backend)
         self._calibration = list(calibration)
         self._on_step = on_step
-        self._routed = {(draft.router, draft.passed_keys): prior for draft, prior in (routed or {}).items()}
+        self._routed = {_model_of(draft): prior for draft, prior in (routed or {}).items()}
         self._features: PolicyFeatures | None = None
         self._meter: AgreementMeter | None = None
         self._agreements: dict[tuple[DraftPolicy, WeightsFile | None], float] = {}
@@ -208,7 +208,7 @@ class RuntimeEvaluator:
                 extra_bytes = self.runtime.plan(draft.policy, draft.weights).extra_bytes
                 return DraftPrior(alpha=alpha, cost=self.features.cost(draft.policy), extra_bytes=extra_bytes)
             case RoutedDraft():
-                return self._routed[draft.router, draft.passed_keys]
+                return self._routed[_model_of(draft)]
             case _:
                 return DraftPrior(alpha=0.0, cost=0.0)
 
@@ -260,6 +260,11 @@ def features_of(
         },
         head_bytes={width: weight_bytes(spec.vocab_size, spec.hidden_size, width, full_bytes) for width in bits},
     )
+
+
+def _model_of(draft: RoutedDraft) -> RoutedDraft:
+    """The same for all drafts that are one model, however long their chains."""
+    return draft.model_copy(update={"num_draft_tokens": 1, "stop_threshold": 0.0})
 
 
 def _guarded(evaluate: Callable[[], Any]) -> Any:

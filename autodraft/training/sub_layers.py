@@ -42,7 +42,7 @@ class DraftView:
 
     Attributes:
         target: what the target wrote.
-        mask: [tokens, 2 * tokens], True where a query sees a key; the target's keys come first.
+        mask: [.., tokens, 2 * tokens], True where a query sees a key; the target's keys come first.
     """
 
     target: TargetKeys

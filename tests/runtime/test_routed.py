@@ -147,7 +147,8 @@ def test_the_engines_own_passes_are_those_that_the_host_steps_through(name, unit
     noise = ChoiceNoise(0.8, np.random.default_rng(0).gumbel(size=(6, 97)).astype(np.float32))
     for seed in range(3):
         router = random_router(graph(unit, reuse), seed)
-        own, stepped = RoutedPlan(runtime, router, passed_keys), SteppedPasses(runtime, router, passed_keys)
+        own = RoutedPlan(runtime, router, passed_keys)
+        stepped = SteppedPasses(runtime, router, passed_keys, runtime.target)
         caches = prefilled(runtime), prefilled(runtime)
         for given in (None, noise):
             chains = [

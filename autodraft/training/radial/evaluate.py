@@ -13,7 +13,7 @@ from torch import Tensor
 
 from autodraft.policy import FULL_BITS
 from autodraft.runtime import ModelSpec, Rows
-from autodraft.runtime.plan import sub_layer_bytes
+from autodraft.runtime.plan import DraftPlan, sub_layer_bytes
 from autodraft.runtime.routed import RoutedForward
 from autodraft.runtime.routing import RouteGraph, Router
 from autodraft.training.radial.continuations import Continuations, Trial
@@ -70,10 +70,12 @@ def _judged(trial: Trial, logits: Tensor, runs: Tensor) -> tuple[Tensor, Tensor,
     return (logits.argmax(-1).cpu() == trial.wanted).float(), losses, runs
 
 
-def score_router(continuations: Continuations, router: Router, passed_keys: str = "masked") -> RouteScore:
-    """Judge a router by its likeliest destinations."""
+def score_router(
+    continuations: Continuations, router: Router, passed_keys: str = "masked", blocks: DraftPlan | None = None
+) -> RouteScore:
+    """Judge a router by its likeliest destinations, through `blocks` or those of the target."""
     runtime = continuations.runtime
-    routed = RoutedForward(runtime, router.graph, passed_keys)
+    routed = RoutedForward(runtime, router.graph, passed_keys, blocks)
 
     def run(rows: Rows) -> tuple[Tensor, Tensor]:
         logits, passage = routed.along(continuations.cache, rows, router)

@@ -1,4 +1,4 @@
-"""A trained router in the form that decoders load: a profile whose cascade has the routed draft as its level.
+"""A trained router, and its blocks, in the form that decoders load: a profile whose cascade has the routed draft.
 
 Knows nothing of how the router was trained. Costs are measured here, the speedup is predicted: `autodraft bench`
 measures it.
@@ -7,25 +7,30 @@ measures it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from safetensors.torch import load_file
+from torch import Tensor
+
 from autodraft.cascade import Cascade, RoutedDraft
-from autodraft.measure.agreement import Agreement, AgreementMeter
+from autodraft.measure.agreement import AgreementMeter
 from autodraft.measure.chains import ChainShape, best_shape
 from autodraft.measure.device import device_stamp, target_stamp
 from autodraft.measure.latency import QUERY_TOKENS, measure_latency
 from autodraft.measure.prompts import calibration_prompts, encode_prompts
 from autodraft.measure.routed_latency import measure_routed_costs
+from autodraft.policy import DraftPolicy
 from autodraft.profile import DraftPrior, DraftProfile, Prediction, Priors, Provenance
 from autodraft.profile_parts import WeightsFile
 from autodraft.router_job import RouterJob
-from autodraft.runtime import LoadedModel
+from autodraft.runtime import KVCache, LoadedModel, Rows
 from autodraft.runtime.routed import RoutedForward
 from autodraft.runtime.router_file import read_router
-from autodraft.training.radial.run import ROUTER_NAME
+from autodraft.training.radial.run import BLOCKS_NAME, ROUTER_NAME
+from autodraft.training.refitted_draft import write_weights
 
 PROFILE_NAME = "profile.json"
 _NUM_PROMPTS, _PROMPT_TOKENS, _CONTINUATION_TOKENS, _TIMED_TEXTS = 16, 96, 32, 4
@@ -47,39 +52,53 @@ class RoutedChain:
     verify_cost: dict[int, float]
 
 
-def best_routed_chain(loaded: LoadedModel, file: WeightsFile, passed_keys: str, seed: int = 0) -> RoutedChain:
-    """Length and stop threshold by agreement and times of this device; see `RoutedForward` for `passed_keys`."""
+def routed_files(folder: Path, loaded: LoadedModel) -> dict[str, WeightsFile]:
+    """Router and, where they were refitted, blocks of a training, as fields of a `RoutedDraft` of `loaded`."""
+    files = {"router": WeightsFile.of(folder / ROUTER_NAME, folder)}
+    blocks = folder / BLOCKS_NAME
+    if blocks.is_file():
+        as_trained = loaded.widen == 1
+        files["weights"] = (
+            WeightsFile.of(blocks, folder) if as_trained else write_weights(load_file(blocks), loaded, folder)
+        )
+    return files
+
+
+def best_routed_chain(loaded: LoadedModel, model: RoutedDraft, seed: int = 0) -> RoutedChain:
+    """Length and stop threshold of a draft by agreement and times of this device."""
     runtime = loaded.runtime
+    plan = runtime.routed_plan(model.router, model.passed_keys, bits=model.bits, weights=model.weights)
     texts = [prompt.tokens for prompt in encode_prompts(calibration_prompts(), loaded.tokenizer, _PROMPT_TOKENS)]
-    agreement = _agreement(loaded, file, passed_keys, texts[:_NUM_PROMPTS])
+    meter = AgreementMeter(runtime, texts[:_NUM_PROMPTS], _CONTINUATION_TOKENS, eos=loaded.generation_eos)
+    agreement = meter.measure_passes(_passes(loaded, model))
     latency = measure_latency(runtime, seed=seed)
     long = [text for text in texts if len(text) > 2 * max(QUERY_TOKENS)]
-    costs = measure_routed_costs(runtime, runtime.routed_plan(file, passed_keys), long[:_TIMED_TEXTS], seed=seed)
+    costs = measure_routed_costs(runtime, plan, long[:_TIMED_TEXTS], seed=seed)
     shape = best_shape(agreement, costs[1], latency.verify_cost)
-    draft = RoutedDraft.model_validate(
-        {
-            "router": file,
-            "passed_keys": passed_keys,
-            "num_draft_tokens": shape.num_draft_tokens,
-            "stop_threshold": shape.stop_threshold,
-        }
+    draft = model.model_copy(
+        update={"num_draft_tokens": shape.num_draft_tokens, "stop_threshold": shape.stop_threshold}
     )
-    size = file.verified_path().stat().st_size
+    size = model.router.verified_path().stat().st_size + plan.blocks.extra_bytes
     prior = DraftPrior(alpha=agreement.top1_agreement, cost=costs[1], cost_by_rows=costs, extra_bytes=size)
     return RoutedChain(draft, prior, shape, {n: latency.verify_cost(n) for n in QUERY_TOKENS})
 
 
-def _agreement(loaded: LoadedModel, file: WeightsFile, passed_keys: str, texts: Sequence[Sequence[int]]) -> Agreement:
-    router = read_router(file.verified_path(), loaded.runtime.spec)
-    routed = RoutedForward(loaded.runtime, router.graph, passed_keys)
-    meter = AgreementMeter(loaded.runtime, texts, _CONTINUATION_TOKENS, eos=loaded.generation_eos)
-    return meter.measure_passes(lambda cache, rows: routed.along(cache, rows, router)[0])
+def _passes(loaded: LoadedModel, model: RoutedDraft) -> Callable[[KVCache, Rows], Tensor]:
+    """Logits of rows along the routes of a draft."""
+    runtime = loaded.runtime
+    router = read_router(model.router.verified_path(), runtime.spec)
+    blocks = runtime.plan(DraftPolicy.uniform(runtime.spec.num_blocks, model.bits), model.weights)
+    routed = RoutedForward(runtime, router.graph, model.passed_keys, blocks)
+    return lambda cache, rows: routed.along(cache, rows, router)[0]
 
 
 def write_profile(job: RouterJob, loaded: LoadedModel) -> Path:
     """The profile of the best chain of the job's router, which lies in its folder; returns the profile's path."""
     folder = job.output_folder
-    chain = best_routed_chain(loaded, WeightsFile.of(folder / ROUTER_NAME, folder), job.passed_keys, job.seed)
+    model = RoutedDraft.model_validate(
+        {**routed_files(folder, loaded), "bits": job.bits, "passed_keys": job.passed_keys}
+    )
+    chain = best_routed_chain(loaded, model, job.seed)
     stamp = device_stamp(loaded.runtime.device, loaded.runtime.backend)
     profile = DraftProfile(
         conclusion="speculate",

@@ -1,7 +1,8 @@
 """From a `RouterJob` to a router's files: the target, its continuations, the training, its curve and its logs.
 
 Knows nothing of command lines. The folder holds `router.safetensors`, `router.json` (what it is and what it is worth),
-`curve.jsonl` (held-out scores during training), the checkpoint, and TensorBoard's logs where that is installed.
+`blocks.safetensors` where blocks were refitted with it, `curve.jsonl` (held-out scores during training), the
+checkpoint, and TensorBoard's logs where that is installed. What is trained for a target serves its widened forms.
 """
 
 from __future__ import annotations
@@ -17,17 +18,22 @@ from autodraft.measure.device import versions
 from autodraft.policy_text import decode_policy
 from autodraft.profile import write_atomically
 from autodraft.router_job import RouterJob
-from autodraft.runtime import LoadedModel, ModelSpec
-from autodraft.runtime.draft_weights import kept_sub_layers
+from autodraft.runtime import LoadedModel, ModelSpec, load_hf_model
+from autodraft.runtime.draft_weights import kept_sub_layers, save_draft_weights
 from autodraft.runtime.router_file import write_router
 from autodraft.runtime.routing import RouteGraph
+from autodraft.runtime.weights import TargetWeights
+from autodraft.training.precision import fast_precision
 from autodraft.training.radial.continuations import Continuations
 from autodraft.training.radial.evaluate import node_costs
+from autodraft.training.radial.lessons import WINDOW_TOKENS, TrainedBlocks
+from autodraft.training.radial.recipe import RouterRecipe
 from autodraft.training.radial.static_routes import best_static_route
-from autodraft.training.radial.trainer import RouterProgress, RouterRecipe, RouterTrainer
+from autodraft.training.radial.trainer import RouterProgress, RouterTrainer
 from autodraft.training.texts import TextStreams, load_streams
 
 ROUTER_NAME, SUMMARY_NAME, CURVE_NAME = "router.safetensors", "router.json", "curve.jsonl"
+BLOCKS_NAME = "blocks.safetensors"
 START_NAME = "start.json"
 HELD_OUT_SEQUENCES = 64
 
@@ -40,17 +46,22 @@ def train_router(
 ) -> Path:
     """Train, or resume, and write the router; returns the path of its summary.
 
-    `on_search` hears of the search for the first route: the cost that it has come down to.
+    `loaded` is the target, not widened. `on_search` hears of the search for the first route: the cost that it has come
+    down to.
     """
-    streams = load_streams(loaded.tokenizer, job.text, job.prompt_tokens, job.seed)
+    longest = max(job.prompt_tokens, WINDOW_TOKENS) if job.train_blocks else job.prompt_tokens
+    streams = load_streams(loaded.tokenizer, job.text, longest, job.seed)
     training, held_out = continuations(job, loaded, streams)
     folder = job.output_folder
     curve = _Curve(folder)
     recipe = recipe_of(job, loaded, streams.source, _first_route(job, training, folder, on_search))
-    trainer = RouterTrainer(training, held_out, recipe, folder, on_progress, curve.add)
+    blocks = _trained_blocks(loaded, streams, recipe) if job.train_blocks else None
+    trainer = RouterTrainer(training, held_out, recipe, folder, on_progress, curve.add, blocks)
     trainer.run()
     curve.rewrite(trainer.curve)
     router, score = trainer.finished()
+    if blocks is not None:
+        save_draft_weights(blocks.matrices, folder / BLOCKS_NAME, loaded.runtime.dtype)
     write_router(router, folder / ROUTER_NAME, router.expected_cost)
     summary = {
         "model": job.model,
@@ -65,6 +76,15 @@ def train_router(
     return folder / SUMMARY_NAME
 
 
+def is_trained(job: RouterJob) -> bool:
+    """Whether the job's folder has what the job asks for."""
+    path = job.output_folder / SUMMARY_NAME
+    if not path.is_file():
+        return False
+    known = RouterJob.model_validate(json.loads(path.read_text(encoding="utf-8"))["settings"])
+    return known.model_copy(update={"output": job.output}) == job
+
+
 def continuations(
     job: RouterJob, loaded: LoadedModel, streams: TextStreams, *, window: int = 1
 ) -> tuple[Continuations, Continuations]:
@@ -76,6 +96,14 @@ def continuations(
         Continuations(runtime, prompts, job.new_tokens, window=window),
         Continuations(runtime, others, job.new_tokens, window=window),
     )
+
+
+def _trained_blocks(loaded: LoadedModel, streams: TextStreams, recipe: RouterRecipe) -> TrainedBlocks:
+    model = load_hf_model(loaded)
+    model = model.to(fast_precision(model.dtype, loaded.runtime.device))
+    spec = loaded.runtime.spec
+    graph = RouteGraph(spec.num_sub_layers, recipe.unit, recipe.reuse, recipe.most_steps)
+    return TrainedBlocks(loaded.runtime, spec, TargetWeights.from_hf(model, spec), streams, graph, recipe)
 
 
 def graph_of(job: RouterJob, spec: ModelSpec) -> RouteGraph:
@@ -118,6 +146,9 @@ def recipe_of(job: RouterJob, loaded: LoadedModel, text: str, start: tuple[int, 
         rows_per_step=job.rows_per_step,
         seed=job.seed,
         identity=f"{loaded.fingerprint['weights']} widened {loaded.widen}, {text}, {sizes}",
+        bits=job.bits,
+        trains_blocks=job.train_blocks,
+        learning_rate=job.learning_rate if job.train_blocks else 0.0,
     )
 
 

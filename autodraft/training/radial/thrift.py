@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from autodraft.errors import TrainingError
+from autodraft.runtime.plan import DraftPlan
 from autodraft.runtime.routed import RoutedForward
 from autodraft.runtime.routing import Router
 from autodraft.training.radial.continuations import Continuations
@@ -20,24 +21,31 @@ _STEPS, _WIDEST, _TOLERANCE = 14, 1024.0, 0.02
 _SEQUENCES, _STRIDE = 24, 4
 
 
-def with_mean_cost(router: Router, continuations: Continuations, costs: Tensor, cost: float) -> Router:
+def with_mean_cost(
+    router: Router, continuations: Continuations, costs: Tensor, cost: float, blocks: DraftPlan | None = None
+) -> Router:
     """The router whose likeliest routes cost `cost` on average, or as much less as single routes leave no choice.
+
+    `blocks` are what is run; None: the target's.
 
     Raises:
         TrainingError: even the thriftiest routes cost more.
     """
     low, high = -_WIDEST, _WIDEST
-    least = _mean_cost(_thrifty(router, costs, high), continuations, costs)
+
+    def mean_cost(thrift: float) -> float:
+        return _mean_cost(_thrifty(router, costs, thrift), continuations, costs, blocks)
+
+    least = mean_cost(high)
     if least > cost + _TOLERANCE:
         raise TrainingError(f"no route of this router is as cheap as {cost:g} of the blocks: the least is {least:.2f}")
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        if _mean_cost(_thrifty(router, costs, middle), continuations, costs) > cost:
+        if mean_cost(middle) > cost:
             low = middle
         else:
             high = middle
-    found = _thrifty(router, costs, high)
-    return replace(found, expected_cost=_mean_cost(found, continuations, costs))
+    return replace(_thrifty(router, costs, high), expected_cost=mean_cost(high))
 
 
 def _thrifty(router: Router, costs: Tensor, thrift: float) -> Router:
@@ -46,8 +54,8 @@ def _thrifty(router: Router, costs: Tensor, thrift: float) -> Router:
     return replace(router, outputs_bias=router.outputs_bias + thrift * passed)
 
 
-def _mean_cost(router: Router, continuations: Continuations, costs: Tensor) -> float:
+def _mean_cost(router: Router, continuations: Continuations, costs: Tensor, blocks: DraftPlan | None) -> float:
     rows = continuations.trial(range(min(_SEQUENCES, len(continuations))), stride=_STRIDE).rows
-    routed = RoutedForward(continuations.runtime, router.graph)
+    routed = RoutedForward(continuations.runtime, router.graph, blocks=blocks)
     passage = routed.run(continuations.cache, rows, lambda state, stream, _: router.destinations(state, stream))
     return float((passage.runs.float() @ costs).mean())
