@@ -65,10 +65,7 @@ class Benchmark:
 
     def held_out(self, window: int = 1) -> Continuations:
         """Prompts that nothing was chosen on, continued by the target."""
-        longest = self.job(0.5).prompt_tokens
-        prompts = encode_prompts(evaluation_prompts(), self.loaded.tokenizer, longest)
-        tokens = torch.tensor([prompt.tokens for prompt in prompts if len(prompt.tokens) == longest])
-        return Continuations(self.loaded.runtime, tokens, self.job(0.5).new_tokens, window=window)
+        return held_out_continuations(self.loaded, self.job(0.5), window)
 
     def write(self) -> None:
         """JSON, Markdown and picture."""
@@ -182,6 +179,13 @@ class Benchmark:
                 router = {"steps": summary["settings"]["steps"], "cost": summary["held_out"]["cost"]}
                 rows.append({"widen": widen, "router": router, **measure(loaded, file, policy)})
                 self.write()
+
+
+def held_out_continuations(loaded: LoadedModel, job: RouterJob, window: int) -> Continuations:
+    """Prompts that nothing was chosen on, continued by the target as a job's texts are."""
+    prompts = encode_prompts(evaluation_prompts(), loaded.tokenizer, job.prompt_tokens)
+    tokens = torch.tensor([prompt.tokens for prompt in prompts if len(prompt.tokens) == job.prompt_tokens])
+    return Continuations(loaded.runtime, tokens, job.new_tokens, window=window)
 
 
 def _numbers(text: str) -> list[int]:

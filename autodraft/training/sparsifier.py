@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from autodraft.errors import InputError, TrainingError
+from autodraft.errors import TrainingError
 from autodraft.policy import FULL_BITS
 from autodraft.runtime.draft_weights import target_matrices
 from autodraft.runtime.spec import ModelSpec
@@ -188,8 +188,7 @@ class Sparsifier:
         state = checkpoint.load(self._folder)
         if state is None:
             return
-        if state["recipe"] != asdict(self.recipe):
-            raise InputError(f"{self._folder} holds a training with other settings; choose another --output")
+        checkpoint.check_settings(self._folder, state["recipe"], asdict(self.recipe))
         self.step, self._running_loss = state["step"], state["running_loss"]
         self._gates = Gates(*(tensor.to(self._device) for tensor in state["gates"].values()))
         self.qualities = {name: Quality(**figures) for name, figures in state["qualities"].items()}

@@ -79,7 +79,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(continuations, tmp_path, re
 
 def test_another_training_in_the_same_folder_is_refused(continuations, tmp_path):
     RouterTrainer(continuations, continuations, recipe(), tmp_path).run(max_steps=1)
-    with pytest.raises(InputError, match="other settings"):
+    with pytest.raises(InputError, match=r"other settings \(cost 0.5, not 0.4\)"):
         RouterTrainer(continuations, continuations, recipe(cost=0.4), tmp_path)
 
 

@@ -169,7 +169,7 @@ class TrainedBlocks:
         return Outcome(*_worth(logits.detach().flatten(0, 1).cpu(), wanted), runs, float(self._loss.detach()))
 
     def improve(self, progress: float) -> None:
-        self._loss.backward()  # type: ignore[no-untyped-call]
+        self._loss.backward()
         nn.utils.clip_grad_norm_(self.matrices.values(), 1.0)
         for group in self._optimiser.param_groups:
             group["lr"] = self._recipe.learning_rate * lr_share(progress, self._recipe)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from autodraft.errors import InputError, TrainingError
+from autodraft.errors import TrainingError
 from autodraft.training import checkpoint
 from autodraft.training.optim import lr_share
 from autodraft.training.radial.scratch_model import NetworkShape, RadialNetwork
@@ -107,8 +107,7 @@ class ScratchTrainer:
         state = checkpoint.load(self._folder)
         if state is None:
             return
-        if state["recipe"] != asdict(self.recipe):
-            raise InputError(f"{self._folder} holds a training with other settings; choose another folder")
+        checkpoint.check_settings(self._folder, state["recipe"], asdict(self.recipe))
         self.step, self.price = state["step"], state["price"]
         self.network.load_state_dict(state["network"])
         self._adam.load_state_dict(state["adam"])

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from autodraft.errors import InputError, TrainingError
+from autodraft.errors import TrainingError
 from autodraft.runtime.plan import DraftPlan
 from autodraft.runtime.routing import RouteGraph, Router
 from autodraft.training import checkpoint
@@ -153,8 +153,7 @@ class RouterTrainer:
         state = checkpoint.load(self._folder)
         if state is None:
             return
-        if RouterRecipe(**state["recipe"]) != self.recipe:
-            raise InputError(f"{self._folder} holds a training with other settings; choose another --output")
+        checkpoint.check_settings(self._folder, asdict(RouterRecipe(**state["recipe"])), asdict(self.recipe))
         self.step, self.curve = state["step"], state["curve"]
         self._learner.restore(state["learner"])
         self._lesson.restore(state.get("lesson", {}))
