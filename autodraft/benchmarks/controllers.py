@@ -100,12 +100,11 @@ class Benchmark:
         return bool(time.monotonic() > self._deadline)
 
     def write(self) -> None:
-        """JSON, Markdown and picture, once there is a search to show."""
-        if not self.document["searches"]:
-            return
-        plot_controllers(self.document, report_file(self.options.output, ".png"))
-        image = report_file(self.options.output, ".png").name
-        write_document(self.options.output, self.document, lambda document: controllers_markdown(document, image))
+        """JSON and Markdown, and a picture where there is a search to show."""
+        picture = report_file(self.options.output, ".png")
+        if self.document["searches"]:
+            plot_controllers(self.document, picture)
+        write_document(self.options.output, self.document, lambda text: controllers_markdown(text, picture.name))
 
     def search(self) -> None:
         """Every method with every seed at the largest number of evaluations; smaller ones are read off its curve."""

@@ -25,21 +25,9 @@ def controllers_markdown(document: Document, image: str) -> str:
         f"Model `{document['model']}`; every method sees the same calibration and the same predictions.",
         f"Device: {device['name']}, {device['threads']} threads, backend {device['backend']}; {versions}.",
         f"Command: `{document['command']}`",
-        "",
-        "## Searches at equal numbers of evaluations",
-        "",
-        "Best predicted speedup (F1), mean over seeds and in brackets the worst seed. Seconds are those of one core",
-        "for a search of full length, split into the method's own work and its evaluations. A search may end early",
-        "when it has nothing new to ask.",
-        "",
-        f"![Best predicted speedup over evaluations]({image})",
-        "",
-        *_search_table(document),
-        "",
-        "The agents' hyper-parameters were chosen while looking at predicted speedups of this model, and the other",
-        "methods were not tuned: the comparison favours the agents. The best of many predictions over a few hundred",
-        "tokens is partly luck: compare methods by what was measured, and predictions only with one another.",
     ]
+    if document["searches"]:
+        lines += _search_lines(document, image)
     if "measured" in document:
         lines += [
             "",
@@ -75,6 +63,25 @@ def controllers_markdown(document: Document, image: str) -> str:
             *_budget_table(document["transfer"]["rows"]),
         ]
     return "\n".join(lines) + "\n"
+
+
+def _search_lines(document: Document, image: str) -> list[str]:
+    return [
+        "",
+        "## Searches at equal numbers of evaluations",
+        "",
+        "Best predicted speedup (F1), mean over seeds and in brackets the worst seed. Seconds are those of one core",
+        "for a search of full length, split into the method's own work and its evaluations. A search may end early",
+        "when it has nothing new to ask.",
+        "",
+        f"![Best predicted speedup over evaluations]({image})",
+        "",
+        *_search_table(document),
+        "",
+        "The agents' hyper-parameters were chosen while looking at predicted speedups of this model, and the other",
+        "methods were not tuned: the comparison favours the agents. The best of many predictions over a few hundred",
+        "tokens is partly luck: compare methods by what was measured, and predictions only with one another.",
+    ]
 
 
 def _search_table(document: Document) -> Iterator[str]:
