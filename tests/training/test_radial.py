@@ -101,6 +101,9 @@ def test_thrift_meets_a_mean_cost_or_says_that_it_cannot(continuations):
     router = Router(graph, router.inputs, router.inputs_bias, outputs, router.outputs_bias)
     for cost in (0.3, 0.6):
         assert cost - 0.15 < with_mean_cost(router, continuations, costs, cost).expected_cost <= cost
+    close = with_mean_cost(router, continuations, costs, 0.6)
+    kept = with_mean_cost(close, continuations, costs, close.expected_cost + 0.009)
+    assert torch.equal(kept.outputs_bias, close.outputs_bias) and kept.expected_cost == close.expected_cost
     endless = Router.along(RouteGraph(6, "block", 3, 9), range(3), 64, 4, lead=1e6)  # nothing outweighs that
     with pytest.raises(TrainingError, match="as cheap as"):
         with_mean_cost(endless, continuations, node_costs(continuations.runtime.spec, endless.graph), 0.5)
