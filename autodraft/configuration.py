@@ -122,6 +122,9 @@ class SearchJob(TargetSettings):
     calibration_tokens: int = Field(default=512, ge=16, description="tokens for importance, sensitivity and acceptance")
     num_prompts: int = Field(default=12, ge=2, description="prompts that F2 measures each survivor on")
     new_tokens_per_prompt: int = Field(default=64, ge=8, description="tokens that F2 generates per prompt")
+    temperature: float = Field(
+        default=0.0, ge=0, description="temperature that F2 decodes at, so that of later use; 0 is greedy"
+    )
     num_finalists: int = Field(default=4, ge=1, description="cascades that F2 measures")
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="level of the speedup's bootstrap interval")
     hf_baseline: bool = Field(default=True, description="also measure the generate() of transformers")

@@ -157,6 +157,7 @@ class Measurement(Figures):
 
     fidelity: Literal["measured"] = "measured"
     new_tokens_per_prompt: int = Field(ge=1)
+    temperature: float = Field(default=0.0, ge=0, description="of the decoding that was measured; 0: greedy")
     tasks: tuple[TaskFigures, ...] = ()
 
 

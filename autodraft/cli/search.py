@@ -37,6 +37,9 @@ def search(
         list[Path] | None,
         typer.Option(help="Folder or profile that `train-router` wrote, as a further draft; may be repeated."),
     ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.0, help="What the profile is for, measured at it; 0 is greedy.")
+    ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Policies to evaluate.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Wall-clock limit of the whole search.")] = None,
     objectives: Annotated[str | None, typer.Option(help="speedup, or speedup,memory.")] = None,
@@ -65,6 +68,7 @@ def search(
         "budget": budget,
         "refitted": tuple(refitted) if refitted else None,
         "routers": tuple(router) if router else None,
+        "temperature": temperature,
         "num_trials": trials,
         "budget_minutes": minutes,
         "objectives": objectives.split(",") if objectives else None,

@@ -227,12 +227,13 @@ def speedup_of_cascades(
     repeats: int = 1,
     seed: int = 0,
     eos: Collection[int] = (),
+    sampling: SamplingConfig = GREEDY,
     confidence: float = 0.95,
     on_prompt: Callable[[Session], bool] | None = None,
 ) -> Session:
-    """Several cascades against one autoregressive baseline."""
+    """Several cascades against one autoregressive baseline, all with the same way of choosing tokens."""
     contestants = {
-        name: decoder_contestant(runtime, cascade, eos, priors=priors(cascade))
+        name: decoder_contestant(runtime, cascade, eos, priors=priors(cascade), sampling=sampling, seed=seed)
         for name, cascade in {**cascades, BASELINE: AUTOREGRESSIVE}.items()
     }
     return measure_speedup(

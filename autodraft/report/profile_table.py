@@ -108,7 +108,9 @@ def scheduler_text(scheduler: Scheduler) -> str:
 
 
 def _measurement(profile: DraftProfile) -> Table:
-    table = plain_table("task", "speedup", "tokens/s", "baseline", "tokens/cycle", "prompts", title="measured")
+    at = profile.measurement.temperature if profile.measurement is not None else 0.0
+    title = f"measured at temperature {at:g}" if at else "measured"
+    table = plain_table("task", "speedup", "tokens/s", "baseline", "tokens/cycle", "prompts", title=title)
 
     def add(task: str, figures: Figures) -> None:
         table.add_row(

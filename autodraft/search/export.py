@@ -127,7 +127,9 @@ def figures(comparison: Comparison, tokens_per_cycle: float, confidence: float) 
     ).model_dump()
 
 
-def measurement_of(session: Session, name: str, new_tokens: int, confidence: float) -> Measurement:
+def measurement_of(
+    session: Session, name: str, new_tokens: int, confidence: float, *, temperature: float = 0.0
+) -> Measurement:
     """A contestant of a session, overall and per task."""
 
     def of(category: str | None) -> dict[str, Any]:
@@ -136,7 +138,7 @@ def measurement_of(session: Session, name: str, new_tokens: int, confidence: flo
 
     tasks = tuple(TaskFigures(task=category, **of(category)) for category in session.categories)
     overall = of(None)
-    return Measurement(new_tokens_per_prompt=new_tokens, tasks=tasks, **overall)
+    return Measurement(new_tokens_per_prompt=new_tokens, temperature=temperature, tasks=tasks, **overall)
 
 
 def baselines_of(

@@ -17,6 +17,7 @@ import optuna
 
 from autodraft.cascade import Cascade
 from autodraft.configuration import SearchJob
+from autodraft.decoding import SamplingConfig
 from autodraft.measure.device import target_stamp, versions
 from autodraft.measure.hf import HFBaseline
 from autodraft.measure.prompts import (
@@ -243,7 +244,9 @@ class RunningSearch:
         name = next((name for name, finalist in conclusion.finalists.items() if finalist.key == best.key), None)
         if session is None or name is None:
             return None
-        measurement = measurement_of(session, name, self.job.new_tokens_per_prompt, confidence)
+        measurement = measurement_of(
+            session, name, self.job.new_tokens_per_prompt, confidence, temperature=self.job.temperature
+        )
         others = [BASELINE, *(other for other in session.runs if other not in (BASELINE, name))]
         return {
             "key": best.key,
@@ -255,9 +258,12 @@ class RunningSearch:
     def _hf_baselines(self) -> list[Baseline]:
         """Hugging Face's generate beside our autoregressive decoding, on as many prompts as the time allows."""
         self._report("baselines", 0, 1)
-        baseline = HFBaseline(self.loaded, self.final_prompts[0].tokens)
+        sampling, seed = SamplingConfig(temperature=self.job.temperature), self.job.seed
+        baseline = HFBaseline(self.loaded, self.final_prompts[0].tokens, sampling, seed)
         contestants = {
-            BASELINE: decoder_contestant(self.loaded.runtime, Cascade(), self.loaded.generation_eos),
+            BASELINE: decoder_contestant(
+                self.loaded.runtime, Cascade(), self.loaded.generation_eos, sampling=sampling, seed=seed
+            ),
             **baseline.contestants(),
         }
         seconds = self._hf_seconds()
@@ -267,7 +273,7 @@ class RunningSearch:
             contestants,
             self.final_prompts[: self.job.num_prompts],
             max_new_tokens=min(self.job.new_tokens_per_prompt, max(affordable, _HF_LEAST_TOKENS)),
-            seed=self.job.seed,
+            seed=seed,
             confidence=self.job.confidence,
             on_prompt=lambda so_far: time.monotonic() > deadline and len(so_far.runs[BASELINE]) >= _HF_LEAST_PROMPTS,
         )
@@ -296,6 +302,7 @@ def _evaluator_options(job: SearchJob) -> EvaluatorOptions:
         max_draft_tokens=job.max_draft_tokens,
         calibration_tokens=job.calibration_tokens,
         new_tokens_per_prompt=job.new_tokens_per_prompt,
+        temperature=job.temperature,
         confidence=job.confidence,
         seed=job.seed,
     )

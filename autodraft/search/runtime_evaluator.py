@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from autodraft.cascade import Cascade, Draft, RoutedDraft, SelfDraft
+from autodraft.decoding import SamplingConfig
 from autodraft.errors import PolicyError
 from autodraft.evaluator import Evaluation, StopRule, TrialFailed
 from autodraft.measure.agreement import AgreementMeter
@@ -46,6 +47,7 @@ class EvaluatorOptions:
         max_draft_tokens: longest draft considered.
         calibration_tokens: positions for agreement.
         new_tokens_per_prompt: generated per prompt in F2.
+        temperature: of F2; 0 is greedy. Predictions are of greedy decoding whatever it is.
         latency_s: seconds for the latency table.
         confidence: level of intervals.
         seed: of rotations and resampling.
@@ -55,6 +57,7 @@ class EvaluatorOptions:
     max_draft_tokens: int = 8
     calibration_tokens: int = 512
     new_tokens_per_prompt: int = 64
+    temperature: float = 0.0
     latency_s: float = 6.0
     confidence: float = 0.95
     seed: int = 0
@@ -191,7 +194,7 @@ class RuntimeEvaluator:
         return speedup_of_cascades(
             self.runtime, cascades, prompts, priors=self._priors, max_new_tokens=options.new_tokens_per_prompt,
             repeats=repeats, seed=options.seed, eos=self.loaded.generation_eos, confidence=options.confidence,
-            on_prompt=on_prompt,
+            on_prompt=on_prompt, sampling=SamplingConfig(temperature=options.temperature),
         )  # fmt: skip
 
     def _priors(self, cascade: Cascade) -> Priors:

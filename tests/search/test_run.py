@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from autodraft.configuration import SearchJob, load_search_job
+from autodraft.decoding import CascadeDecoder
+from autodraft.errors import InputError
 from autodraft.policy import DraftPolicy
 from autodraft.profile import DraftProfile
 from autodraft.runtime import LoadedModel, build_runtime
@@ -72,6 +74,23 @@ def test_a_search_leaves_a_profile_and_resumes_without_repeating(
     monkeypatch.setattr(RuntimeEvaluator, "compare", refuse)
     again = search(tmp_path, loaded)
     assert again.cascade == profile.cascade and again.measurement == profile.measurement
+
+
+def test_a_search_measures_at_the_temperature_that_its_profile_is_for(
+    tmp_path: Path, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, seen = CascadeDecoder.generate, set()
+
+    def generate(self: CascadeDecoder, *arguments: Any, **options: Any) -> Any:
+        seen.add(options["sampling"].temperature)
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(CascadeDecoder, "generate", generate)
+    profile = search(tmp_path, loaded, temperature=0.7)
+    assert seen == {0.7}
+    assert profile.measurement is not None and profile.measurement.temperature == 0.7
+    with pytest.raises(InputError, match="measuring settings"):
+        search(tmp_path, loaded)
 
 
 def test_interruption_leaves_the_best_so_far(

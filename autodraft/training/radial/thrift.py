@@ -27,7 +27,8 @@ def with_mean_cost(
 ) -> Router:
     """The router whose likeliest routes cost `cost` on average, or as much less as single routes leave no choice.
 
-    One that is a hundredth of all blocks away from it, or less, stays as it is. `blocks` are what is run; None: the target's.
+    One that is a hundredth of all blocks away from it, or less, stays as it is. `blocks` are what is run; None: the
+    target's.
 
     Raises:
         TrainingError: even the thriftiest routes cost more.
