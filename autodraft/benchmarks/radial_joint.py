@@ -37,8 +37,8 @@ from autodraft.runtime.router_file import read_router
 from autodraft.sparsify_job import SparsifyJob
 from autodraft.training.radial.continuations import Continuations
 from autodraft.training.radial.evaluate import RouteScore, node_costs, score, score_router
-from autodraft.training.radial.routed_draft import best_routed_chain, routed_files
-from autodraft.training.radial.run import graph_of, is_trained, train_router
+from autodraft.training.radial.routed_draft import best_routed_chain, trained_model
+from autodraft.training.radial.run import CURVE_NAME, graph_of, is_trained, train_router
 from autodraft.training.refitted_draft import WEIGHTS_NAME, write_weights
 from autodraft.training.sparsify import REPORT_NAME, sparsify
 
@@ -112,6 +112,8 @@ class Benchmark:
         scores = {name: self._static_score(held_out, draft) for name, draft in self._static(self.loaded).items()}
         scores |= {name: self._routed_score(held_out, draft) for name, draft in self._routed(self.loaded).items()}
         self.document["agreement"] = {name: each.to_json() for name, each in scores.items()}
+        curve = (self.router_job(True).output_folder / CURVE_NAME).read_text(encoding="utf-8").splitlines()
+        self.document["curve"] = [json.loads(line) for line in curve]
         self.write()
 
     def _static_score(self, held_out: Continuations, draft: SelfDraft) -> RouteScore:
@@ -143,12 +145,8 @@ class Benchmark:
         }
 
     def _routed(self, loaded: LoadedModel) -> dict[str, RoutedDraft]:
-        drafts = {}
-        for name, train_blocks in ((ROUTER, False), (JOINT, True)):
-            job = self.router_job(train_blocks)
-            fields = routed_files(job.output_folder, loaded)
-            drafts[name] = RoutedDraft.model_validate({**fields, "bits": job.bits, "passed_keys": job.passed_keys})
-        return drafts
+        jobs = {ROUTER: self.router_job(False), JOINT: self.router_job(True)}
+        return {name: trained_model(job, loaded) for name, job in jobs.items()}
 
     def decode(self) -> None:
         """F2 of chains and dynamic cascades, paired, on the widened target as well."""
@@ -240,6 +238,16 @@ def _agreement_lines(document: Mapping[str, Any]) -> list[str]:
             + " | ".join(f"{agreement:.3f}" for agreement in row["by_depth"])
             + f" | {row['loss']:.3f} |"
             for name, row in document["agreement"].items()
+        ),
+        "",
+        "Router and blocks during the training, on continuations of held-out text (predicted); +-: standard deviation"
+        " of the cost over tokens.",
+        "",
+        "| step | agreement | cost | +- |",
+        "|---" * 4 + "|",
+        *(
+            f"| {row['step']} | {row['agreement']:.3f} | {row['cost']:.3f} | {row['cost_deviation']:.3f} |"
+            for row in document["curve"]
         ),
     ]
 

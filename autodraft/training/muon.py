@@ -37,6 +37,14 @@ class Muon(torch.optim.Optimizer):
                 if matrix.grad is not None:
                     self._move(matrix, matrix.grad, group["lr"])
 
+    def descend(self, lr: float) -> None:
+        """A step of size `lr` along gradients of norm 1 at most, which are gone afterwards."""
+        for group in self.param_groups:
+            nn.utils.clip_grad_norm_(group["params"], 1.0)
+            group["lr"] = lr
+        self.step()
+        self.zero_grad(set_to_none=True)
+
     def _move(self, matrix: Tensor, gradient: Tensor, lr: float) -> None:
         state = self.state[matrix]
         if "momentum" not in state:

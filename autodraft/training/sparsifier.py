@@ -227,7 +227,8 @@ class Sparsifier:
         loss = distillation_loss(logits, target_logits, windows[:, 1:], recipe.label_weight)
         self._check(float(loss.detach()))
         loss.backward()
-        self._descend()
+        share = lr_share(self.step / self.recipe.steps, self.recipe)
+        self._optimiser.descend(self.recipe.learning_rate * share)
         self.step += 1
         if gates is not None and gates.grad is not None:
             self._close_gates(gates.grad.sum(dim=0))
@@ -243,13 +244,6 @@ class Sparsifier:
             f" {self._folder}: choose another --output and --set learning_rate to less than"
             f" {self.recipe.learning_rate:g}"
         )
-
-    def _descend(self) -> None:
-        nn.utils.clip_grad_norm_(self.matrices.values(), 1.0)
-        for group in self._optimiser.param_groups:
-            group["lr"] = self.recipe.learning_rate * lr_share(self.step / self.recipe.steps, self.recipe)
-        self._optimiser.step()
-        self._optimiser.zero_grad(set_to_none=True)
 
     def _close_gates(self, gradient: Tensor) -> None:
         recipe = self.recipe

@@ -51,8 +51,7 @@ def streams() -> TextStreams:
 
 
 def lesson(runtime, of: RouterRecipe) -> TrainedBlocks:
-    graph = RouteGraph(6, of.unit, 0, of.most_steps)
-    return TrainedBlocks(runtime, runtime.spec, runtime.weights, streams(), graph, of)
+    return TrainedBlocks(runtime, runtime.spec, runtime.weights, streams(), of)
 
 
 def random_router(graph: RouteGraph, seed: int) -> Router:
@@ -126,7 +125,7 @@ def test_routes_through_rounded_blocks_are_judged_with_them(runtime, continuatio
     agreements = {}
     for bits in (4, FULL_BITS):
         of = recipe(bits=bits, **everything)
-        fixed = FixedBlocks(continuations, RouteGraph(6, of.unit, 0, 6), of)
+        fixed = FixedBlocks(continuations, of)
         trainer = RouterTrainer(continuations, continuations, of, tmp_path / str(bits), lesson=fixed)
         agreements[bits] = trainer.finished()[1].agreement
     assert agreements[4] < agreements[FULL_BITS] == 1.0

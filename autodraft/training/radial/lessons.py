@@ -20,7 +20,6 @@ from autodraft.runtime import ModelSpec, TransformerRuntime
 from autodraft.runtime.draft_weights import DraftWeights, target_matrices
 from autodraft.runtime.plan import DraftPlan
 from autodraft.runtime.routed import RoutedForward
-from autodraft.runtime.routing import RouteGraph
 from autodraft.runtime.weights import TargetWeights
 from autodraft.training.distill import distillation_loss
 from autodraft.training.muon import Muon
@@ -82,15 +81,14 @@ class FixedBlocks:
 
     Args:
         training: the continuations.
-        graph: what routes are made of.
-        recipe: says how many rows are tried in a step, and at which bit-width.
+        recipe: says how many rows are tried in a step, on what kind of routes, and at which bit-width.
     """
 
-    def __init__(self, training: Continuations, graph: RouteGraph, recipe: RouterRecipe) -> None:
+    def __init__(self, training: Continuations, recipe: RouterRecipe) -> None:
         self._training, self._recipe = training, recipe
         runtime = training.runtime
         self.blocks = runtime.plan(DraftPolicy.uniform(runtime.spec.num_blocks, recipe.bits))
-        self._routed = RoutedForward(runtime, graph, blocks=self.blocks)
+        self._routed = RoutedForward(runtime, recipe.graph(runtime.spec.num_sub_layers), blocks=self.blocks)
 
     def tried(self, sampler: Sampler, step: int) -> Outcome:
         trial, cache = self._trial(step), self._training.cache
@@ -124,8 +122,7 @@ class TrainedBlocks:
         runtime: judges routers; of the same target.
         spec, weights: the target in a precision to train in.
         streams: the text.
-        graph: what routes are made of.
-        recipe: rows of a step, bit-width and step size.
+        recipe: kind of routes, rows of a step, bit-width and step size.
 
     Attributes:
         matrices: of all blocks, float32.
@@ -137,10 +134,10 @@ class TrainedBlocks:
         spec: ModelSpec,
         weights: TargetWeights,
         streams: TextStreams,
-        graph: RouteGraph,
         recipe: RouterRecipe,
     ) -> None:
-        self._runtime, self._streams, self._graph, self._recipe = runtime, streams, graph, recipe
+        self._runtime, self._streams, self._recipe = runtime, streams, recipe
+        self._graph = recipe.graph(spec.num_sub_layers)
         self._device, self._target = weights.embedding.device, SubLayers(spec, weights, {})
         own = target_matrices(weights, spec, set(range(spec.num_sub_layers)))
         self.matrices = {name: nn.Parameter(matrix.to(torch.float32, copy=True)) for name, matrix in own.items()}
@@ -170,11 +167,7 @@ class TrainedBlocks:
 
     def improve(self, progress: float) -> None:
         self._loss.backward()
-        nn.utils.clip_grad_norm_(self.matrices.values(), 1.0)
-        for group in self._optimiser.param_groups:
-            group["lr"] = self._recipe.learning_rate * lr_share(progress, self._recipe)
-        self._optimiser.step()
-        self._optimiser.zero_grad(set_to_none=True)
+        self._optimiser.descend(self._recipe.learning_rate * lr_share(progress, self._recipe))
 
     def state(self) -> dict[str, Any]:
         matrices = {name: matrix.detach() for name, matrix in self.matrices.items()}

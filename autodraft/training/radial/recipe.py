@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from autodraft.policy import FULL_BITS
+from autodraft.runtime.routing import RouteGraph
 
 
 @dataclass(frozen=True)
@@ -38,3 +39,7 @@ class RouterRecipe:
     learning_rate: float = 0.0
     warmup_share: float = 0.02
     final_lr_share: float = 0.05
+
+    def graph(self, num_sub_layers: int) -> RouteGraph:
+        """What the routes are made of, through a target of so many sub-layers."""
+        return RouteGraph(num_sub_layers, self.unit, self.reuse, self.most_steps)

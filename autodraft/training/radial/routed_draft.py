@@ -7,13 +7,11 @@ measures it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from safetensors.torch import load_file
-from torch import Tensor
 
 from autodraft.cascade import Cascade, RoutedDraft
 from autodraft.measure.agreement import AgreementMeter
@@ -22,11 +20,10 @@ from autodraft.measure.device import device_stamp, target_stamp
 from autodraft.measure.latency import QUERY_TOKENS, measure_latency
 from autodraft.measure.prompts import calibration_prompts, encode_prompts
 from autodraft.measure.routed_latency import measure_routed_costs
-from autodraft.policy import DraftPolicy
 from autodraft.profile import DraftPrior, DraftProfile, Prediction, Priors, Provenance
 from autodraft.profile_parts import WeightsFile
 from autodraft.router_job import RouterJob
-from autodraft.runtime import KVCache, LoadedModel, Rows
+from autodraft.runtime import LoadedModel
 from autodraft.runtime.routed import RoutedForward
 from autodraft.runtime.router_file import read_router
 from autodraft.training.radial.run import BLOCKS_NAME, ROUTER_NAME
@@ -52,16 +49,19 @@ class RoutedChain:
     verify_cost: dict[int, float]
 
 
-def routed_files(folder: Path, loaded: LoadedModel) -> dict[str, WeightsFile]:
-    """Router and, where they were refitted, blocks of a training, as fields of a `RoutedDraft` of `loaded`."""
-    files = {"router": WeightsFile.of(folder / ROUTER_NAME, folder)}
-    blocks = folder / BLOCKS_NAME
-    if blocks.is_file():
-        as_trained = loaded.widen == 1
-        files["weights"] = (
-            WeightsFile.of(blocks, folder) if as_trained else write_weights(load_file(blocks), loaded, folder)
-        )
-    return files
+def trained_model(job: RouterJob, loaded: LoadedModel) -> RoutedDraft:
+    """What a job has trained, as a draft of `loaded`, which may be widened; its length is still anybody's guess."""
+    folder = job.output_folder
+    weights = None
+    if job.train_blocks:
+        blocks, as_trained = folder / BLOCKS_NAME, loaded.widen == 1
+        weights = WeightsFile.of(blocks, folder) if as_trained else write_weights(load_file(blocks), loaded, folder)
+    return RoutedDraft(
+        router=WeightsFile.of(folder / ROUTER_NAME, folder),
+        weights=weights,
+        bits=job.bits,
+        passed_keys=job.passed_keys,
+    )
 
 
 def best_routed_chain(loaded: LoadedModel, model: RoutedDraft, seed: int = 0) -> RoutedChain:
@@ -70,7 +70,9 @@ def best_routed_chain(loaded: LoadedModel, model: RoutedDraft, seed: int = 0) ->
     plan = runtime.routed_plan(model.router, model.passed_keys, bits=model.bits, weights=model.weights)
     texts = [prompt.tokens for prompt in encode_prompts(calibration_prompts(), loaded.tokenizer, _PROMPT_TOKENS)]
     meter = AgreementMeter(runtime, texts[:_NUM_PROMPTS], _CONTINUATION_TOKENS, eos=loaded.generation_eos)
-    agreement = meter.measure_passes(_passes(loaded, model))
+    router = read_router(model.router.verified_path(), runtime.spec)
+    routed = RoutedForward(runtime, router.graph, model.passed_keys, plan.blocks)
+    agreement = meter.measure_passes(lambda cache, rows: routed.along(cache, rows, router)[0])
     latency = measure_latency(runtime, seed=seed)
     long = [text for text in texts if len(text) > 2 * max(QUERY_TOKENS)]
     costs = measure_routed_costs(runtime, plan, long[:_TIMED_TEXTS], seed=seed)
@@ -83,22 +85,10 @@ def best_routed_chain(loaded: LoadedModel, model: RoutedDraft, seed: int = 0) ->
     return RoutedChain(draft, prior, shape, {n: latency.verify_cost(n) for n in QUERY_TOKENS})
 
 
-def _passes(loaded: LoadedModel, model: RoutedDraft) -> Callable[[KVCache, Rows], Tensor]:
-    """Logits of rows along the routes of a draft."""
-    runtime = loaded.runtime
-    router = read_router(model.router.verified_path(), runtime.spec)
-    blocks = runtime.plan(DraftPolicy.uniform(runtime.spec.num_blocks, model.bits), model.weights)
-    routed = RoutedForward(runtime, router.graph, model.passed_keys, blocks)
-    return lambda cache, rows: routed.along(cache, rows, router)[0]
-
-
 def write_profile(job: RouterJob, loaded: LoadedModel) -> Path:
     """The profile of the best chain of the job's router, which lies in its folder; returns the profile's path."""
     folder = job.output_folder
-    model = RoutedDraft.model_validate(
-        {**routed_files(folder, loaded), "bits": job.bits, "passed_keys": job.passed_keys}
-    )
-    chain = best_routed_chain(loaded, model, job.seed)
+    chain = best_routed_chain(loaded, trained_model(job, loaded), job.seed)
     stamp = device_stamp(loaded.runtime.device, loaded.runtime.backend)
     profile = DraftProfile(
         conclusion="speculate",

@@ -102,8 +102,7 @@ def _trained_blocks(loaded: LoadedModel, streams: TextStreams, recipe: RouterRec
     model = load_hf_model(loaded)
     model = model.to(fast_precision(model.dtype, loaded.runtime.device))
     spec = loaded.runtime.spec
-    graph = RouteGraph(spec.num_sub_layers, recipe.unit, recipe.reuse, recipe.most_steps)
-    return TrainedBlocks(loaded.runtime, spec, TargetWeights.from_hf(model, spec), streams, graph, recipe)
+    return TrainedBlocks(loaded.runtime, spec, TargetWeights.from_hf(model, spec), streams, recipe)
 
 
 def graph_of(job: RouterJob, spec: ModelSpec) -> RouteGraph:

@@ -17,7 +17,7 @@ import torch
 
 from autodraft.errors import TrainingError
 from autodraft.runtime.plan import DraftPlan
-from autodraft.runtime.routing import RouteGraph, Router
+from autodraft.runtime.routing import Router
 from autodraft.training import checkpoint
 from autodraft.training.radial.continuations import Continuations
 from autodraft.training.radial.evaluate import RouteScore, node_costs, score_router
@@ -73,12 +73,12 @@ class RouterTrainer:
         self._training, self._held_out, self._folder = training, held_out, folder
         self._on_progress, self._on_score = on_progress or (lambda _: None), on_score or (lambda _: None)
         spec = training.runtime.spec
-        graph = RouteGraph(spec.num_sub_layers, recipe.unit, recipe.reuse, recipe.most_steps)
+        graph = recipe.graph(spec.num_sub_layers)
         self._costs = node_costs(spec, graph)
         start = Router.along(graph, recipe.start, spec.hidden_size, recipe.width, seed=recipe.seed)
         self._start_cost = float(self._costs[list(recipe.start)].sum())
         self._learner = RouteLearner(start, self._costs)
-        self._lesson = lesson or FixedBlocks(training, graph, recipe)
+        self._lesson = lesson or FixedBlocks(training, recipe)
         self._restore()
 
     @property
