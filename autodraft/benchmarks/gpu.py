@@ -27,6 +27,7 @@ from autodraft.benchmarks.gpu_timing import copy_bytes_per_s, matmul_flop_per_s
 from autodraft.benchmarks.writing import command_line, report_parser, write_report
 from autodraft.configuration import SearchJob
 from autodraft.measure.device import device_stamp
+from autodraft.profile import DraftProfile
 from autodraft.report.files import report_file, write_document
 from autodraft.runtime import LoadedModel, TransformerRuntime, load_model
 
@@ -34,11 +35,11 @@ WIDE = "llama-x16"
 PARTS: dict[str, tuple[float, tuple[str, ...]]] = {
     "ceilings": (60, ()),
     f"steps/{WIDE}": (150, ()),
-    f"decode/{WIDE}": (300, ("num_prompts", "new_tokens")),
     "steps/Llama-3.1-8B": (150, ()),
-    f"search/{WIDE}": (120, ("search_minutes",)),
-    f"bench/{WIDE}": (240, ("num_prompts", "new_tokens", "search_minutes")),
-    f"identity/{WIDE}": (300, ("identity_prompts",)),
+    f"search/{WIDE}": (120, ("search_minutes", "refitted")),
+    f"bench/{WIDE}": (240, ("num_prompts", "new_tokens", "search_minutes", "refitted")),
+    f"identity/{WIDE}": (300, ("identity_prompts", "search_minutes", "refitted")),
+    f"decode/{WIDE}": (300, ("num_prompts", "new_tokens")),
     "steps/Qwen3-32B": (240, ()),
 }
 """Parts in the order of their worth: seconds that they may take (a search beside its budget), and their options."""
@@ -56,7 +57,11 @@ def measure_part(name: str, options: Namespace, emit: Emit) -> None:
     elif kind == "decode":
         measure_decoding(_wide_model(), emit, num_prompts=options.num_prompts, new_tokens=options.new_tokens)
     elif kind == "identity":
-        measure_identity(_wide_model(), emit, num_prompts=options.identity_prompts, new_tokens=_IDENTITY_TOKENS)
+        profile = _search_folder(options.output) / PROFILE_NAME
+        measure_identity(
+            _wide_model(), emit, num_prompts=options.identity_prompts, new_tokens=_IDENTITY_TOKENS,
+            profile=DraftProfile.load(profile) if profile.exists() else None,
+        )  # fmt: skip
     elif kind == "search":
         measure_search(_search_job(options), emit)
     else:
@@ -106,6 +111,7 @@ def _search_job(options: Namespace) -> SearchJob:
         dtype="bfloat16",
         budget_minutes=options.search_minutes,
         output=_search_folder(options.output),
+        refitted=tuple(options.refitted),
     )
 
 
@@ -137,6 +143,10 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--new-tokens", type=_count(8), default=128, help="new tokens for each of them")
     parser.add_argument("--identity-prompts", type=_count(1), default=100, help="prompts of identity")
     parser.add_argument("--search-minutes", type=_at_least(0.1), default=3.0, help="budget of the search")
+    parser.add_argument(
+        "--refitted", type=Path, action="append", default=[], metavar="FOLDER",
+        help="a draft for the search, refitted by `autodraft sparsify --model llama --widen 16 --as-draft`; repeatable",
+    )  # fmt: skip
     return parser
 
 
@@ -187,8 +197,9 @@ def _run(options: Namespace, command: str) -> None:
 
 def part_arguments(name: str, options: Namespace) -> list[str]:
     """The options that a part obeys, as its process is given them."""
-    pairs = [(f"--{option.replace('_', '-')}", f"{getattr(options, option):g}") for option in PARTS[name][1]]
-    return [text for pair in pairs for text in pair]
+    given = ((f"--{option.replace('_', '-')}", getattr(options, option)) for option in PARTS[name][1])
+    pairs = [(flag, each) for flag, value in given for each in (value if isinstance(value, list) else [value])]
+    return [text for flag, value in pairs for text in (flag, f"{value:g}" if isinstance(value, float) else str(value))]
 
 
 def part_limit_s(name: str, options: Namespace) -> float:

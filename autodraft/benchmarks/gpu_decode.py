@@ -22,10 +22,11 @@ from autodraft.decoding import GREEDY, CascadeDecoder
 from autodraft.measure.bench import bench_rows
 from autodraft.measure.bench_report import OVERALL
 from autodraft.measure.hf import HFBaseline, HFMode
-from autodraft.measure.methods import METHODS, BenchContext, Ready, Unavailable, kind_of
+from autodraft.measure.methods import METHODS, PROFILE, BenchContext, Ready, Unavailable, kind_of
 from autodraft.measure.prompts import TokenPrompt, bundled_prompts, choose_prompts, encode_prompts, evaluation_prompts
 from autodraft.measure.speedup import BASELINE, Session, measure_speedup
 from autodraft.policy import DraftPolicy
+from autodraft.profile import DraftProfile
 from autodraft.runtime import LoadedModel
 
 INT4_CHAIN, INT4_VERTICAL, INT4_DYTC = "int4-chain", "int4-automaton-vertical", "int4-automaton-dytc"
@@ -164,10 +165,18 @@ def _ratios(session: Session, kinds: Mapping[str, str]) -> list[dict[str, Any]]:
     ]
 
 
-def measure_identity(loaded: LoadedModel, emit: Emit, *, num_prompts: int, new_tokens: int) -> None:
-    """Greedy output of the cascades beside autoregressive output: a row for every ten prompts and cascade."""
-    cascades = int4_cascades(loaded.runtime.spec.num_blocks)
-    decoders = {name: CascadeDecoder(loaded.runtime, cascades[name]) for name in (INT4_VERTICAL, INT4_DYTC)}
+def measure_identity(
+    loaded: LoadedModel, emit: Emit, *, num_prompts: int, new_tokens: int, profile: DraftProfile | None = None
+) -> None:
+    """Greedy output beside autoregressive output: a row for every ten prompts and cascade.
+
+    Of the profile's cascade; without one, of two fixed ones.
+    """
+    if profile is None:
+        cascades = int4_cascades(loaded.runtime.spec.num_blocks)
+        decoders = {name: CascadeDecoder(loaded.runtime, cascades[name]) for name in (INT4_VERTICAL, INT4_DYTC)}
+    else:
+        decoders = {PROFILE: CascadeDecoder.from_profile(loaded, profile)}
     prompts = choose_prompts(bundled_prompts(), num_prompts)
     for first in range(0, len(prompts), _PROMPTS_A_ROW):
         some = prompts[first : first + _PROMPTS_A_ROW]

@@ -30,6 +30,7 @@ BENCH_METHODS = (
     "prompt-lookup",
     "hf-generate",
     "hf-prompt-lookup",
+    "int8-autoregressive",
     "int4-autoregressive",
 )
 

@@ -13,11 +13,13 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from autodraft.runtime.triton_kernels import wait_for_inputs
+from autodraft.runtime.triton_kernels import fetch_ahead, wait_for_inputs
 from autodraft.runtime.triton_row_kernels import GROUP, store_rounded
 
 ROWS: tl.constexpr = tl.constexpr(16)
 """Rows that one program of attention serves."""
+LEAST_LINES: tl.constexpr = tl.constexpr(16)
+"""Query heads that it works on together, of one row or of more: the least that tensor cores take."""
 SPLIT: tl.constexpr = tl.constexpr(64)
 """Keys that one program of attention visits."""
 _SPLITS: tl.constexpr = tl.constexpr(16)  # added up at once
@@ -89,14 +91,29 @@ def normalise(
 
 
 @triton.jit
-def _normed(first, second, weight, place, eps, HALF: tl.constexpr):
-    """RMSNorm over both halves of a head."""
-    scale = tl.rsqrt((tl.sum(first * first, 1) + tl.sum(second * second, 1)) / (2 * HALF) + eps)[:, None]
-    return first * scale * tl.load(weight + place), second * scale * tl.load(weight + HALF + place)
+def _rotated(source, norm, cos, sin, row, inside, eps, HEAD_DIM: tl.constexpr):
+    """Heads, normed and rotated. source: pointers [heads]; row [heads]: of the tables. -> float32 [heads, head_dim]"""
+    place = tl.arange(0, HEAD_DIM)
+    half: tl.constexpr = HEAD_DIM // 2
+    other = (place + half) % HEAD_DIM  # what it is rotated with
+    given = tl.load(source[:, None] + place[None, :], mask=inside[:, None], other=0.0)
+    scale = 1.0
+    if norm is not None:
+        scale = tl.rsqrt(tl.sum(given * given, 1) / HEAD_DIM + eps)[:, None]
+        given = given * scale * tl.load(norm + place)[None, :]
+    if cos is not None:
+        partner = tl.load(source[:, None] + other[None, :], mask=inside[:, None], other=0.0)
+        if norm is not None:
+            partner = partner * scale * tl.load(norm + other)[None, :]
+        table = row[:, None] * half + (place % half)[None, :]
+        c = tl.load(cos + table, mask=inside[:, None], other=0.0)
+        s = tl.load(sin + table, mask=inside[:, None], other=0.0)
+        given = given * c + tl.where(place < half, -1.0, 1.0)[None, :] * partner * s
+    return given
 
 
-@triton.jit
-def place_heads(
+@triton.jit(do_not_specialize=["rows"])
+def attend_splits(
     projected,  # [rows, (group + 2) * kv_heads, head_dim] float32: queries, keys, values
     query_norm,  # [head_dim] float32, or None
     key_norm,
@@ -104,58 +121,8 @@ def place_heads(
     sin,
     channels,  # [kv_heads]: which of the model's KV heads these are
     slots,  # [rows]
-    query,  # [rows, group * kv_heads, head_dim], the cache's type
     keys,  # one block of the cache: [all kv_heads, slots, head_dim]
     values,
-    cache_slots,  # of the cache
-    kv_heads,
-    eps,
-    GROUP: tl.constexpr,
-    HALF: tl.constexpr,  # head_dim / 2
-    HEADS: tl.constexpr,  # of one program
-    EARLY: tl.constexpr,
-):
-    """Norm and rotate queries and keys; keys and values go to the cache. One program per row and few heads."""
-    row = tl.program_id(0).to(tl.int64)
-    head = (tl.program_id(1) * HEADS + tl.arange(0, HEADS)).to(tl.int64)
-    queries = GROUP * kv_heads
-    inside = head < queries + 2 * kv_heads
-    is_query, is_value = head < queries, inside & (head >= queries + kv_heads)
-    is_key = inside & (head >= queries) & (head < queries + kv_heads)
-    place = tl.arange(0, HALF)[None, :]
-    number = tl.where(is_value, head - queries - kv_heads, head - queries)
-    channel = tl.load(channels + number, mask=is_key | is_value, other=0)
-    wait_for_inputs(EARLY)
-    source = projected + (row * (queries + 2 * kv_heads) + head)[:, None] * (2 * HALF) + place
-    given = tl.load(source, mask=inside[:, None], other=0.0)
-    given_2 = tl.load(source + HALF, mask=inside[:, None], other=0.0)
-
-    first, second = given, given_2
-    if query_norm is not None:
-        as_query, as_query_2 = _normed(given, given_2, query_norm, place, eps, HALF)
-        as_key, as_key_2 = _normed(given, given_2, key_norm, place, eps, HALF)
-        first = tl.where(is_query[:, None], as_query, as_key)
-        second = tl.where(is_query[:, None], as_query_2, as_key_2)
-    if cos is not None:
-        c, s = tl.load(cos + row * HALF + place), tl.load(sin + row * HALF + place)
-        first, second = first * c - second * s, second * c + first * s
-
-    to_query = query + (row * queries + head)[:, None] * (2 * HALF) + place
-    tl.store(to_query, first.to(query.dtype.element_ty), mask=is_query[:, None])
-    tl.store(to_query + HALF, second.to(query.dtype.element_ty), mask=is_query[:, None])
-    where = (channel * cache_slots + tl.load(slots + row))[:, None] * (2 * HALF) + place
-    tl.store(keys + where, first.to(keys.dtype.element_ty), mask=is_key[:, None])
-    tl.store(keys + where + HALF, second.to(keys.dtype.element_ty), mask=is_key[:, None])
-    tl.store(values + where, given.to(values.dtype.element_ty), mask=is_value[:, None])
-    tl.store(values + where + HALF, given_2.to(values.dtype.element_ty), mask=is_value[:, None])
-
-
-@triton.jit(do_not_specialize=["rows"])
-def attend_splits(
-    query,  # [rows, group * kv_heads, head_dim]
-    keys,  # one block of the cache: [all kv_heads, slots, head_dim]
-    values,
-    channels,  # [kv_heads]
     mask,  # [rows, seen] uint8
     mixed,  # [splits, rows, group * kv_heads, head_dim] float32
     highest,  # [splits, rows, group * kv_heads] float32: largest score, -inf where nothing is seen
@@ -164,45 +131,74 @@ def attend_splits(
     kv_heads,
     seen,  # keys that the mask says something of
     cache_slots,
+    eps,
     scale,
     GROUP: tl.constexpr,
     HEAD_DIM: tl.constexpr,
-    LINES: tl.constexpr,  # power of two, at least 16 and ROWS * GROUP
+    LINES: tl.constexpr,  # at least GROUP
+    KEY_LINES: tl.constexpr,  # of 128 bytes that a key takes
     EARLY: tl.constexpr,
 ):
-    """Softmax-weighted values of one split of the keys, for the query heads of one KV head and ROWS rows."""
-    kv_head, split = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    """Softmax-weighted values of one split of the keys, for the query heads of one KV head and ROWS rows.
+
+    Keys and values of rows whose slots are in the split go to the cache first, from every program that reads them.
+    """
+    kv_head, split, block = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2)
     line, place = tl.arange(0, LINES), tl.arange(0, HEAD_DIM)
-    row = tl.program_id(2) * ROWS + line // GROUP
-    is_line = (line < ROWS * GROUP) & (row < rows)
-    head = kv_head * GROUP + line % GROUP
-    at = row.to(tl.int64) * (GROUP * kv_heads) + head
     cached = tl.load(channels + kv_head).to(tl.int64) * cache_slots * HEAD_DIM
-    wait_for_inputs(EARLY)
     key = split * SPLIT + tl.arange(0, SPLIT)
-    is_seen = tl.load(
-        mask + row.to(tl.int64)[:, None] * seen + key[None, :],
-        mask=is_line[:, None] & (key < seen)[None, :],
-        other=0,
-    )
-    to = split * (rows * GROUP * kv_heads) + at
-    if tl.max(tl.max(is_seen, 1), 0) > 0:
-        q = tl.load(query + at[:, None] * HEAD_DIM + place[None, :], mask=is_line[:, None], other=0.0)
+    is_key = key < seen
+    # What rows see stands before a pass begins: it need not wait, and neither need keys that were there before.
+    own = (block * ROWS + tl.arange(0, ROWS)).to(tl.int64)
+    sees = tl.load(mask + own[:, None] * seen + key[None, :], mask=(own < rows)[:, None] & is_key[None, :], other=0)
+    any_seen = tl.max(tl.max(sees, 1), 0) > 0
+    if any_seen:
+        fetch_ahead(keys + cached, tl.minimum(key, seen - 1), HEAD_DIM, KEY_LINES, EARLY)
+        fetch_ahead(values + cached, tl.minimum(key, seen - 1), HEAD_DIM, KEY_LINES, EARLY)
+    wait_for_inputs(EARLY)
+    if any_seen:
+        heads = (GROUP + 2) * kv_heads
+        for start in range(0, rows, ROWS):
+            new = (start + tl.arange(0, ROWS)).to(tl.int64)
+            slot = tl.load(slots + new, mask=new < rows, other=-1)
+            is_here = (slot >= split * SPLIT) & (slot < (split + 1) * SPLIT)
+            if tl.max(is_here.to(tl.int32), 0) > 0:
+                source = projected + (new * heads + GROUP * kv_heads + kv_head) * HEAD_DIM
+                k_new = _rotated(source, key_norm, cos, sin, new, is_here, eps, HEAD_DIM)
+                v_new = tl.load(
+                    source[:, None] + kv_heads * HEAD_DIM + place[None, :], mask=is_here[:, None], other=0.0
+                )
+                where = cached + slot[:, None] * HEAD_DIM + place[None, :]
+                tl.store(keys + where, k_new.to(keys.dtype.element_ty), mask=is_here[:, None])
+                tl.store(values + where, v_new.to(values.dtype.element_ty), mask=is_here[:, None])
+        tl.debug_barrier()
         where = cached + key[:, None] * HEAD_DIM + place[None, :]
-        is_key = (key < seen)[:, None]
-        k = tl.load(keys + where, mask=is_key, other=0.0)
-        v = tl.load(values + where, mask=is_key, other=0.0)
-        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-        scores = tl.where(is_seen > 0, scores, float("-inf"))
-        top = tl.max(scores, 1)
-        finite = tl.where(top == float("-inf"), 0.0, top)
-        weights = tl.exp(scores - finite[:, None])
-        tl.store(highest + to, top, mask=is_line)
-        tl.store(sums + to, tl.sum(weights, 1), mask=is_line)
-        mix = tl.dot(weights.to(v.dtype), v, input_precision="ieee")
-        tl.store(mixed + to[:, None] * HEAD_DIM + place[None, :], mix, mask=is_line[:, None])
+        k = tl.load(keys + where, mask=is_key[:, None], other=0.0)
+        v = tl.load(values + where, mask=is_key[:, None], other=0.0)
+        together: tl.constexpr = LINES // GROUP  # rows
+        for first in tl.range(block * ROWS, tl.minimum(rows, (block + 1) * ROWS), together, num_stages=1):
+            row = (first + line // GROUP).to(tl.int64)
+            is_line = (line < together * GROUP) & (row < tl.minimum(rows, (block + 1) * ROWS))
+            head = kv_head * GROUP + line % GROUP
+            source = projected + (row * heads + head) * HEAD_DIM
+            q = _rotated(source, query_norm, cos, sin, row, is_line, eps, HEAD_DIM)
+            scores = tl.dot(q.to(k.dtype), tl.trans(k), input_precision="ieee") * scale
+            is_pair = is_line[:, None] & is_key[None, :]
+            is_seen = tl.load(mask + row[:, None] * seen + key[None, :], mask=is_pair, other=0) > 0
+            scores = tl.where(is_seen, scores, float("-inf"))
+            top = tl.max(scores, 1)
+            finite = tl.where(top == float("-inf"), 0.0, top)
+            weights = tl.exp(scores - finite[:, None])
+            to = split * (rows * GROUP * kv_heads) + row * (GROUP * kv_heads) + head
+            tl.store(highest + to, top, mask=is_line)
+            tl.store(sums + to, tl.sum(weights, 1), mask=is_line)
+            mix = tl.dot(weights.to(v.dtype), v, input_precision="ieee")
+            tl.store(mixed + to[:, None] * HEAD_DIM + place[None, :], mix, mask=is_line[:, None])
     else:
-        tl.store(highest + to, tl.full((LINES,), float("-inf"), tl.float32), mask=is_line)
+        unseen = tl.full((ROWS,), float("-inf"), tl.float32)
+        for number in range(GROUP):
+            nowhere = split * (rows * GROUP * kv_heads) + own * (GROUP * kv_heads) + kv_head * GROUP + number
+            tl.store(highest + nowhere, unseen, mask=own < rows)
 
 
 @triton.jit(do_not_specialize=["heads", "splits"])
@@ -222,21 +218,19 @@ def join_splits(
     head = tl.program_id(0).to(tl.int64)
     number, place = tl.arange(0, _SPLITS), tl.arange(0, HEAD_DIM)
     wait_for_inputs(EARLY)
-    top = float("-inf")
-    for start in range(0, splits, _SPLITS):
-        split = start + number
-        top = tl.maximum(
-            top, tl.max(tl.load(highest + split * heads + head, mask=split < splits, other=float("-inf")), 0)
-        )
-    total, mix = 0.0, tl.zeros((HEAD_DIM,), tl.float32)
+    top, total, mix = float("-inf"), 0.0, tl.zeros((HEAD_DIM,), tl.float32)
     for start in range(0, splits, _SPLITS):
         split = (start + number).to(tl.int64)
         score = tl.load(highest + split * heads + head, mask=split < splits, other=float("-inf"))
+        part = tl.load(sums + split * heads + head, mask=split < splits, other=0.0)
         is_seen = score > float("-inf")
-        weight = tl.where(is_seen, tl.exp(score - top), 0.0)
-        total += tl.sum(weight * tl.load(sums + split * heads + head, mask=is_seen, other=0.0), 0)
+        new_top = tl.maximum(top, tl.max(score, 0))
+        finite = tl.where(new_top == float("-inf"), 0.0, new_top)
+        weight, keep = tl.where(is_seen, tl.exp(score - finite), 0.0), tl.exp(top - finite)
+        total = total * keep + tl.sum(tl.where(is_seen, weight * part, 0.0), 0)
         where = (split * heads + head)[:, None] * HEAD_DIM + place[None, :]
-        mix += tl.sum(weight[:, None] * tl.load(mixed + where, mask=is_seen[:, None], other=0.0), 0)
+        mix = mix * keep + tl.sum(weight[:, None] * tl.load(mixed + where, mask=is_seen[:, None], other=0.0), 0)
+        top = new_top
     mix = mix / total
     if x_scale is None:
         tl.store(out + head * HEAD_DIM + place, mix.to(out.dtype.element_ty))

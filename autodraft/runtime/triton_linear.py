@@ -29,20 +29,21 @@ class Tile:
         outputs, inputs: powers of two, at least 16 and 64; `inputs` is what one step of the loop reads.
         warps: of 32 threads.
         stages: tiles of weights on their way from memory at once.
-        ahead: lines of 128 bytes of each row of weights that are fetched before the inputs are there.
+        ahead: lines of 128 bytes of each row of weights that are fetched before the inputs are there, a power of two
+            or 0.
     """
 
     outputs: int
     inputs: int
     warps: int
     stages: int
-    ahead: int = 16
+    ahead: int = 4
 
 
 TILES = {8: Tile(32, 256, 4, 5), 4: Tile(64, 256, 4, 3)}
 """Of products on tensor cores at low bits."""
-ROW_TILES = {8: Tile(2, 1024, 1, 1), 4: Tile(2, 2048, 1, 1)}
-"""Of products of a single row without them."""
+_ROW_TILE_8, _ROW_TILE_4, _WIDE_ROW_TILE_4 = Tile(4, 1024, 1, 1, 0), Tile(8, 2048, 4, 1, 0), Tile(8, 4096, 4, 1, 0)
+_WIDE = 4096  # inputs
 _MANY, _SOME, _FEW = Tile(16, 128, 2, 6), Tile(16, 512, 2, 3), Tile(16, 512, 2, 4)
 _ROUNDED_GROUPS = 32  # per program
 _EARLY_CAPABILITY = (9, 0)
@@ -147,9 +148,9 @@ class TritonLinear:
             given = (x.words, x.scale, x.correction, self.weight, self.scale, self.bias, y, outputs, groups)
             row_per_group[grid](*given, adds, tile.outputs, block, groups % block == 0, **options)
         else:
-            words, block, weight = self.inputs // 4, tile.inputs // 4, self.weight.view(torch.int32)
+            words, block, weight = self.inputs // 4, tile.inputs // INT4_GROUP_SIZE, self.weight.view(torch.int32)
             where = (x.words, x.scale, weight, self.scale, self.bias, y, outputs, words)
-            row_per_channel[grid](*where, adds, tile.outputs, block, words % block == 0, **options)
+            row_per_channel[grid](*where, adds, tile.outputs, block, words % (8 * block) == 0, **options)
 
 
 def _rounded(x: Tensor, bits: int) -> RoundedRow:
@@ -189,6 +190,16 @@ def full_tile(outputs: int, processors: int) -> Tile:
     return _FEW if per_processor <= 2 else _SOME if per_processor <= 3 else _MANY
 
 
+def row_tile(bits: int, inputs: int) -> Tile | None:
+    """Of products of a single row without tensor cores; None: 16 bits, or rows of weights that are no whole words.
+
+    Programs are few enough to start while the kernel ahead ends, and a warp adds up what it has read.
+    """
+    if bits == 8:
+        return None if inputs % 4 else _ROW_TILE_8
+    return {4: _WIDE_ROW_TILE_4 if inputs > _WIDE else _ROW_TILE_4}.get(bits)
+
+
 class TritonLinears:
     """Low bits that are less memory traffic, on CUDA devices; see `autodraft.runtime.linears.Linears`."""
 
@@ -208,11 +219,10 @@ class TritonLinears:
         elif bits == 4:
             quantized, scale = quantize_int4(weight)
             packed, scale = _words(quantized), scale.to(weight.dtype)
-        row_tile = ROW_TILES.get(bits) if tile is None else None
-        if bits == 8 and weight.shape[1] % 4:  # rows of weights that are no whole words
-            row_tile = None
+        inputs = weight.shape[1]
+        for_row = row_tile(bits, inputs) if tile is None else None
         tile = tile or TILES.get(bits) or full_tile(len(weight), _processors(weight.device))
-        return TritonLinear(packed.contiguous(), scale, bias, weight.dtype, weight.shape[1], tile, row_tile)
+        return TritonLinear(packed.contiguous(), scale, bias, weight.dtype, inputs, tile, for_row)
 
 
 def _words(quantized: Tensor) -> Tensor:

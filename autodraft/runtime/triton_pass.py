@@ -15,6 +15,7 @@ from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.torch_pass import Context, Part, Payload, TorchPass
 from autodraft.runtime.torch_rows import Drafted, RowInputs
 from autodraft.runtime.triton_fused import (
+    LEAST_LINES,
     ROWS,
     SPLIT,
     activate,
@@ -24,7 +25,6 @@ from autodraft.runtime.triton_fused import (
     extend_chain,
     join_splits,
     normalise,
-    place_heads,
 )
 from autodraft.runtime.triton_linear import RoundedRow, TritonLinear, early
 from autodraft.runtime.triton_row_kernels import GROUP
@@ -34,11 +34,11 @@ _Rows = Tensor | RoundedRow
 _RowTensors = tuple[Tensor, Tensor | None, Tensor | None]
 _WIDEST_HEAD = 256
 _LEAST_HEAD = 16  # what tensor cores take
+_LINE_BYTES = 128
 _EMBEDDED = 1024  # channels per program
 _ACTIVATED = 1024  # channels per program
 _CHUNK = 2048  # tokens per program
 _KEYS = 1024  # at once
-_HEAD_PAIRS = 512  # of values per program, where heads are placed
 
 
 def is_fused(spec: ModelSpec) -> bool:
@@ -55,7 +55,7 @@ class TritonPass(TorchPass):
 
     def __init__(self, spec: ModelSpec, weights: TargetWeights, dtype: torch.dtype) -> None:
         super().__init__(spec, weights, dtype)
-        self._lines = max(16, _power_of_two(ROWS.value * spec.group_size))
+        self._lines = max(LEAST_LINES.value, _power_of_two(spec.group_size))
 
     def start(self, inputs: RowInputs, keys: Tensor, values: Tensor) -> tuple[Tensor, Context]:
         weights, rows, width = self._weights, len(inputs.mask), self._spec.hidden_size
@@ -103,9 +103,8 @@ class TritonPass(TorchPass):
         block = self._weights.blocks[index]
         normed = self._norm(x, block.attention_norm, _rounding([part.inputs for part in parts], len(x)))
         for part in parts:
-            query = self._place(_through(part.inputs, normed), part, block, context, index)
-            bits = _rounding([part.outputs], len(x))
-            _add_to(x, part, self._attend(query, part.channels, context, index, bits))
+            projected, bits = _through(part.inputs, normed), _rounding([part.outputs], len(x))
+            _add_to(x, part, self._attend(projected, part, block, context, index, bits))
         return x if block.output.bias is None else x.add_(block.output.bias)
 
     def mlp(self, index: int, parts: list[Part], x: Tensor) -> Tensor:
@@ -136,44 +135,32 @@ class TritonPass(TorchPass):
             )
         return normed
 
-    def _place(self, projected: Tensor, part: Part, block: BlockWeights, context: Context, index: int) -> Tensor:
-        """Queries, rotated; keys and values go to the cache. -> [rows, query heads, head_dim]"""
+    def _attend(
+        self, projected: Tensor, part: Part, block: BlockWeights, context: Context, index: int, bits: int | None
+    ) -> _Rows:
+        """Attention of every row over what it sees; its keys and values go to the cache.
+
+        [rows, query, key and value heads * head_dim] -> [rows, query heads * head_dim]
+        """
         spec, kv_heads = self._spec, len(part.channels)
-        rows, half = len(projected), spec.head_dim // 2
-        query = torch.empty(
-            (rows, spec.group_size * kv_heads, spec.head_dim), dtype=self._dtype, device=projected.device
-        )
-        heads = max(1, _HEAD_PAIRS // half)
+        rows, heads, head_dim = len(projected), spec.group_size * kv_heads, spec.head_dim
+        seen, device = context.mask.shape[1], projected.device
+        splits = -(-seen // SPLIT.value)
+        mixed = torch.empty((splits, rows, heads, head_dim), dtype=torch.float32, device=device)
+        highest, sums = torch.empty((2, splits, rows, heads), dtype=torch.float32, device=device)
+        out, tensors = self._room(rows, heads * head_dim, bits if head_dim >= GROUP.value else None, device)
         norms = [None if norm is None else norm.weight for norm in (block.query_norm, block.key_norm)]
-        keys, values = context.keys[index], context.values[index]
-        grid = (rows, -(-(spec.group_size + 2) * kv_heads // heads))
+        keys, values, mask = context.keys[index], context.values[index], context.mask.view(torch.uint8)
+        key_lines = max(1, head_dim * keys.element_size() // _LINE_BYTES)
         with torch.cuda.device_of(projected):
-            place_heads[grid](
+            attend_splits[(kv_heads, splits, -(-rows // ROWS.value))](
                 *(projected, *norms, context.cos, context.sin, part.channels, context.slots),
-                *(query, keys, values, keys.shape[1], kv_heads, spec.norm_eps, spec.group_size, half, heads),
+                *(keys, values, mask, mixed, highest, sums, rows, kv_heads, seen, keys.shape[1], spec.norm_eps),
+                *(head_dim**-0.5, spec.group_size, head_dim, self._lines, key_lines),
                 **early(projected),
             )
-        return query
-
-    def _attend(self, query: Tensor, channels: Tensor, context: Context, index: int, bits: int | None) -> _Rows:
-        """Attention of every row over what it sees. [rows, query heads, head_dim] -> [rows, query heads * head_dim]"""
-        spec, kv_heads = self._spec, len(channels)
-        rows, heads, head_dim = query.shape
-        seen = context.mask.shape[1]
-        splits = -(-seen // SPLIT.value)
-        mixed = torch.empty((splits, rows, heads, head_dim), dtype=torch.float32, device=query.device)
-        highest, sums = torch.empty((2, splits, rows, heads), dtype=torch.float32, device=query.device)
-        out, tensors = self._room(rows, heads * head_dim, bits if head_dim >= GROUP.value else None, query.device)
-        keys, values = context.keys[index], context.values[index]
-        with torch.cuda.device_of(query):
-            attend_splits[(kv_heads, splits, -(-rows // ROWS.value))](
-                *(query, keys, values, channels, context.mask.view(torch.uint8), mixed, highest, sums),
-                *(rows, kv_heads, seen, keys.shape[1], head_dim**-0.5, spec.group_size, head_dim, self._lines),
-                num_warps=4 if self._lines * head_dim <= 64 * 128 else 8,
-                **early(query),
-            )
             join_splits[(rows * heads,)](
-                *(mixed, highest, sums, *tensors, rows * heads, splits, head_dim), num_warps=1, **early(query)
+                *(mixed, highest, sums, *tensors, rows * heads, splits, head_dim), num_warps=1, **early(projected)
             )
         return out
 

@@ -15,6 +15,7 @@ from autodraft.runtime.triton_kernels import fetch_ahead, put, wait_for_inputs
 
 GROUP: tl.constexpr = tl.constexpr(32)
 _ROUNDING: tl.constexpr = tl.constexpr(12582912.0)  # 1.5 * 2^23: adding it leaves no fraction
+_UPPER: tl.constexpr = tl.constexpr(-0x0F0F0F10)  # the upper four bits of each byte
 
 
 @triton.jit
@@ -66,14 +67,14 @@ def round_row(
 
 
 @triton.jit
-def _dot4(a, b, c, NATIVE: tl.constexpr):
-    """c plus the sum of the products of the four signed bytes of a and b."""
+def _dot4(a, b, c, SIGNED: tl.constexpr, NATIVE: tl.constexpr):
+    """c plus the sum of the products of the four bytes of a, `SIGNED` or not, and the four signed ones of b."""
     if NATIVE:
-        return tl.inline_asm_elementwise(
-            "dp4a.s32.s32 $0, $1, $2, $3;", "=r,r,r,r", [a, b, c], dtype=tl.int32, is_pure=True, pack=1
-        )
+        instruction: tl.constexpr = "dp4a.s32.s32 $0, $1, $2, $3;" if SIGNED else "dp4a.u32.s32 $0, $1, $2, $3;"
+        return tl.inline_asm_elementwise(instruction, "=r,r,r,r", [a, b, c], dtype=tl.int32, is_pure=True, pack=1)
     for byte in tl.static_range(4):
-        c += ((a << (24 - 8 * byte)) >> 24) * ((b << (24 - 8 * byte)) >> 24)
+        from_a = ((a << (24 - 8 * byte)) >> 24) if SIGNED else ((a >> (8 * byte)) & 255)
+        c += from_a * ((b << (24 - 8 * byte)) >> 24)
     return c
 
 
@@ -89,8 +90,8 @@ def row_per_channel(
     words,
     ADD: tl.constexpr,  # to what is in y
     BLOCK_OUTPUTS: tl.constexpr,
-    BLOCK_WORDS: tl.constexpr,
-    WHOLE_TILES: tl.constexpr,  # whether words is a multiple of BLOCK_WORDS
+    BLOCK_GROUPS: tl.constexpr,
+    WHOLE_TILES: tl.constexpr,  # whether words is a multiple of 8 BLOCK_GROUPS
     STAGES: tl.constexpr,
     NATIVE: tl.constexpr,
     LINES: tl.constexpr,
@@ -98,25 +99,26 @@ def row_per_channel(
 ):
     """Weights of 8 bits with one scale per output."""
     output = tl.program_id(0) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
-    word = tl.arange(0, BLOCK_WORDS)[None, :]
-    tiles = weight + tl.minimum(output, outputs - 1).to(tl.int64)[:, None] * words + word
-    x_scales_at = x_scale + word // 8
-    total = tl.zeros((BLOCK_OUTPUTS, BLOCK_WORDS), tl.float32)
+    word, group = tl.arange(0, BLOCK_GROUPS * 8), tl.arange(0, BLOCK_GROUPS)
+    tiles = weight + tl.minimum(output, outputs - 1).to(tl.int64)[:, None] * words + word[None, :]
+    total = tl.zeros((BLOCK_OUTPUTS, BLOCK_GROUPS, 2), tl.float32)
     fetch_ahead(weight, tl.minimum(output, outputs - 1), words, LINES, EARLY)
     wait_for_inputs(EARLY)
-    for start in tl.range(0, words, BLOCK_WORDS, num_stages=STAGES):
+    for start in tl.range(0, words, BLOCK_GROUPS * 8, num_stages=STAGES):
         if WHOLE_TILES:
-            tile = tl.load(tiles + start)
-            x_tile = tl.load(x + start + word)
-            x_scales = tl.load(x_scales_at + start // 8)
+            tile, x_tile = tl.load(tiles + start), tl.load(x + start + word)
+            x_scales = tl.load(x_scale + start // 8 + group)
         else:
             inside = start + word < words
-            tile = tl.load(tiles + start, mask=inside, other=0)
+            tile = tl.load(tiles + start, mask=inside[None, :], other=0)
             x_tile = tl.load(x + start + word, mask=inside, other=0)
-            x_scales = tl.load(x_scales_at + start // 8, mask=inside, other=0.0)
-        total += _dot4(tile, x_tile, tl.zeros_like(tile), NATIVE).to(tl.float32) * x_scales
+            x_scales = tl.load(x_scale + start // 8 + group, mask=start + group * 8 < words, other=0.0)
+        products = _dot4(tile, x_tile[None, :], tl.zeros_like(tile), True, NATIVE)
+        # What a thread has read at once, half of a group, is added up there.
+        sums = tl.sum(tl.reshape(products, (BLOCK_OUTPUTS, BLOCK_GROUPS, 2, 4)), 3)
+        total += sums.to(tl.float32) * x_scales[None, :, None]
     is_output = output < outputs
-    result = tl.sum(total, 1) * tl.load(scale + output, mask=is_output, other=0.0)
+    result = tl.sum(tl.sum(total, 2), 1) * tl.load(scale + output, mask=is_output, other=0.0)
     if bias is not None:
         result = result + tl.load(bias + output, mask=is_output, other=0.0)
     put(result, y + output, is_output, ADD)
@@ -142,35 +144,38 @@ def row_per_group(
     LINES: tl.constexpr,
     EARLY: tl.constexpr,
 ):
-    """Weights of 4 bits with one scale per group."""
+    """Weights of 4 bits with one scale per group.
+
+    Words are read in a row and become groups afterwards, in the registers where they are: read by groups, they would be
+    handed from thread to thread before each product. The upper four bits of a byte stay where they are, and their sum
+    is 16 times what it should be.
+    """
     output = tl.program_id(0) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
-    group = tl.arange(0, BLOCK_GROUPS)
-    # A thread has the four words of a group, and with them a whole sum of its products.
-    place = (group[:, None] * 4 + tl.arange(0, 4)[None, :])[None, :, :]
-    first_group = tl.minimum(output, outputs - 1).to(tl.int64) * groups
-    tiles = weight + (first_group * 4)[:, None, None] + place
-    scale_tiles = scale + first_group[:, None] + group[None, :]
+    word, group = tl.arange(0, BLOCK_GROUPS * 4), tl.arange(0, BLOCK_GROUPS)
+    first_group = tl.minimum(output, outputs - 1).to(tl.int64)[:, None] * groups
+    tiles = weight + first_group * 4 + word[None, :]
+    scale_tiles = scale + first_group + group[None, :]
     total = tl.zeros((BLOCK_OUTPUTS, BLOCK_GROUPS), tl.float32)
     fetch_ahead(weight, tl.minimum(output, outputs - 1), groups * 4, LINES, EARLY)
     wait_for_inputs(EARLY)
     for start in tl.range(0, groups, BLOCK_GROUPS, num_stages=STAGES):
         if WHOLE_TILES:
             tile, scales = tl.load(tiles + start * 4), tl.load(scale_tiles + start)
-            low, high = tl.load(x + start * 4 + place), tl.load(x + (groups + start) * 4 + place)
+            low, high = tl.load(x + start * 4 + word), tl.load(x + (groups + start) * 4 + word)
             sums, x_scales = tl.load(correction + start + group), tl.load(x_scale + start + group)
         else:
-            is_group = start + group < groups
-            is_word = is_group[None, :, None]
-            tile = tl.load(tiles + start * 4, mask=is_word, other=0)
+            is_group, is_word = start + group < groups, start * 4 + word < groups * 4
+            tile = tl.load(tiles + start * 4, mask=is_word[None, :], other=0)
             scales = tl.load(scale_tiles + start, mask=is_group[None, :], other=0.0)
-            low = tl.load(x + start * 4 + place, mask=is_word, other=0)
-            high = tl.load(x + (groups + start) * 4 + place, mask=is_word, other=0)
+            low = tl.load(x + start * 4 + word, mask=is_word, other=0)
+            high = tl.load(x + (groups + start) * 4 + word, mask=is_word, other=0)
             sums = tl.load(correction + start + group, mask=is_group, other=0)
             x_scales = tl.load(x_scale + start + group, mask=is_group, other=0.0)
-        products = _dot4(tile & 0x0F0F0F0F, low, tl.zeros_like(tile), NATIVE)
-        products = _dot4((tile >> 4) & 0x0F0F0F0F, high, products, NATIVE)
-        sums = tl.sum(products, 2) + sums[None, :]
-        total += sums.to(tl.float32) * (scales.to(tl.float32) * x_scales[None, :])
+        products = _dot4(tile & 0x0F0F0F0F, low[None, :], tl.zeros_like(tile), True, NATIVE)
+        upper = _dot4(tile & _UPPER, high[None, :], tl.zeros_like(tile), False, NATIVE)
+        products = tl.reshape(products + (upper >> 4), (BLOCK_OUTPUTS, BLOCK_GROUPS, 4))
+        whole = tl.sum(products, 2) + sums[None, :]
+        total += whole.to(tl.float32) * (scales.to(tl.float32) * x_scales[None, :])
     is_output = output < outputs
     result = tl.sum(total, 1)
     if bias is not None:

@@ -17,7 +17,14 @@ from autodraft.profile import DeviceStamp
 
 _DEVICE = {"name": "a device", "threads": 8, "backend": "torch", "versions": {"torch": "2.13.0", "triton": "3.6.0"}}
 _STAMP: dict[str, Any] = {"kind": "cuda", **_DEVICE}
-_OPTIONS = Namespace(num_prompts=12, new_tokens=64, identity_prompts=100, search_minutes=1.5, part_seconds=None)
+_OPTIONS = Namespace(
+    num_prompts=12,
+    new_tokens=64,
+    identity_prompts=100,
+    search_minutes=1.5,
+    part_seconds=None,
+    refitted=[Path("a"), Path("b")],
+)
 
 
 def _part(*rows: dict[str, Any], status: str = DONE) -> dict[str, Any]:
@@ -134,6 +141,14 @@ def test_nothing_measured_yet_is_a_report_as_well() -> None:
 def test_a_part_obeys_its_own_options_only() -> None:
     assert part_arguments("steps/llama-x16", _OPTIONS) == []
     assert part_arguments("decode/llama-x16", _OPTIONS) == ["--num-prompts", "12", "--new-tokens", "64"]
+    assert part_arguments("search/llama-x16", _OPTIONS) == [
+        "--search-minutes",
+        "1.5",
+        "--refitted",
+        "a",
+        "--refitted",
+        "b",
+    ]
     assert part_limit_s("search/llama-x16", _OPTIONS) == PARTS["search/llama-x16"][0] + 90
     assert {part_limit_s(name, Namespace(**{**vars(_OPTIONS), "part_seconds": 20})) for name in PARTS} == {20}
 

@@ -27,6 +27,7 @@ from autodraft.benchmarks.gpu_table import markdown
 from autodraft.configuration import SearchJob
 from autodraft.measure.formulas import chain_speedup
 from autodraft.policy import ChannelShares
+from autodraft.profile import DraftProfile
 from autodraft.runtime import LoadedModel, build_runtime, load_model
 from tests.runtime.tiny import tiny_model
 
@@ -171,6 +172,10 @@ def test_a_search_and_the_bench_of_what_it_exports(loaded: LoadedModel, tmp_path
     assert searched[0]["wall_s"] > 0 and searched[0]["cascade_lines"]
     assert str(tmp_path) not in json.dumps(searched)
     assert "## Search: tiny" in searched.as_markdown("search/tiny")
+
+    profile, checked = DraftProfile.load(tmp_path / "search" / "profile.json"), _Rows()
+    measure_identity(loaded, checked.emit, num_prompts=3, new_tokens=8, profile=profile)
+    assert [(row["method"], row["prompts"]) for row in checked] == [("profile", 3)]
 
     benched = _Rows()
     measure_bench(loaded, tmp_path / "search" / "profile.json", benched.emit, num_prompts=2, new_tokens=8)

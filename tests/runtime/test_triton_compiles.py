@@ -62,15 +62,14 @@ def product(bits, kind, capability, whole):
 
 
 def row_product(bits, kind, capability, whole):
-    from autodraft.runtime.triton_linear import ROW_TILES
+    from autodraft.runtime.triton_linear import row_tile
 
-    tile = ROW_TILES[bits]
+    tile = row_tile(bits, 4096)
     types = {"x": "*i32", "x_scale": "*fp32", "correction": "*i32", "weight": "*i32", "bias": "*fp32", "y": "*fp32"}
     types |= {"scale": "*" + (kind if bits == 4 else "fp32")}
-    block = {"BLOCK_GROUPS": tile.inputs // 32} if bits == 4 else {"BLOCK_WORDS": tile.inputs // 4}
     constants = {
         "BLOCK_OUTPUTS": tile.outputs,
-        **block,
+        "BLOCK_GROUPS": tile.inputs // 32,
         "WHOLE_TILES": whole,
         "ADD": True,
         "EARLY": capability >= 90,
@@ -104,7 +103,7 @@ def test_a_single_row_multiplies_whole_words(tmp_path):
 def test_what_lies_between_products_compiles(tmp_path):
     pointers = {"hidden": "*fp32", "x": "*fp32", "weight": "*fp32", "bias": "*fp32", "y": "*bf16", "eps": "fp32"}
     pointers |= {"projected": "*fp32", "cos": "*fp32", "sin": "*fp32", "query_norm": "*fp32", "key_norm": "*fp32"}
-    pointers |= dict.fromkeys(["query", "keys", "values", "out"], "*bf16")
+    pointers |= dict.fromkeys(["keys", "values", "out"], "*bf16")
     pointers |= dict.fromkeys(["mixed", "highest", "sums"], "*fp32")
     pointers |= {"scores": "*fp32", "best": "*fp32", "token": "*i64", "found": "*fp32"}
     pointers |= dict.fromkeys(["numbers", "row", "drafted", "next_numbers"], "*i64") | {"next_mask": "*u8"}
@@ -114,8 +113,7 @@ def test_what_lies_between_products_compiles(tmp_path):
     kernels = {
         "begin": {"BLOCK": 1024, "learned": None},
         "normalise": {"CENTRED": False, "BLOCK": 4096, "bias": None, **plain},
-        "place_heads": {"GROUP": 4, "HALF": 64, "HEADS": 8},
-        "attend_splits": {"GROUP": 4, "HEAD_DIM": 128, "LINES": 64},
+        "attend_splits": {"GROUP": 4, "HEAD_DIM": 128, "LINES": 16, "KEY_LINES": 2},
         "join_splits": {"HEAD_DIM": 128, **plain},
         "activate": {"GATED": True, "ACTIVATION": "gelu", "BLOCK": 1024, **plain},
         "best_of_chunks": {"CHUNK": 2048},
