@@ -26,7 +26,7 @@ _SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
             "num_attention_heads": 32,
             "num_key_value_heads": 8,
             "vocab_size": 128256,
-            "max_position_embeddings": 8192,
+            "max_position_embeddings": 40960,
         },
     ),
     "Qwen3-32B": (
@@ -39,7 +39,7 @@ _SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
             "num_key_value_heads": 8,
             "head_dim": 128,
             "vocab_size": 151936,
-            "max_position_embeddings": 8192,
+            "max_position_embeddings": 40960,
         },
     ),
 }

@@ -26,8 +26,9 @@ from autodraft.measure.latency import StepKey, interleaved
 from autodraft.measure.statistics import spread
 from autodraft.policy import FULL_BITS, ChannelShares, DraftPolicy
 from autodraft.runtime import DraftPlan, KVCache, Rows, TransformerRuntime
+from autodraft.runtime.torch_cache import TorchCache
 
-CONTEXTS = (256, 1024, 4096)
+CONTEXTS = (256, 1024, 4096, 32768)
 ROWS = (1, 4, 8, 16)
 NUM_DRAFT_TOKENS = 8
 ROOM = 32
@@ -119,7 +120,7 @@ class _StepMeter:
 
     def measure(self, context: int) -> Iterator[dict[str, Any]]:
         """The rows of one context."""
-        self._runtime.prefill(self._cache, self._tokens(context - self._cache.length))
+        self._fill(context)
         calls: dict[StepKey, Callable[[], None]] = {
             (_TARGET, FULL_BITS, n): partial(_forward, self._runtime, self._cache, self._tokens(n)) for n in ROWS
         }
@@ -137,6 +138,15 @@ class _StepMeter:
                 yield {"kind": "target", **common, **self._target_figures(count, times_ms, base_ms)}
             else:
                 yield {"kind": "draft", "draft": name, **common, **self._draft_figures(name, times_ms, base_ms)}
+
+    def _fill(self, context: int) -> None:
+        """Bring the cache to a context: of random keys and values where they can be had without a pass over tokens."""
+        if isinstance(self._cache, TorchCache):
+            self._cache.keys.normal_()
+            self._cache.values.normal_()
+            self._cache.length = context
+        else:
+            self._runtime.prefill(self._cache, self._tokens(context - self._cache.length))
 
     def _first_calls(self, calls: Mapping[StepKey, Callable[[], None]], context: int) -> dict[StepKey, float]:
         """Seconds of each first call, compiling and capturing included; a draft's that fails becomes a row."""

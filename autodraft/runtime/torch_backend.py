@@ -116,7 +116,7 @@ class TorchBackend:
 
     def _inputs(self, cache: TorchCache, count: int, keys: int) -> RowInputs:
         """For steps over `count` rows, all padding, and the first `keys` slots."""
-        return RowInputs(count, keys, cache.capacity, self._device)
+        return RowInputs(count, keys, cache.capacity, self._device, lasting=True)
 
     def _forward_step(self, plan: DraftPlan, cache: TorchCache, rows: int, slots: int) -> ForwardStep:
         steps, keys = self._steps_of(plan, cache).forward, self._range(cache, slots)

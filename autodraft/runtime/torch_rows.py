@@ -27,15 +27,18 @@ class RowInputs:
         keys: slots that a row can see.
         spare: first of the slots that padding rows write to.
         device: where the tensors are.
+        lasting: filled again and again, which is worth memory that a device can read from by itself.
 
     Attributes:
         numbers: tokens, positions and slots. [3, count]
         mask: True where a row sees a slot. [count, keys]
     """
 
-    def __init__(self, count: int, keys: int, spare: int, device: torch.device) -> None:
-        host = np.zeros(count * keys + _NUMBER_BYTES * count, dtype=np.uint8)  # one buffer, one transfer
-        self._host, self._host_numbers, self._host_mask = torch.from_numpy(host), *_views(host, count, keys)
+    def __init__(self, count: int, keys: int, spare: int, device: torch.device, lasting: bool = False) -> None:
+        self._sent = torch.cuda.Event() if lasting and device.type == "cuda" else None
+        size = count * keys + _NUMBER_BYTES * count  # one buffer, one transfer
+        self._host = torch.zeros(size, dtype=torch.uint8, pin_memory=self._sent is not None)
+        self._host_numbers, self._host_mask = _views(self._host.numpy(), count, keys)
         self._idle_slots = spare + np.arange(count) % ROW_PADDING  # many may share a few: nobody reads them
         self._pad(0)
         # A copy even on the CPU: what follows a step must not change what the next `fill` starts from.
@@ -67,6 +70,8 @@ class RowInputs:
     def fill(self, rows: Rows) -> None:
         """Put `rows` in the first places; the rest is padding."""
         n, mask = len(rows), self._host_mask
+        if self._sent is not None:
+            self._sent.synchronize()
         self._pad(n)
         self._host_numbers[:, :n] = rows.tokens, rows.positions, rows.slots
         for row, (start, length, path) in enumerate(
@@ -74,7 +79,9 @@ class RowInputs:
         ):
             mask[row, start : start + length] = True
             mask[row, list(path)] = True
-        self._buffer.copy_(self._host)
+        self._buffer.copy_(self._host, non_blocking=True)
+        if self._sent is not None:
+            self._sent.record()
 
     def follow(self, rows: RowInputs, row: Tensor, token: Tensor) -> None:
         """Become `token` after one of `rows`, in every place; nothing of it needs the host. [1], [1]"""
