@@ -29,7 +29,6 @@ BENCH_METHODS = (
     "suffix-automaton",
     "prompt-lookup",
     "hf-generate",
-    "hf-prompt-lookup",
     "int8-autoregressive",
     "int4-autoregressive",
 )

@@ -16,10 +16,9 @@ import triton.language as tl
 from autodraft.runtime.triton_kernels import fetch_ahead, wait_for_inputs
 from autodraft.runtime.triton_row_kernels import GROUP, store_rounded
 
-ROWS: tl.constexpr = tl.constexpr(16)
-"""Rows that one program of attention serves."""
 LEAST_LINES: tl.constexpr = tl.constexpr(16)
-"""Query heads that it works on together, of one row or of more: the least that tensor cores take."""
+"""Query heads that one program of attention serves, of one row or of more: the least that tensor cores take."""
+_NEW: tl.constexpr = tl.constexpr(16)  # rows whose keys are looked at together
 SPLIT: tl.constexpr = tl.constexpr(64)
 """Keys that one program of attention visits."""
 _SPLITS: tl.constexpr = tl.constexpr(16)  # added up at once
@@ -139,27 +138,30 @@ def attend_splits(
     KEY_LINES: tl.constexpr,  # of 128 bytes that a key takes
     EARLY: tl.constexpr,
 ):
-    """Softmax-weighted values of one split of the keys, for the query heads of one KV head and ROWS rows.
+    """Softmax-weighted values of one split of the keys, for the query heads of one KV head and as many rows as fit.
 
     Keys and values of rows whose slots are in the split go to the cache first, from every program that reads them.
     """
-    kv_head, split, block = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2)
+    kv_head, split = tl.program_id(1), tl.program_id(2).to(tl.int64)
     line, place = tl.arange(0, LINES), tl.arange(0, HEAD_DIM)
+    together: tl.constexpr = LINES // GROUP  # rows; programs of the same keys come one after the other
+    row = (tl.program_id(0) * together + line // GROUP).to(tl.int64)
+    is_line = (line < together * GROUP) & (row < rows)
     cached = tl.load(channels + kv_head).to(tl.int64) * cache_slots * HEAD_DIM
     key = split * SPLIT + tl.arange(0, SPLIT)
-    is_key = key < seen
     # What rows see stands before a pass begins: it need not wait, and neither need keys that were there before.
-    own = (block * ROWS + tl.arange(0, ROWS)).to(tl.int64)
-    sees = tl.load(mask + own[:, None] * seen + key[None, :], mask=(own < rows)[:, None] & is_key[None, :], other=0)
-    any_seen = tl.max(tl.max(sees, 1), 0) > 0
+    is_seen = tl.load(mask + row[:, None] * seen + key[None, :], mask=is_line[:, None] & (key < seen)[None, :], other=0)
+    any_seen = tl.max(tl.max(is_seen, 1), 0) > 0
     if any_seen:
         fetch_ahead(keys + cached, tl.minimum(key, seen - 1), HEAD_DIM, KEY_LINES, EARLY)
         fetch_ahead(values + cached, tl.minimum(key, seen - 1), HEAD_DIM, KEY_LINES, EARLY)
     wait_for_inputs(EARLY)
+    head, heads = kv_head * GROUP + line % GROUP, (GROUP + 2) * kv_heads
+    to = split * (rows * GROUP * kv_heads) + row * (GROUP * kv_heads) + head
     if any_seen:
-        heads = (GROUP + 2) * kv_heads
-        for start in range(0, rows, ROWS):
-            new = (start + tl.arange(0, ROWS)).to(tl.int64)
+        q = _rotated(projected + (row * heads + head) * HEAD_DIM, query_norm, cos, sin, row, is_line, eps, HEAD_DIM)
+        for start in range(0, rows, _NEW):
+            new = (start + tl.arange(0, _NEW)).to(tl.int64)
             slot = tl.load(slots + new, mask=new < rows, other=-1)
             is_here = (slot >= split * SPLIT) & (slot < (split + 1) * SPLIT)
             if tl.max(is_here.to(tl.int32), 0) > 0:
@@ -173,32 +175,19 @@ def attend_splits(
                 tl.store(values + where, v_new.to(values.dtype.element_ty), mask=is_here[:, None])
         tl.debug_barrier()
         where = cached + key[:, None] * HEAD_DIM + place[None, :]
-        k = tl.load(keys + where, mask=is_key[:, None], other=0.0)
-        v = tl.load(values + where, mask=is_key[:, None], other=0.0)
-        together: tl.constexpr = LINES // GROUP  # rows
-        for first in tl.range(block * ROWS, tl.minimum(rows, (block + 1) * ROWS), together, num_stages=1):
-            row = (first + line // GROUP).to(tl.int64)
-            is_line = (line < together * GROUP) & (row < tl.minimum(rows, (block + 1) * ROWS))
-            head = kv_head * GROUP + line % GROUP
-            source = projected + (row * heads + head) * HEAD_DIM
-            q = _rotated(source, query_norm, cos, sin, row, is_line, eps, HEAD_DIM)
-            scores = tl.dot(q.to(k.dtype), tl.trans(k), input_precision="ieee") * scale
-            is_pair = is_line[:, None] & is_key[None, :]
-            is_seen = tl.load(mask + row[:, None] * seen + key[None, :], mask=is_pair, other=0) > 0
-            scores = tl.where(is_seen, scores, float("-inf"))
-            top = tl.max(scores, 1)
-            finite = tl.where(top == float("-inf"), 0.0, top)
-            weights = tl.exp(scores - finite[:, None])
-            to = split * (rows * GROUP * kv_heads) + row * (GROUP * kv_heads) + head
-            tl.store(highest + to, top, mask=is_line)
-            tl.store(sums + to, tl.sum(weights, 1), mask=is_line)
-            mix = tl.dot(weights.to(v.dtype), v, input_precision="ieee")
-            tl.store(mixed + to[:, None] * HEAD_DIM + place[None, :], mix, mask=is_line[:, None])
+        k = tl.load(keys + where, mask=(key < seen)[:, None], other=0.0)
+        v = tl.load(values + where, mask=(key < seen)[:, None], other=0.0)
+        scores = tl.dot(q.to(k.dtype), tl.trans(k), input_precision="ieee") * scale
+        scores = tl.where(is_seen > 0, scores, float("-inf"))
+        top = tl.max(scores, 1)
+        finite = tl.where(top == float("-inf"), 0.0, top)
+        weights = tl.exp(scores - finite[:, None])
+        tl.store(highest + to, top, mask=is_line)
+        tl.store(sums + to, tl.sum(weights, 1), mask=is_line)
+        mix = tl.dot(weights.to(v.dtype), v, input_precision="ieee")
+        tl.store(mixed + to[:, None] * HEAD_DIM + place[None, :], mix, mask=is_line[:, None])
     else:
-        unseen = tl.full((ROWS,), float("-inf"), tl.float32)
-        for number in range(GROUP):
-            nowhere = split * (rows * GROUP * kv_heads) + own * (GROUP * kv_heads) + kv_head * GROUP + number
-            tl.store(highest + nowhere, unseen, mask=own < rows)
+        tl.store(highest + to, tl.full((LINES,), float("-inf"), tl.float32), mask=is_line)
 
 
 @triton.jit(do_not_specialize=["heads", "splits"])

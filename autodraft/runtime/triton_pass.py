@@ -16,7 +16,6 @@ from autodraft.runtime.torch_pass import Context, Part, Payload, TorchPass
 from autodraft.runtime.torch_rows import Drafted, RowInputs
 from autodraft.runtime.triton_fused import (
     LEAST_LINES,
-    ROWS,
     SPLIT,
     activate,
     attend_splits,
@@ -35,6 +34,7 @@ _RowTensors = tuple[Tensor, Tensor | None, Tensor | None]
 _WIDEST_HEAD = 256
 _LEAST_HEAD = 16  # what tensor cores take
 _LINE_BYTES = 128
+_NARROW_HEAD = 64
 _EMBEDDED = 1024  # channels per program
 _ACTIVATED = 1024  # channels per program
 _CHUNK = 2048  # tokens per program
@@ -153,10 +153,11 @@ class TritonPass(TorchPass):
         keys, values, mask = context.keys[index], context.values[index], context.mask.view(torch.uint8)
         key_lines = max(1, head_dim * keys.element_size() // _LINE_BYTES)
         with torch.cuda.device_of(projected):
-            attend_splits[(kv_heads, splits, -(-rows // ROWS.value))](
+            attend_splits[(-(-rows // (self._lines // spec.group_size)), kv_heads, splits)](
                 *(projected, *norms, context.cos, context.sin, part.channels, context.slots),
                 *(keys, values, mask, mixed, highest, sums, rows, kv_heads, seen, keys.shape[1], spec.norm_eps),
                 *(head_dim**-0.5, spec.group_size, head_dim, self._lines, key_lines),
+                num_warps=2 if head_dim <= _NARROW_HEAD else 4,
                 **early(projected),
             )
             join_splits[(rows * heads,)](

@@ -90,7 +90,8 @@ def test_a_row_is_the_same_to_the_bit_in_every_call(device, bits, dtype):  # noq
 def test_a_given_tile_serves_single_rows_too(device, bits):  # noqa: F811
     from autodraft.runtime.triton_linear import Tile, TritonLinears
 
-    linear = TritonLinears().pack(_random((20, 272), torch.float32, device), bits, tile=Tile(16, 64, 1, 2))
+    tile = Tile(16, 128 if bits == 4 else 64, 1, 2)
+    linear = TritonLinears().pack(_random((20, 272), torch.float32, device), bits, tile=tile)
     x = _random((16, 272), torch.float32, device, seed=1)
     assert torch.equal(linear(x[:1]), linear(x)[:1])
 
