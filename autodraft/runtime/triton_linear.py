@@ -26,8 +26,8 @@ class Tile:
     """What one program makes and how: a choice of speed, fixed for a matrix whatever the number of rows.
 
     Attributes:
-        outputs, inputs: powers of two; on tensor cores at least 16, and 64 or, at 4 bits, 128. `inputs` is what one step
-            of the loop reads.
+        outputs, inputs: powers of two; on tensor cores at least 16, and 64 or, at 4 bits, 128. `inputs` is what one
+            step of the loop reads.
         warps: of 32 threads.
         stages: tiles of weights on their way from memory at once.
         ahead: lines of 128 bytes of each row of weights that are fetched before the inputs are there, a power of two
