@@ -110,6 +110,21 @@ def _search(model: str, rows: Rows) -> Iterator[str]:
         if row["predicted"] is not None:
             yield f"- the same, predicted: {row['predicted']['speedup']:.2f}x"
         yield from ("", "Its cascade (per block attention and MLP: F full, 8, 4, `.` skipped):", *row["cascade_lines"])
+        if row["baselines"]:
+            yield from ("", "What else that session measured:", "", *_baselines(row["baselines"]))
+
+
+def _baselines(baselines: Rows) -> Iterator[str]:
+    lines = [
+        (each["name"], f"{each['tokens_per_s']:.1f}", f"{speedup['median']:.2f}x", _interval(speedup))
+        for each in baselines
+        for speedup in (each["speedup"],)
+    ]
+    yield from table(("method", "tok/s", "speedup", "interval"), lines)
+
+
+def _interval(speedup: Mapping[str, Any]) -> str:
+    return "" if speedup["ci_high"] is None else f"{speedup['ci_low']:.2f}-{speedup['ci_high']:.2f}"
 
 
 def _measurement(figures: Mapping[str, Any]) -> str:

@@ -25,7 +25,9 @@ def cascade_lines(profile: Mapping[str, Any], policies: Sequence[str]) -> list[s
     """The cascade in words, one line per draft."""
     lines, names = [], iter(policies)
     for draft in profile["cascade"]["drafts"]:
-        settings = ", ".join(f"{name} {value}" for name, value in draft.items() if name not in ("kind", "policy"))
+        files = {name: value["file"] for name, value in draft.items() if isinstance(value, dict) and "file" in value}
+        shown = {name: value for name, value in (draft | files).items() if name not in ("kind", "policy")}
+        settings = ", ".join(f"{name} {value}" for name, value in shown.items())
         policy = f": `{next(names)}`" if draft["kind"] == "self-draft" else ""
         lines.append(f"- {draft['kind']}{policy} ({settings})")
     if not lines:

@@ -77,6 +77,7 @@ def _document() -> dict[str, Any]:
         "conclusion": "speculate",
         "measurement": {"speedup": speedup, "tokens_per_s": 300.0, "num_prompts": 12},
         "predicted": {"speedup": 1.9},
+        "baselines": [{"name": "skip-only", "tokens_per_s": 200.0, "speedup": {**speedup, "median": 1.1}}],
         "cascade_lines": ["- suffix-automaton (num_draft_tokens 16)"],
     }
     return {
@@ -110,6 +111,7 @@ def test_the_markdown_says_what_was_measured() -> None:
     assert "Most memory allocated at once, all drafts included: 30.0 GB; graphs took 1.2 s to capture." in text
     assert "| int4-dytc | 18 of 20 | 5120 | 7 (0.12), 7 (0.25) |" in text
     assert "- the best candidate, measured: 1.80x (1.70 to 1.90) over autoregressive decoding, 300.0 tokens/s" in text
+    assert "| skip-only | 200.0 | 1.10x | 1.70-1.90 |" in text
     assert "190 s, of a budget of 180 s" in text and "- suffix-automaton (num_draft_tokens 16)" in text
 
 
