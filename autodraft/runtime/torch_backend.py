@@ -56,6 +56,7 @@ class TorchBackend:
         self._spec, self._dtype, self._device = spec, dtype, device
         self._source = SegmentSource(spec, weights)
         self._pass = linears.forward_pass(spec, weights, dtype)
+        self._orders_paths = self._pass.orders_paths or device.type == "cpu"
         # Parts live as long as a plan that uses them; the key says whose weights they are.
         self._parts: weakref.WeakValueDictionary[tuple[str, Segment], Part] = weakref.WeakValueDictionary()
         self._heads: dict[int, Linear] = {}
@@ -116,7 +117,7 @@ class TorchBackend:
 
     def _inputs(self, cache: TorchCache, count: int, keys: int) -> RowInputs:
         """For steps over `count` rows, all padding, and the first `keys` slots."""
-        return RowInputs(count, keys, cache.capacity, self._device, lasting=True)
+        return RowInputs(count, keys, cache.capacity, self._device, lasting=True, ordered=self._orders_paths)
 
     def _forward_step(self, plan: DraftPlan, cache: TorchCache, rows: int, slots: int) -> ForwardStep:
         steps, keys = self._steps_of(plan, cache).forward, self._range(cache, slots)
@@ -207,6 +208,7 @@ class TorchBackend:
     def _start(self, cache: TorchCache, rows: Rows) -> tuple[Tensor, Context]:
         """Embed the rows, padded to whole multiples of `ROW_PADDING`, and say what they see."""
         padded = len(rows) + -len(rows) % ROW_PADDING
-        inputs = RowInputs(padded, whole_blocks(slots_seen(rows)), cache.capacity, self._device)
+        keys = whole_blocks(slots_seen(rows))
+        inputs = RowInputs(padded, keys, cache.capacity, self._device, ordered=self._orders_paths)
         inputs.fill(rows)
         return self._pass.start(inputs, cache.keys, cache.values)

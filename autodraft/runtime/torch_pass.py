@@ -8,7 +8,9 @@ and rounding may differ).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -50,15 +52,13 @@ class Context:
 
     Attributes:
         keys, values: of the cache. [blocks, kv_heads, slots, head_dim]
-        slots: that the rows' keys go to. [n]
-        mask: True where a row sees a slot. [n, keys]
+        inputs: the rows: the slots that their keys go to, and what they see.
         cos, sin: of the rows' positions; None without rotary embedding. [n, head_dim / 2]
     """
 
     keys: Tensor
     values: Tensor
-    slots: Tensor
-    mask: Tensor
+    inputs: RowInputs
     cos: Tensor | None
     sin: Tensor | None
 
@@ -71,10 +71,12 @@ class TorchPass:
         dtype: of the cache.
 
     Attributes:
+        orders_paths: whether rows see the keys of their paths in order on a GPU as well; on the CPU they always do.
         row_counts: rows, padding included, that steps of fixed shape are made for.
         least_keys: fewest keys of such a step: fewer steps where keys that no row sees cost next to nothing.
     """
 
+    orders_paths = False
     row_counts: tuple[int, ...] = (ROW_PADDING,)
     least_keys = KEY_BLOCK
 
@@ -91,7 +93,7 @@ class TorchPass:
         if weights.rotary_frequencies is not None:
             angles = inputs.positions[:, None].float() * weights.rotary_frequencies
             cos, sin = (table * weights.rotary_scale for table in (angles.cos(), angles.sin()))
-        return x, Context(keys, values, inputs.slots, inputs.mask, cos, sin)
+        return x, Context(keys, values, inputs, cos, sin)
 
     def run(
         self, payload: Payload, context: Context, x: Tensor, first: int, last: int, taps: Tensor | None = None
@@ -141,11 +143,12 @@ class TorchPass:
             query, key = rotate(query, cos, sin), rotate(key, cos, sin)
             whole = heads == spec.num_kv_heads
             channels: Tensor | slice = slice(None) if whole else part.channels
-            where = (slice(None), context.slots) if whole else (part.channels[:, None], context.slots[None])
+            slots = context.inputs.slots
+            where = (slice(None), slots) if whole else (part.channels[:, None], slots[None])
             keys, values = context.keys[index], context.values[index]
             keys[where] = key.transpose(0, 1).to(self._dtype)
             values[where] = value.transpose(0, 1).to(self._dtype)
-            total = total + part.outputs(_attend(query, keys[channels], values[channels], context.mask))
+            total = total + part.outputs(_attend(query, keys[channels], values[channels], context.inputs))
         return x + (total if block.output.bias is None else total + block.output.bias)
 
     def mlp(self, index: int, parts: list[Part], x: Tensor) -> Tensor:
@@ -164,14 +167,14 @@ class TorchPass:
         return x + (total if block.down.bias is None else total + block.down.bias)
 
 
-def _attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+def _attend(query: Tensor, keys: Tensor, values: Tensor, inputs: RowInputs) -> Tensor:
     """Attention with the query heads of a KV head packed into rows, one key block of fixed size after the other.
 
-    query [n, heads, head_dim], keys and values [kv_heads, slots, head_dim], mask [n, keys] -> [n, heads * head_dim].
+    query [n, heads, head_dim], keys and values [kv_heads, slots, head_dim] -> [n, heads * head_dim].
     The running softmax (as in FlashAttention) leaves a row unchanged, to the bit, by blocks it does not see.
     """
     n, heads, head_dim = query.shape
-    kv_heads = len(keys)
+    kv_heads, mask = len(keys), inputs.mask
     group = heads // kv_heads
     q = query.view(n, kv_heads, group, head_dim).permute(1, 2, 0, 3).reshape(kv_heads, group * n, head_dim)
     q = q * head_dim**-0.5
@@ -179,15 +182,35 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor
     weight_sum = torch.zeros_like(highest)
     mixed = torch.zeros_like(q)
     for start in range(0, mask.shape[1], KEY_BLOCK):
-        block = slice(start, start + KEY_BLOCK)
-        seen = mask[:, block].repeat(group, 1)
-        scores = (q @ keys[:, block].float().transpose(1, 2)).masked_fill(~seen, -torch.inf)
+        block = range(start, min(start + KEY_BLOCK, mask.shape[1]))
+        orders = inputs.orders(block)
+        seen = mask[:, block.start : block.stop].repeat(group, 1)
+        scores = _by_row(lambda slots: q @ keys[:, slots].float().transpose(1, 2), orders)
+        scores = scores.masked_fill(~seen, -torch.inf)
         new_highest = torch.maximum(highest, scores.amax(-1, keepdim=True))
         finite = new_highest.masked_fill(new_highest == -torch.inf, 0.0)
         weights = torch.exp(scores - finite)
         scale = torch.exp(highest - finite)
-        mixed = mixed * scale + weights @ values[:, block].float()
+        mixed = mixed * scale + _by_row(partial(_mix, weights, values), orders)
         weight_sum = weight_sum * scale + weights.sum(-1, keepdim=True)
         highest = new_highest
     mixed = mixed / weight_sum
     return mixed.view(kv_heads, group, n, head_dim).permute(2, 0, 1, 3).reshape(n, heads * head_dim)
+
+
+def _mix(weights: Tensor, values: Tensor, slots: slice | Tensor) -> Tensor:
+    return weights @ values[:, slots].float()
+
+
+def _by_row(product: Callable[[slice | Tensor], Tensor], orders: slice | Tensor) -> Tensor:
+    """A product for all rows, with the slots that each of them sees: one slice, or [n, keys].
+
+    Where rows differ it is made as often as there are rows, and a row's lines are taken out of its own: of the same
+    shape, it rounds as it would for all at once. -> [kv_heads, group * n, ...]
+    """
+    if isinstance(orders, slice):
+        return product(orders)
+    found = product(orders[0])
+    for row in range(1, len(orders)):
+        found[:, row :: len(orders)] = product(orders[row])[:, row :: len(orders)]
+    return found

@@ -7,6 +7,7 @@ they are; filling them is all that a new call of it takes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,11 +17,20 @@ from torch import Tensor
 from autodraft.runtime.rows import Rows
 from autodraft.runtime.torch_cache import KEY_BLOCK, ROW_PADDING
 
+PATH_SLOTS = 64
+"""Longest path of a row that is put in order; see `RowInputs`."""
+IN_PLACE = 1 << 30
+"""Where the path of a row begins whose keys all lie in order."""
 _NUMBER_BYTES = 3 * 8  # of a row: token, position and slot
+_PATH_BYTES = 4 * (1 + PATH_SLOTS)
 
 
 class RowInputs:
     """Up to `count` rows that see the first `keys` slots.
+
+    The branches of a tree lie scattered behind the committed slots, and sums over keys in another order round
+    otherwise. With `ordered`, a row sees its keys where they would lie without the other branches: key `i` of its path
+    stands at `start of path + i`, and `paths` says in which slot it is.
 
     Args:
         count: rows, padding included.
@@ -28,24 +38,43 @@ class RowInputs:
         spare: first of the slots that padding rows write to.
         device: where the tensors are.
         lasting: filled again and again, which is worth memory that a device can read from by itself.
+        ordered: put the keys of paths in order, where all rows are of one tree.
 
     Attributes:
         numbers: tokens, positions and slots. [3, count]
-        mask: True where a row sees a slot. [count, keys]
+        mask: True where a row sees a key. [count, keys]
+        starts: where the path of each row begins, `IN_PLACE` where each of its keys lies where it stands. int32 [count]
+        paths: slots of the keys from there on. int32 [count, PATH_SLOTS]
     """
 
-    def __init__(self, count: int, keys: int, spare: int, device: torch.device, lasting: bool = False) -> None:
+    def __init__(
+        self,
+        count: int,
+        keys: int,
+        spare: int,
+        device: torch.device,
+        *,
+        lasting: bool = False,
+        ordered: bool = False,
+    ) -> None:
+        self._ordered = ordered
         self._sent = torch.cuda.Event() if lasting and device.type == "cuda" else None
-        size = count * keys + _NUMBER_BYTES * count  # one buffer, one transfer
+        size = (keys + _NUMBER_BYTES + _PATH_BYTES) * count  # one buffer, one transfer
         self._host = torch.zeros(size, dtype=torch.uint8, pin_memory=self._sent is not None)
-        self._host_numbers, self._host_mask = _views(self._host.numpy(), count, keys)
+        mask, numbers, starts, paths = self._host.split(_sizes(count, keys))
+        self._host_mask = mask.numpy().view(np.bool_).reshape(count, keys)
+        self._host_numbers = numbers.numpy().view(np.int64).reshape(3, count)
+        self._host_starts = starts.numpy().view(np.int32)
+        self._host_paths = paths.numpy().view(np.int32).reshape(count, PATH_SLOTS)
         self._idle_slots = spare + np.arange(count) % ROW_PADDING  # many may share a few: nobody reads them
         self._pad(0)
         # A copy even on the CPU: what follows a step must not change what the next `fill` starts from.
         self._buffer = self._host.to(device, copy=True)
-        mask, numbers = self._buffer.split([count * keys, _NUMBER_BYTES * count])
+        mask, numbers, starts, paths = self._buffer.split(_sizes(count, keys))
         self.numbers: Tensor = numbers.view(torch.int64).view(3, count)
         self.mask: Tensor = mask.view(torch.bool).view(count, keys)
+        self.starts: Tensor = starts.view(torch.int32)
+        self.paths: Tensor = paths.view(torch.int32).view(count, PATH_SLOTS)
         self._next = torch.tensor([[0], [1], [1]], device=device)
 
     def _pad(self, first: int) -> None:
@@ -54,6 +83,7 @@ class RowInputs:
         self._host_numbers[2, first:] = self._idle_slots[first:]
         self._host_mask[:] = False
         self._host_mask[first:, 0] = True
+        self._host_starts[:] = IN_PLACE
 
     @property
     def tokens(self) -> Tensor:
@@ -74,14 +104,32 @@ class RowInputs:
             self._sent.synchronize()
         self._pad(n)
         self._host_numbers[:, :n] = rows.tokens, rows.positions, rows.slots
-        for row, (start, length, path) in enumerate(
-            zip(rows.prefix_starts, rows.prefix_lengths, rows.paths, strict=True)
-        ):
-            mask[row, start : start + length] = True
-            mask[row, list(path)] = True
+        prefixes = list(zip(rows.prefix_starts, rows.prefix_lengths, strict=True))
+        is_tree = self._ordered and len(set(prefixes)) == 1
+        for row, ((start, length), path) in enumerate(zip(prefixes, rows.paths, strict=True)):
+            end, size = start + length, len(path)
+            mask[row, start:end] = True
+            if is_tree and size <= PATH_SLOTS and _is_scattered(path, end):
+                mask[row, end : end + size] = True
+                self._host_starts[row], self._host_paths[row, :size] = end, path
+            else:
+                mask[row, list(path)] = True
         self._buffer.copy_(self._host, non_blocking=True)
         if self._sent is not None:
             self._sent.record()
+
+    def orders(self, block: range) -> slice | Tensor:
+        """The slots of the keys of a block: the same for all rows where they lie in order, else [count, keys].
+
+        Looks at the values, which a graph cannot: for the CPU.
+        """
+        everywhere = slice(block.start, block.stop)
+        if self.starts.is_cuda or int(self.starts.min()) >= block.stop:
+            return everywhere
+        key = torch.arange(block.start, block.stop)
+        place = key - self.starts[:, None]
+        is_moved = (place >= 0) & (place < PATH_SLOTS)
+        return torch.where(is_moved, self.paths.gather(1, place.clamp(0, PATH_SLOTS - 1)), key)
 
     def follow(self, rows: RowInputs, row: Tensor, token: Tensor) -> None:
         """Become `token` after one of `rows`, in every place; nothing of it needs the host. [1], [1]"""
@@ -115,10 +163,14 @@ class Drafted:
         self.count.add_(1).remainder_(len(self.found))
 
 
-def _views(buffer: np.ndarray, count: int, keys: int) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers and the mask in a buffer of bytes."""
-    mask, numbers = np.split(buffer, [count * keys])
-    return numbers.view(np.int64).reshape(3, count), mask.view(np.bool_).reshape(count, keys)
+def _sizes(count: int, keys: int) -> list[int]:
+    """Bytes of the mask, the numbers, and the starts and slots of paths in one buffer."""
+    return [count * keys, _NUMBER_BYTES * count, 4 * count, 4 * PATH_SLOTS * count]
+
+
+def _is_scattered(path: Sequence[int], end: int) -> bool:
+    """Whether the slots of a path, which ascend behind `end`, are not those that follow it."""
+    return path[0] >= end and path[-1] != end + len(path) - 1
 
 
 def slots_seen(rows: Rows) -> int:

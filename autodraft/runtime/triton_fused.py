@@ -19,6 +19,7 @@ from autodraft.runtime.triton_row_kernels import GROUP, store_rounded
 LEAST_LINES: tl.constexpr = tl.constexpr(16)
 """Query heads that one program of attention serves, of one row or of more: the least that tensor cores take."""
 _NEW: tl.constexpr = tl.constexpr(16)  # rows whose keys are looked at together
+_IN_PLACE: tl.constexpr = tl.constexpr(1 << 30)  # behind every key
 SPLIT: tl.constexpr = tl.constexpr(64)
 """Keys that one program of attention visits."""
 _SPLITS: tl.constexpr = tl.constexpr(16)  # added up at once
@@ -120,6 +121,8 @@ def attend_splits(
     sin,
     channels,  # [kv_heads]: which of the model's KV heads these are
     slots,  # [rows]
+    starts,  # [rows] int32; with `paths` as `RowInputs` has them
+    paths,  # [rows, PATH_SLOTS] int32
     keys,  # one block of the cache: [all kv_heads, slots, head_dim]
     values,
     mask,  # [rows, seen] uint8
@@ -136,11 +139,14 @@ def attend_splits(
     HEAD_DIM: tl.constexpr,
     LINES: tl.constexpr,  # at least GROUP
     KEY_LINES: tl.constexpr,  # of 128 bytes that a key takes
+    PATH_SLOTS: tl.constexpr,
     EARLY: tl.constexpr,
 ):
     """Softmax-weighted values of one split of the keys, for the query heads of one KV head and as many rows as fit.
 
     Keys and values of rows whose slots are in the split go to the cache first, from every program that reads them.
+    Where the paths of rows are scattered, rows take turns, each with the keys of its own path in order: so a row of a
+    tree is the same bits as in a chain.
     """
     kv_head, split = tl.program_id(1), tl.program_id(2).to(tl.int64)
     line, place = tl.arange(0, LINES), tl.arange(0, HEAD_DIM)
@@ -152,6 +158,7 @@ def attend_splits(
     # What rows see stands before a pass begins: it need not wait, and neither need keys that were there before.
     is_seen = tl.load(mask + row[:, None] * seen + key[None, :], mask=is_line[:, None] & (key < seen)[None, :], other=0)
     any_seen = tl.max(tl.max(is_seen, 1), 0) > 0
+    is_scattered = tl.min(tl.load(starts + row, mask=is_line, other=_IN_PLACE), 0) < (split + 1) * SPLIT
     if any_seen:
         fetch_ahead(keys + cached, tl.minimum(key, seen - 1), HEAD_DIM, KEY_LINES, EARLY)
         fetch_ahead(values + cached, tl.minimum(key, seen - 1), HEAD_DIM, KEY_LINES, EARLY)
@@ -164,6 +171,7 @@ def attend_splits(
             new = (start + tl.arange(0, _NEW)).to(tl.int64)
             slot = tl.load(slots + new, mask=new < rows, other=-1)
             is_here = (slot >= split * SPLIT) & (slot < (split + 1) * SPLIT)
+            is_here |= is_scattered & (new < rows)
             if tl.max(is_here.to(tl.int32), 0) > 0:
                 source = projected + (new * heads + GROUP * kv_heads + kv_head) * HEAD_DIM
                 k_new = _rotated(source, key_norm, cos, sin, new, is_here, eps, HEAD_DIM)
@@ -174,18 +182,24 @@ def attend_splits(
                 tl.store(keys + where, k_new.to(keys.dtype.element_ty), mask=is_here[:, None])
                 tl.store(values + where, v_new.to(values.dtype.element_ty), mask=is_here[:, None])
         tl.debug_barrier()
-        where = cached + key[:, None] * HEAD_DIM + place[None, :]
-        k = tl.load(keys + where, mask=(key < seen)[:, None], other=0.0)
-        v = tl.load(values + where, mask=(key < seen)[:, None], other=0.0)
-        scores = tl.dot(q.to(k.dtype), tl.trans(k), input_precision="ieee") * scale
-        scores = tl.where(is_seen > 0, scores, float("-inf"))
-        top = tl.max(scores, 1)
-        finite = tl.where(top == float("-inf"), 0.0, top)
-        weights = tl.exp(scores - finite[:, None])
-        tl.store(highest + to, top, mask=is_line)
-        tl.store(sums + to, tl.sum(weights, 1), mask=is_line)
-        mix = tl.dot(weights.to(v.dtype), v, input_precision="ieee")
-        tl.store(mixed + to[:, None] * HEAD_DIM + place[None, :], mix, mask=is_line[:, None])
+        for turn in tl.range(0, tl.where(is_scattered, together, 1), num_stages=1):
+            of = tl.program_id(0) * together + turn
+            behind = key - tl.load(starts + of, mask=is_scattered & (of < rows), other=_IN_PLACE)
+            is_moved = (behind >= 0) & (behind < PATH_SLOTS)
+            moved_to = tl.load(paths + of * PATH_SLOTS + behind, mask=is_moved, other=0)
+            at = cached + tl.where(is_moved, moved_to, key)[:, None] * HEAD_DIM + place[None, :]
+            k = tl.load(keys + at, mask=(key < seen)[:, None], other=0.0)
+            v = tl.load(values + at, mask=(key < seen)[:, None], other=0.0)
+            scores = tl.dot(q.to(k.dtype), tl.trans(k), input_precision="ieee") * scale
+            scores = tl.where(is_seen > 0, scores, float("-inf"))
+            top = tl.max(scores, 1)
+            finite = tl.where(top == float("-inf"), 0.0, top)
+            weights = tl.exp(scores - finite[:, None])
+            is_turn = is_line & ((line // GROUP == turn) | (is_scattered == 0))
+            tl.store(highest + to, top, mask=is_turn)
+            tl.store(sums + to, tl.sum(weights, 1), mask=is_turn)
+            mix = tl.dot(weights.to(v.dtype), v, input_precision="ieee")
+            tl.store(mixed + to[:, None] * HEAD_DIM + place[None, :], mix, mask=is_turn[:, None])
     else:
         tl.store(highest + to, tl.full((LINES,), float("-inf"), tl.float32), mask=is_line)
 

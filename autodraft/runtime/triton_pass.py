@@ -13,7 +13,7 @@ from torch import Tensor
 from autodraft.runtime.linears import Linear
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.torch_pass import Context, Part, Payload, TorchPass
-from autodraft.runtime.torch_rows import Drafted, RowInputs
+from autodraft.runtime.torch_rows import PATH_SLOTS, Drafted, RowInputs
 from autodraft.runtime.triton_fused import (
     LEAST_LINES,
     SPLIT,
@@ -50,6 +50,7 @@ def is_fused(spec: ModelSpec) -> bool:
 class TritonPass(TorchPass):
     """See `TorchPass`; the model must be `is_fused`, and its maps those of `TritonLinears`."""
 
+    orders_paths = True
     row_counts = (1, 8, 16, 32, 64)
     least_keys = 1024
 
@@ -68,7 +69,7 @@ class TritonPass(TorchPass):
                 *(inputs.tokens, inputs.positions, weights.embedding, weights.positions, weights.rotary_frequencies),
                 *(x, cos, sin, width, half, weights.rotary_scale, block),
             )
-        return x, Context(keys, values, inputs.slots, inputs.mask, cos, sin)
+        return x, Context(keys, values, inputs, cos, sin)
 
     def head(self, payload: Payload, x: Tensor) -> Tensor:
         return _through(payload.head, self._norm(x, self._weights.final_norm, _rounding([payload.head], len(x))))
@@ -144,19 +145,30 @@ class TritonPass(TorchPass):
         """
         spec, kv_heads = self._spec, len(part.channels)
         rows, heads, head_dim = len(projected), spec.group_size * kv_heads, spec.head_dim
-        seen, device = context.mask.shape[1], projected.device
+        inputs, device = context.inputs, projected.device
+        mask = inputs.mask.view(torch.uint8)
+        seen = mask.shape[1]
         splits = -(-seen // SPLIT.value)
         mixed = torch.empty((splits, rows, heads, head_dim), dtype=torch.float32, device=device)
         highest, sums = torch.empty((2, splits, rows, heads), dtype=torch.float32, device=device)
         out, tensors = self._room(rows, heads * head_dim, bits if head_dim >= GROUP.value else None, device)
         norms = [None if norm is None else norm.weight for norm in (block.query_norm, block.key_norm)]
-        keys, values, mask = context.keys[index], context.values[index], context.mask.view(torch.uint8)
+        keys, values = context.keys[index], context.values[index]
         key_lines = max(1, head_dim * keys.element_size() // _LINE_BYTES)
         with torch.cuda.device_of(projected):
             attend_splits[(-(-rows // (self._lines // spec.group_size)), kv_heads, splits)](
-                *(projected, *norms, context.cos, context.sin, part.channels, context.slots),
+                *(
+                    projected,
+                    *norms,
+                    context.cos,
+                    context.sin,
+                    part.channels,
+                    inputs.slots,
+                    inputs.starts,
+                    inputs.paths,
+                ),
                 *(keys, values, mask, mixed, highest, sums, rows, kv_heads, seen, keys.shape[1], spec.norm_eps),
-                *(head_dim**-0.5, spec.group_size, head_dim, self._lines, key_lines),
+                *(head_dim**-0.5, spec.group_size, head_dim, self._lines, key_lines, PATH_SLOTS),
                 num_warps=2 if head_dim <= _NARROW_HEAD else 4,
                 **early(projected),
             )

@@ -61,6 +61,22 @@ def test_a_row_of_the_target_is_the_same_to_the_bit_in_every_call(device, dtype)
         start += count
 
 
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+@pytest.mark.parametrize("length", [60, LENGTH])
+def test_a_row_of_a_tree_is_the_same_to_the_bit_as_in_a_chain(device, dtype, family, length):  # noqa: F811
+    """Also where a path goes over from one split of the keys to the next."""
+    runtime, parents = fused(tiny_model(family).to(dtype), device), [-1, 0, 0, 1, 2, 2, 4, 3, 6, 8, 7]
+    tokens = [5, 9, 33, 2, 71, 8, 14, 20, 3, 60, 41]
+    tree = runtime.forward(runtime.target, filled(runtime, length), Rows.tree(tokens, parents, length))
+    for leaf in (9, 10, 5):
+        path, node = list[int](), leaf
+        while node >= 0:
+            path, node = [node, *path], parents[node]
+        rows = Rows.chain([tokens[each] for each in path], length)
+        chain = runtime.forward(runtime.target, filled(runtime, length), rows)
+        assert torch.equal(tree[path], chain)
+
+
 def test_keys_that_a_row_does_not_see_change_no_bit(device, dtype):  # noqa: F811
     """A step is made for more keys than a pass that is watched."""
     runtime, rows = fused(tiny_model("llama").to(dtype), device), Rows.chain([5, 6], 40)
