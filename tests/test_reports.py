@@ -47,6 +47,7 @@ def _bench(document: Mapping[str, Any], image: str) -> str:
 
 MARKDOWN: dict[str, Markdown] = {
     "controllers": _with_picture(controllers_markdown, "controllers"),
+    "controllers-long": _with_picture(controllers_markdown, "controllers-long"),
     "controllers-transfer": _with_picture(controllers_markdown, "controllers-transfer"),
     "h200/gpu": gpu_table.markdown,
     "h200/linears": gpu_linears_table.markdown,
