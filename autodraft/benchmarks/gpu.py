@@ -57,7 +57,7 @@ def measure_part(name: str, options: Namespace, emit: Emit) -> None:
     elif kind == "decode":
         measure_decoding(_wide_model(), emit, num_prompts=options.num_prompts, new_tokens=options.new_tokens)
     elif kind == "identity":
-        profile = _search_folder(options.output) / PROFILE_NAME
+        profile = _profile_path(options.output)
         measure_identity(
             _wide_model(), emit, num_prompts=options.identity_prompts, new_tokens=_IDENTITY_TOKENS,
             profile=DraftProfile.load(profile) if profile.exists() else None,
@@ -103,6 +103,10 @@ def _search_folder(output: Path) -> Path:
     return report_file(output, "-search")
 
 
+def _profile_path(output: Path) -> Path:
+    return _search_folder(output) / PROFILE_NAME
+
+
 def _search_job(options: Namespace) -> SearchJob:
     return SearchJob(
         model="llama",
@@ -116,7 +120,7 @@ def _search_job(options: Namespace) -> SearchJob:
 
 
 def _measure_bench(options: Namespace, emit: Emit) -> None:
-    path = _search_folder(options.output) / PROFILE_NAME
+    path = _profile_path(options.output)
     if not path.exists():
         emit({"kind": "bench", "left_out": "no search has exported a profile beside this report"})
         return

@@ -121,11 +121,10 @@ class RowInputs:
     def orders(self, block: range) -> slice | Tensor:
         """The slots of the keys of a block: the same for all rows where they lie in order, else [count, keys].
 
-        Looks at the values, which a graph cannot: for the CPU.
+        As they were filled last, which a graph does not ask again: not for steps that are captured.
         """
-        everywhere = slice(block.start, block.stop)
-        if self.starts.is_cuda or int(self.starts.min()) >= block.stop:
-            return everywhere
+        if self._host_starts.min() >= block.stop:
+            return slice(block.start, block.stop)
         key = torch.arange(block.start, block.stop)
         place = key - self.starts[:, None]
         is_moved = (place >= 0) & (place < PATH_SLOTS)

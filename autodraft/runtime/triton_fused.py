@@ -13,13 +13,15 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from autodraft.runtime.torch_rows import IN_PLACE, PATH_SLOTS
 from autodraft.runtime.triton_kernels import fetch_ahead, wait_for_inputs
 from autodraft.runtime.triton_row_kernels import GROUP, store_rounded
 
 LEAST_LINES: tl.constexpr = tl.constexpr(16)
 """Query heads that one program of attention serves, of one row or of more: the least that tensor cores take."""
 _NEW: tl.constexpr = tl.constexpr(16)  # rows whose keys are looked at together
-_IN_PLACE: tl.constexpr = tl.constexpr(1 << 30)  # behind every key
+_IN_PLACE: tl.constexpr = tl.constexpr(IN_PLACE)
+_PATH_SLOTS: tl.constexpr = tl.constexpr(PATH_SLOTS)
 SPLIT: tl.constexpr = tl.constexpr(64)
 """Keys that one program of attention visits."""
 _SPLITS: tl.constexpr = tl.constexpr(16)  # added up at once
@@ -112,6 +114,25 @@ def _rotated(source, norm, cos, sin, row, inside, eps, HEAD_DIM: tl.constexpr):
     return given
 
 
+@triton.jit
+def _cache_rows(
+    own_keys, own_values, stride, norm, cos, sin, slots, first, last, keys, values, rows, eps, HEAD_DIM: tl.constexpr
+):  # fmt: skip
+    """Keys and values of one head of those rows whose slots are in [first, last), put where this program finds them."""
+    place = tl.arange(0, HEAD_DIM)[None, :]
+    for start in range(0, rows, _NEW):
+        row = (start + tl.arange(0, _NEW)).to(tl.int64)
+        slot = tl.load(slots + row, mask=row < rows, other=-1)
+        is_here = (slot >= first) & (slot < last)
+        if tl.max(is_here.to(tl.int32), 0) > 0:
+            key = _rotated(own_keys + row * stride, norm, cos, sin, row, is_here, eps, HEAD_DIM)
+            value = tl.load((own_values + row * stride)[:, None] + place, mask=is_here[:, None], other=0.0)
+            to = slot[:, None] * HEAD_DIM + place
+            tl.store(keys + to, key.to(keys.dtype.element_ty), mask=is_here[:, None])
+            tl.store(values + to, value.to(values.dtype.element_ty), mask=is_here[:, None])
+    tl.debug_barrier()
+
+
 @triton.jit(do_not_specialize=["rows"])
 def attend_splits(
     projected,  # [rows, (group + 2) * kv_heads, head_dim] float32: queries, keys, values
@@ -122,7 +143,7 @@ def attend_splits(
     channels,  # [kv_heads]: which of the model's KV heads these are
     slots,  # [rows]
     starts,  # [rows] int32; with `paths` as `RowInputs` has them
-    paths,  # [rows, PATH_SLOTS] int32
+    paths,  # [rows, _PATH_SLOTS] int32
     keys,  # one block of the cache: [all kv_heads, slots, head_dim]
     values,
     mask,  # [rows, seen] uint8
@@ -139,7 +160,6 @@ def attend_splits(
     HEAD_DIM: tl.constexpr,
     LINES: tl.constexpr,  # at least GROUP
     KEY_LINES: tl.constexpr,  # of 128 bytes that a key takes
-    PATH_SLOTS: tl.constexpr,
     EARLY: tl.constexpr,
 ):
     """Softmax-weighted values of one split of the keys, for the query heads of one KV head and as many rows as fit.
@@ -167,26 +187,18 @@ def attend_splits(
     to = split * (rows * GROUP * kv_heads) + row * (GROUP * kv_heads) + head
     if any_seen:
         q = _rotated(projected + (row * heads + head) * HEAD_DIM, query_norm, cos, sin, row, is_line, eps, HEAD_DIM)
-        for start in range(0, rows, _NEW):
-            new = (start + tl.arange(0, _NEW)).to(tl.int64)
-            slot = tl.load(slots + new, mask=new < rows, other=-1)
-            is_here = (slot >= split * SPLIT) & (slot < (split + 1) * SPLIT)
-            is_here |= is_scattered & (new < rows)
-            if tl.max(is_here.to(tl.int32), 0) > 0:
-                source = projected + (new * heads + GROUP * kv_heads + kv_head) * HEAD_DIM
-                k_new = _rotated(source, key_norm, cos, sin, new, is_here, eps, HEAD_DIM)
-                v_new = tl.load(
-                    source[:, None] + kv_heads * HEAD_DIM + place[None, :], mask=is_here[:, None], other=0.0
-                )
-                where = cached + slot[:, None] * HEAD_DIM + place[None, :]
-                tl.store(keys + where, k_new.to(keys.dtype.element_ty), mask=is_here[:, None])
-                tl.store(values + where, v_new.to(values.dtype.element_ty), mask=is_here[:, None])
-        tl.debug_barrier()
+        own = projected + (GROUP * kv_heads + kv_head) * HEAD_DIM
+        first = tl.where(is_scattered, 0, split * SPLIT)
+        last = tl.where(is_scattered, seen, (split + 1) * SPLIT)
+        _cache_rows(
+            own, own + kv_heads * HEAD_DIM, heads * HEAD_DIM, key_norm, cos, sin, slots, first, last,
+            keys + cached, values + cached, rows, eps, HEAD_DIM,
+        )  # fmt: skip
         for turn in tl.range(0, tl.where(is_scattered, together, 1), num_stages=1):
             of = tl.program_id(0) * together + turn
             behind = key - tl.load(starts + of, mask=is_scattered & (of < rows), other=_IN_PLACE)
-            is_moved = (behind >= 0) & (behind < PATH_SLOTS)
-            moved_to = tl.load(paths + of * PATH_SLOTS + behind, mask=is_moved, other=0)
+            is_moved = (behind >= 0) & (behind < _PATH_SLOTS)
+            moved_to = tl.load(paths + of * _PATH_SLOTS + behind, mask=is_moved, other=0)
             at = cached + tl.where(is_moved, moved_to, key)[:, None] * HEAD_DIM + place[None, :]
             k = tl.load(keys + at, mask=(key < seen)[:, None], other=0.0)
             v = tl.load(values + at, mask=(key < seen)[:, None], other=0.0)

@@ -33,7 +33,7 @@ def fetch_ahead(weight, rows, width, LINES: tl.constexpr, EARLY: tl.constexpr):
 
     Weights are nobody's output, and while the kernel ahead ends, memory has nothing else to do.
     """
-    if EARLY and LINES > 0:
+    if EARLY:
         line: tl.constexpr = 1024 // weight.dtype.element_ty.primitive_bitwidth  # weights in 128 bytes
         place = tl.minimum(tl.arange(0, LINES) * line, width - 1)
         where = weight + rows.to(tl.int64)[:, None] * width + place[None, :]

@@ -26,12 +26,11 @@ class Tile:
     """What one program makes and how: a choice of speed, fixed for a matrix whatever the number of rows.
 
     Attributes:
-        outputs, inputs: powers of two; on tensor cores at least 16, and 64 or, at 4 bits, 128. `inputs` is what one
-            step of the loop reads.
+        outputs, inputs: powers of two, at least 16, and 64 or, at 4 bits, 128. `inputs` is what one step of the loop
+            reads.
         warps: of 32 threads.
         stages: tiles of weights on their way from memory at once.
-        ahead: lines of 128 bytes of each row of weights that are fetched before the inputs are there, a power of two
-            or 0.
+        ahead: lines of 128 bytes of each row of weights that are fetched before the inputs are there.
     """
 
     outputs: int
@@ -41,9 +40,18 @@ class Tile:
     ahead: int = 4
 
 
+@dataclass(frozen=True)
+class RowTile:
+    """The same for a single row without tensor cores; powers of two, `inputs` at least 32."""
+
+    outputs: int
+    inputs: int
+    warps: int
+
+
 TILES = {8: Tile(32, 256, 4, 5), 4: Tile(64, 256, 4, 3)}
 """Of products on tensor cores at low bits."""
-_ROW_TILE_8, _ROW_TILE_4, _WIDE_ROW_TILE_4 = Tile(4, 1024, 1, 1, 0), Tile(8, 2048, 4, 1, 0), Tile(8, 4096, 4, 1, 0)
+_ROW_TILE_8, _ROW_TILE_4, _WIDE_ROW_TILE_4 = RowTile(4, 1024, 1), RowTile(8, 2048, 4), RowTile(8, 4096, 4)
 _WIDE = 4096  # inputs
 _MANY, _SOME, _FEW = Tile(16, 128, 2, 6), Tile(16, 512, 2, 3), Tile(16, 512, 2, 4)
 _ROUNDED_GROUPS = 32  # per program
@@ -96,7 +104,7 @@ class TritonLinear:
     dtype: torch.dtype
     inputs: int
     tile: Tile
-    row_tile: Tile | None
+    row_tile: RowTile | None
 
     def rounding(self, rows: int) -> int | None:
         """Bits of the weights where so many rows may also come as a `RoundedRow`; None: they may not."""
@@ -137,13 +145,7 @@ class TritonLinear:
         tile, outputs = self.row_tile, y.shape[1]
         assert tile is not None
         grid = (-(-outputs // tile.outputs),)
-        options = {
-            "STAGES": tile.stages,
-            "NATIVE": not _interpreted(),
-            "num_warps": tile.warps,
-            "LINES": tile.ahead,
-            **early(y),
-        }
+        options = {"NATIVE": not _interpreted(), "num_warps": tile.warps, **early(y)}
         if self.weight.ndim == 3:
             groups, block = len(x.scale), tile.inputs // INT4_GROUP_SIZE
             given = (x.words, x.scale, x.correction, self.weight, self.scale, self.bias, y, outputs, groups)
@@ -191,7 +193,7 @@ def full_tile(outputs: int, processors: int) -> Tile:
     return _FEW if per_processor <= 2 else _SOME if per_processor <= 3 else _MANY
 
 
-def row_tile(bits: int, inputs: int) -> Tile | None:
+def row_tile(bits: int, inputs: int) -> RowTile | None:
     """Of products of a single row without tensor cores; None: 16 bits, or rows of weights that are no whole words.
 
     Programs are few enough to start while the kernel ahead ends, and a warp adds up what it has read.

@@ -13,7 +13,7 @@ from torch import Tensor
 from autodraft.runtime.linears import Linear
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.torch_pass import Context, Part, Payload, TorchPass
-from autodraft.runtime.torch_rows import PATH_SLOTS, Drafted, RowInputs
+from autodraft.runtime.torch_rows import Drafted, RowInputs
 from autodraft.runtime.triton_fused import (
     LEAST_LINES,
     SPLIT,
@@ -157,18 +157,10 @@ class TritonPass(TorchPass):
         key_lines = max(1, head_dim * keys.element_size() // _LINE_BYTES)
         with torch.cuda.device_of(projected):
             attend_splits[(-(-rows // (self._lines // spec.group_size)), kv_heads, splits)](
-                *(
-                    projected,
-                    *norms,
-                    context.cos,
-                    context.sin,
-                    part.channels,
-                    inputs.slots,
-                    inputs.starts,
-                    inputs.paths,
-                ),
+                *(projected, *norms, context.cos, context.sin, part.channels),
+                *(inputs.slots, inputs.starts, inputs.paths),
                 *(keys, values, mask, mixed, highest, sums, rows, kv_heads, seen, keys.shape[1], spec.norm_eps),
-                *(head_dim**-0.5, spec.group_size, head_dim, self._lines, key_lines, PATH_SLOTS),
+                *(head_dim**-0.5, spec.group_size, head_dim, self._lines, key_lines),
                 num_warps=2 if head_dim <= _NARROW_HEAD else 4,
                 **early(projected),
             )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from autodraft.runtime.triton_kernels import fetch_ahead, put, wait_for_inputs
+from autodraft.runtime.triton_kernels import put, wait_for_inputs
 
 GROUP: tl.constexpr = tl.constexpr(32)
 _ROUNDING: tl.constexpr = tl.constexpr(12582912.0)  # 1.5 * 2^23: adding it leaves no fraction
@@ -92,9 +92,7 @@ def row_per_channel(
     BLOCK_OUTPUTS: tl.constexpr,
     BLOCK_GROUPS: tl.constexpr,
     WHOLE_TILES: tl.constexpr,  # whether words is a multiple of 8 BLOCK_GROUPS
-    STAGES: tl.constexpr,
     NATIVE: tl.constexpr,
-    LINES: tl.constexpr,
     EARLY: tl.constexpr,
 ):
     """Weights of 8 bits with one scale per output."""
@@ -102,9 +100,8 @@ def row_per_channel(
     word, group = tl.arange(0, BLOCK_GROUPS * 8), tl.arange(0, BLOCK_GROUPS)
     tiles = weight + tl.minimum(output, outputs - 1).to(tl.int64)[:, None] * words + word[None, :]
     total = tl.zeros((BLOCK_OUTPUTS, BLOCK_GROUPS, 2), tl.float32)
-    fetch_ahead(weight, tl.minimum(output, outputs - 1), words, LINES, EARLY)
     wait_for_inputs(EARLY)
-    for start in tl.range(0, words, BLOCK_GROUPS * 8, num_stages=STAGES):
+    for start in tl.range(0, words, BLOCK_GROUPS * 8, num_stages=1):
         if WHOLE_TILES:
             tile, x_tile = tl.load(tiles + start), tl.load(x + start + word)
             x_scales = tl.load(x_scale + start // 8 + group)
@@ -139,9 +136,7 @@ def row_per_group(
     BLOCK_OUTPUTS: tl.constexpr,
     BLOCK_GROUPS: tl.constexpr,
     WHOLE_TILES: tl.constexpr,  # whether groups is a multiple of BLOCK_GROUPS
-    STAGES: tl.constexpr,
     NATIVE: tl.constexpr,
-    LINES: tl.constexpr,
     EARLY: tl.constexpr,
 ):
     """Weights of 4 bits with one scale per group.
@@ -156,9 +151,8 @@ def row_per_group(
     tiles = weight + first_group * 4 + word[None, :]
     scale_tiles = scale + first_group + group[None, :]
     total = tl.zeros((BLOCK_OUTPUTS, BLOCK_GROUPS), tl.float32)
-    fetch_ahead(weight, tl.minimum(output, outputs - 1), groups * 4, LINES, EARLY)
     wait_for_inputs(EARLY)
-    for start in tl.range(0, groups, BLOCK_GROUPS, num_stages=STAGES):
+    for start in tl.range(0, groups, BLOCK_GROUPS, num_stages=1):
         if WHOLE_TILES:
             tile, scales = tl.load(tiles + start * 4), tl.load(scale_tiles + start)
             low, high = tl.load(x + start * 4 + word), tl.load(x + (groups + start) * 4 + word)

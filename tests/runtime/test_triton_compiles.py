@@ -73,11 +73,10 @@ def row_product(bits, kind, capability, whole):
         "WHOLE_TILES": whole,
         "ADD": True,
         "EARLY": capability >= 90,
-        "LINES": tile.ahead,
+        "NATIVE": True,
     }
-    constants |= {"STAGES": tile.stages, "NATIVE": True}
     name = "row_per_group" if bits == 4 else "row_per_channel"
-    return ["triton_row_kernels", name, types, constants, capability, tile.warps, tile.stages]
+    return ["triton_row_kernels", name, types, constants, capability, tile.warps, 1]
 
 
 def test_weights_travel_by_16_bytes_to_tensor_cores(tmp_path):
@@ -114,7 +113,7 @@ def test_what_lies_between_products_compiles(tmp_path):
     kernels = {
         "begin": {"BLOCK": 1024, "learned": None},
         "normalise": {"CENTRED": False, "BLOCK": 4096, "bias": None, **plain},
-        "attend_splits": {"GROUP": 4, "HEAD_DIM": 128, "LINES": 16, "KEY_LINES": 2, "PATH_SLOTS": 64},
+        "attend_splits": {"GROUP": 4, "HEAD_DIM": 128, "LINES": 16, "KEY_LINES": 2},
         "join_splits": {"HEAD_DIM": 128, **plain},
         "activate": {"GATED": True, "ACTIVATION": "gelu", "BLOCK": 1024, **plain},
         "best_of_chunks": {"CHUNK": 2048},
