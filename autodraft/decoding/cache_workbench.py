@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from autodraft.decoding.drafters import DraftContext
-from autodraft.decoding.growth import Growth
+from autodraft.decoding.growth import ROOT, Growth
 from autodraft.decoding.sources import State, TokenSource
 from autodraft.decoding.step_times import StepTimes
 from autodraft.decoding.workbench import DraftLevel
@@ -94,22 +94,22 @@ class CacheWorkbench:
         self._context = context
         self._owner = -1
         self._placed = _Placed()
-        self._states: dict[tuple[int, int], State] = {}
+        self._states: list[dict[int, State]] = [{} for _ in self._sources]  # by draft: of each node asked for
 
     def continuations(self, draft: int, node: int, most: int) -> Sequence[tuple[int, int]]:
         source = self._sources[draft]
         assert source is not None, "a model is reviewed, not asked for continuations"
-        return source.candidates(self._state(source, draft, node), most)
+        states = self._states[draft]
+        return source.candidates(states.get(node) or self._state(source, states, node), most)
 
-    def _state(self, source: TokenSource, draft: int, node: int) -> State:
-        state = self._states.get((draft, node))
-        if state is None:
-            if node == 0:
-                state = source.root()
-            else:
-                growth = self.growth
-                state = source.step(self._state(source, draft, growth.parents[node]), growth.tokens[node])
-            self._states[draft, node] = state
+    def _state(self, source: TokenSource, states: dict[int, State], node: int) -> State:
+        """Of a node that is not known yet."""
+        if node == ROOT:
+            state = source.root()
+        else:
+            parent, token = self.growth.parents[node], self.growth.tokens[node]
+            state = source.step(states.get(parent) or self._state(source, states, parent), token)
+        states[node] = state
         return state
 
     def review(self, draft: int, nodes: Sequence[int], top: int) -> list[Candidates]:

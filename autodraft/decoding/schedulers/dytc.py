@@ -19,10 +19,11 @@ gain - rate * time, with the rate that results, maximises the ratio of expected 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 from autodraft.cascade import DyTC
 from autodraft.decoding.acceptance import Calibration, ModelEvidence, MovingAcceptance
-from autodraft.decoding.growth import NO_DRAFT, ROOT
+from autodraft.decoding.growth import NO_DRAFT, ROOT, Growth
 from autodraft.decoding.schedulers.dytc_state import Account, Cycle, KnownModel, Step
 from autodraft.decoding.schedulers.free_growth import FreeGrowth
 from autodraft.decoding.schedulers.frontier import Alternative, Frontier, Place
@@ -90,53 +91,56 @@ class DyTCScheduler(TreeScheduler):
         places = cycle.frontier.places() if self._models else []
         if not places:
             return None
-        leaf = places[0]
-        node, below = (leaf.what, 0) if isinstance(leaf.what, int) else (leaf.what.node, 1)
-        room = min(self._settings.max_depth, bench.max_depth) - growth.depths[node] - below
+        reach, leaf = places[0]
+        room = min(self._settings.max_depth, bench.max_depth) - _depth(growth, leaf)
         room = min(room, min(self._settings.max_nodes, bench.max_nodes) - len(growth) + 1)
         if room < 1:
             return None
-        covered = self._covered(cycle, leaf)
+        covered, node_price = self._covered(cycle, leaf), cycle.node_price()
         best: tuple[float, Step] | None = None
         for draft, model in self._models.items():
-            alpha = model.alpha.alpha
-            price = cycle.model_rate * self._cost(cycle, draft) + cycle.node_price()
-            catch_up = 0.0 if cycle.last_model in (draft, NO_DRAFT) else self._catch_up(cycle, draft, node)
-            length = self._best_length(cycle, draft, leaf.reach, min(room, bench.levels[draft].num_draft_tokens))
-            beside, bonus = self._beside(cycle, draft, places[1:])
-            step = Step(draft, leaf, max(length, 1), beside)
+            alpha, cost = model.alpha.alpha, self._cost(cycle, draft)
+            price = cycle.model_rate * cost + node_price
+            catch_up = 0.0 if cycle.last_model in (draft, NO_DRAFT) else self._catch_up(cycle, draft, leaf)
+            most = min(room, bench.levels[draft].num_draft_tokens)
+            length = max(self._best_length(cycle, alpha, cost, reach, most), 1)
+            beside, bonus = self._beside(cycle, draft, places, node_price)
+            step = Step(draft, leaf, length, beside)
             if self._is_probed(cycle, draft, leaf):
                 return step
-            gain = leaf.reach * alpha * (1 - alpha**step.most) / (1 - alpha) - covered + bonus
-            value = gain - step.most * price - cycle.model_rate * catch_up
+            gain = reach * alpha * (1 - alpha**length) / (1 - alpha) - covered + bonus
+            value = gain - length * price - cycle.model_rate * catch_up
             if value > 0 and (best is None or value > best[0]):
                 best = value, step
         return best[1] if best is not None else None
 
-    def _beside(self, cycle: Cycle, draft: int, places: Sequence[Place]) -> tuple[list[Place], float]:
-        """The places from which the model may go on in the same forward, and what that gains beyond its price."""
-        times, alpha = cycle.bench.times, self._models[draft].alpha.alpha
+    def _beside(
+        self, cycle: Cycle, draft: int, places: Sequence[tuple[float, Place]], node_price: float
+    ) -> tuple[list[Place], float]:
+        """Of all places but the first, those from which the model may go on too in the same forward.
+
+        And what that gains beyond its price.
+        """
+        growth, times, alpha = cycle.growth, cycle.bench.times, self._models[draft].alpha.alpha
         taken: list[Place] = []
-        bonus, node_price, max_depth = 0.0, cycle.node_price(), min(self._settings.max_depth, cycle.bench.max_depth)
+        bonus, max_depth = 0.0, min(self._settings.max_depth, cycle.bench.max_depth)
         # The draft's rows, ancestors included, are nodes of the tree: there must be room for all of them.
-        most = min(_MOST_ROWS, self._settings.max_nodes - len(cycle.growth) + 1) - 1
-        if len(cycle.growth) + _MOST_ROWS > cycle.bench.max_nodes:
+        most = min(_MOST_ROWS, self._settings.max_nodes - len(growth) + 1) - 1
+        if len(growth) + _MOST_ROWS > cycle.bench.max_nodes:
             most = 0
-        for place in places:
+        for reach, place in islice(places, 1, None):
             rows = 1 + len(taken)
             more = cycle.model_rate * max(times.cost(draft, rows + 1) - times.cost(draft, rows), 0.0) + node_price
-            if place.reach * alpha <= more or len(taken) >= most:
+            if rows > most or reach * alpha <= more:
                 break
-            node, below = (place.what, 0) if isinstance(place.what, int) else (place.what.node, 1)
-            if cycle.growth.depths[node] + below < max_depth:
+            if _depth(growth, place) < max_depth:
                 taken.append(place)
-                bonus += place.reach * alpha - more
+                bonus += reach * alpha - more
         return taken, bonus
 
-    def _best_length(self, cycle: Cycle, draft: int, reach: float, most: int) -> int:
-        """The longest chain whose last token gains more than the time that it takes."""
+    def _best_length(self, cycle: Cycle, alpha: float, cost: float, reach: float, most: int) -> int:
+        """The longest chain of a draft whose last token gains more than the time that it takes."""
         times, rows, rate = cycle.bench.times, len(cycle.growth), cycle.model_rate
-        alpha, cost = self._models[draft].alpha.alpha, self._cost(cycle, draft)
         length = 0
         while length < most:
             reach *= alpha
@@ -147,7 +151,7 @@ class DyTCScheduler(TreeScheduler):
 
     def _covered(self, cycle: Cycle, leaf: Place) -> float:
         """Expected tokens beyond `leaf` that free drafts have in the tree already."""
-        if leaf.what != ROOT:
+        if leaf != ROOT:
             return 0.0
         growth = cycle.growth
         covered = sum(growth.reach[1:])
@@ -158,13 +162,14 @@ class DyTCScheduler(TreeScheduler):
         """Target steps per token of a model's chain, with what inner verification has saved of late."""
         return self._models[draft].cost_per_token or cycle.bench.times.cost(draft, 1)
 
-    def _catch_up(self, cycle: Cycle, draft: int, node: int) -> float:
-        times, rows = cycle.bench.times, cycle.growth.depths[node] + 1
+    def _catch_up(self, cycle: Cycle, draft: int, leaf: Place) -> float:
+        """Target steps in which a model that did not draft last runs what leads to a place."""
+        times, rows = cycle.bench.times, _depth(cycle.growth, leaf) + 1
         return times.cost(draft, rows) - times.cost(draft, 1)
 
     def _is_probed(self, cycle: Cycle, draft: int, leaf: Place) -> bool:
         """Whether a model that has not drafted for long is tried again, at `_PROBE_SHARE` of the time at most."""
-        if leaf.what != ROOT or cycle.drafted:
+        if leaf != ROOT or cycle.drafted:
             return False
         cost = cycle.bench.times.cost(draft, 1) + cycle.node_price() / cycle.rate
         return self._models[draft].idle * _PROBE_SHARE > cost
@@ -299,3 +304,8 @@ class DyTCScheduler(TreeScheduler):
         if self._cycle is not None:
             self._cycle.account.add(len(accepted), steps)
         self._cycle = None
+
+
+def _depth(growth: Growth, place: Place) -> int:
+    """Distance from the root to the node that a place is or would be."""
+    return growth.depths[place] if isinstance(place, int) else growth.depths[place.node] + 1

@@ -31,6 +31,8 @@ class FreeGrowth:
         self, bench: Workbench, calibrations: Mapping[int, Calibration], max_depth: int, max_nodes: int
     ) -> None:
         self._bench, self._growth, self._calibrations = bench, bench.growth, calibrations
+        levels = bench.levels
+        self._drafts = [(draft, each.means, levels[draft].num_draft_tokens) for draft, each in calibrations.items()]
         self._max_depth = min(max_depth, bench.max_depth)
         self._max_nodes = min(max_nodes, bench.max_nodes)
         self._expanded: set[int] = set()
@@ -38,16 +40,17 @@ class FreeGrowth:
     def grow(self, nodes: Iterable[int], price: float) -> None:
         """Continue `nodes` and what comes of them, likeliest first, where a node is worth the price."""
         growth = self._growth
-        heap = [(-growth.reach[node], node) for node in nodes if growth.reach[node] > price]
+        if not self._drafts:
+            return
+        reach, depths = growth.reach, growth.depths
+        heap = [(-reach[node], node) for node in nodes if reach[node] > price and node not in self._expanded]
         heapq.heapify(heap)
-        while heap and self._calibrations and len(growth) <= 2 * self._max_nodes:
-            reach, node = heapq.heappop(heap)
-            if -reach <= price:
-                break
-            if growth.depths[node] < self._max_depth and node not in self._expanded:
+        while heap and len(growth) <= 2 * self._max_nodes:
+            _, node = heapq.heappop(heap)
+            if depths[node] < self._max_depth:
                 self._expanded.add(node)
                 for child in self._expand(node, price, _MOST_CONTINUATIONS):
-                    heapq.heappush(heap, (-growth.reach[child], child))
+                    heapq.heappush(heap, (-reach[child], child))
 
     def chain(self, leaf: int) -> list[int]:
         """The likeliest child after the likeliest child from `leaf` on, grown where it ends."""
@@ -65,23 +68,18 @@ class FreeGrowth:
                 break
         return chain
 
-    def _expand(self, node: int, price: float, most: int) -> list[int]:
+    def _expand(self, node: int, price: float, most: int) -> range:
         """Add the continuations of `node` that are likely enough; the new nodes."""
-        growth, added = self._growth, []
-        reach = growth.reach[node]
-        for draft, calibration in self._calibrations.items():
-            means = calibration.means
-            if _run_length(growth, node, draft) >= self._bench.levels[draft].num_draft_tokens:
+        growth = self._growth
+        before, reach, drafted_by = len(growth), growth.reach[node], growth.drafts[node]
+        for draft, means, longest in self._drafts:
+            if draft == drafted_by and _run_length(growth, node, draft) >= longest:
                 continue
             for token, evidence in self._bench.continuations(draft, node, most):
                 prob = means[evidence]
-                if reach * prob <= price:
-                    continue
-                before = len(growth)
-                child = growth.add(node, token, draft, prob, evidence)
-                if child == before:
-                    added.append(child)
-        return added
+                if reach * prob > price:
+                    growth.add(node, token, draft, prob, evidence)
+        return range(before, len(growth))
 
 
 def _run_length(growth: Growth, node: int, draft: int) -> int:

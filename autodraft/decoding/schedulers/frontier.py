@@ -7,7 +7,7 @@ had where they did: those become nodes of the tree only when they are taken.
 from __future__ import annotations
 
 from operator import itemgetter
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from autodraft.decoding.growth import ROOT, Growth
 
@@ -22,11 +22,8 @@ class Alternative(NamedTuple):
     evidence: int
 
 
-class Place(NamedTuple):
-    """A leaf or an alternative, and the estimated probability that it is accepted."""
-
-    reach: float
-    what: int | Alternative
+Place: TypeAlias = int | Alternative
+"""Where a model can go on: a leaf, which is a node of the tree, or an alternative."""
 
 
 class Frontier:
@@ -41,27 +38,27 @@ class Frontier:
         self.alternatives: list[Alternative] = []
         self._growth = growth
 
-    def places(self) -> list[Place]:
-        """All of them, likeliest first."""
+    def places(self) -> list[tuple[float, Place]]:
+        """All of them with the estimated probability that they are accepted, likeliest first."""
         reach = self._growth.reach
-        places = [Place(reach[node], node) for node in self.leaves]
-        places += [Place(reach[each.node] * each.prob, each) for each in self.alternatives]
+        places: list[tuple[float, Place]] = [(reach[node], node) for node in self.leaves]
+        places += [(reach[each.node] * each.prob, each) for each in self.alternatives]
         places.sort(key=itemgetter(0), reverse=True)
         return places
 
     def take(self, place: Place) -> int:
         """The node of a place, which is no longer part of the frontier."""
-        if isinstance(place.what, int):
-            self.leaves.remove(place.what)
-            return place.what
-        self.alternatives.remove(place.what)
-        return self._add(place.what)
+        if isinstance(place, int):
+            self.leaves.remove(place)
+            return place
+        self.alternatives.remove(place)
+        return self._add(place)
 
     def add_siblings(self, price: float) -> None:
-        """Make nodes of all alternatives that are likelier than `price`."""
-        for place in self.places():
-            if isinstance(place.what, Alternative) and place.reach > price:
-                self._add(place.what)
+        """Make nodes of all alternatives that are likelier than `price`, likeliest first."""
+        for reach, place in self.places():
+            if isinstance(place, Alternative) and reach > price:
+                self._add(place)
 
     def _add(self, chosen: Alternative) -> int:
         return self._growth.add(chosen.node, chosen.token, chosen.model, chosen.prob, chosen.evidence)
