@@ -64,7 +64,7 @@ def shortage(config: Any, available: int | None) -> str | None:
 
 def draft_shortage(policy: DraftPolicy, runtime: TransformerRuntime) -> str | None:
     """Why a draft's own packed weights do not fit beside what is on the device; None: they do."""
-    needed = _SPARE * DraftPlan(policy, runtime.spec, runtime.dtype.itemsize, None).extra_bytes
+    needed = _SPARE * DraftPlan(policy, runtime.spec, runtime.full_bytes, None).extra_bytes
     available = free_bytes(runtime.device)
     if available is None or needed <= available:
         return None

@@ -61,10 +61,14 @@ class RoutedPasses(Protocol):
 
 
 class Backend(Protocol):
-    """Compiles policies and runs forward passes on one device; owned by one `TransformerRuntime`."""
+    """Compiles policies and runs forward passes on one device; owned by one `TransformerRuntime`.
+
+    `full_bytes` is what a weight in the target's precision takes.
+    """
 
     name: str
     available_bits: tuple[int, ...]
+    full_bytes: int
     weights: TargetWeights
 
     @property

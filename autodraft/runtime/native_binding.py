@@ -21,8 +21,8 @@ from autodraft.runtime.quantization import INT4_GROUP_SIZE, quantize_int4, quant
 from autodraft.runtime.rows import Rows
 
 LANES = 16
-KIND_F32, KIND_BF16, KIND_INT8, KIND_INT4 = range(4)
-_INPUT_MULTIPLE = {KIND_F32: 1, KIND_BF16: 32, KIND_INT8: 64, KIND_INT4: INT4_GROUP_SIZE}  # whole tiles: 64 bytes
+KIND_F32, KIND_BF16, KIND_INT8, KIND_INT4, KIND_F16 = range(5)
+_INPUT_MULTIPLE = {KIND_BF16: 32, KIND_INT8: 64, KIND_INT4: INT4_GROUP_SIZE}  # whole tiles: 64 bytes
 
 
 class CLinear(ctypes.Structure):
@@ -197,15 +197,20 @@ class PackedLinear:
 
 
 def pack(weight: Tensor, bits_kind: int, bias: Tensor | None = None) -> PackedLinear:
-    """Pack [outputs, inputs] for the kernel of `bits_kind`; outputs and inputs are padded with zeros."""
+    """Pack [outputs, inputs] for the kernel of `bits_kind`; outputs and inputs are padded with zeros.
+
+    `KIND_F16` is for weights that `fits_float16`.
+    """
     outputs, inputs = weight.shape
     padded_outputs = -(-outputs // LANES) * LANES
-    multiple = _INPUT_MULTIPLE[bits_kind]
+    multiple = _INPUT_MULTIPLE.get(bits_kind, 1)
     padded_inputs = -(-inputs // multiple) * multiple
     weight = F.pad(weight, (0, padded_inputs - inputs, 0, padded_outputs - outputs))
     scale = row_sums = None
     if bits_kind == KIND_F32:
         packed = _interleave(weight.float(), 1)
+    elif bits_kind == KIND_F16:
+        packed = _interleave(weight.half(), 1)
     elif bits_kind == KIND_BF16:
         packed = _interleave(weight.to(torch.bfloat16), 2)
     elif bits_kind == KIND_INT8:

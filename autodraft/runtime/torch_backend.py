@@ -52,6 +52,7 @@ class TorchBackend:
     ) -> None:
         self.available_bits = linears.available_bits
         self.weights = weights
+        self.full_bytes = dtype.itemsize
         self._linears = linears
         self._spec, self._dtype, self._device = spec, dtype, device
         self._source = SegmentSource(spec, weights)
@@ -79,7 +80,7 @@ class TorchBackend:
             parts = payload.attention if segment.kind == "attention" else payload.mlp
             parts[segment.block].append(self._part(segment, source, owner))
         return DraftPlan(
-            policy, self._spec, self._dtype.itemsize, payload, silent=source.silent, owns_weights=own is not None
+            policy, self._spec, self.full_bytes, payload, silent=source.silent, owns_weights=own is not None
         )
 
     def _part(self, segment: Segment, source: SegmentSource, owner: str) -> Part:

@@ -67,6 +67,11 @@ class TransformerRuntime:
         return self._backend.available_bits
 
     @property
+    def full_bytes(self) -> int:
+        """Bytes of a weight in the target's precision, as a step reads it."""
+        return self._backend.full_bytes
+
+    @property
     def capture_s(self) -> float:
         """Seconds spent so far on graphs and the like, which are made once and then only run."""
         return self._backend.capture_s

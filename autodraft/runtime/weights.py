@@ -57,6 +57,12 @@ class BlockWeights:
     up: Projection
     down: Projection
 
+    @property
+    def projections(self) -> list[Projection]:
+        """All linear maps of the block."""
+        maps = (self.query, self.key, self.value, self.output, self.gate, self.up, self.down)
+        return [projection for projection in maps if projection is not None]
+
 
 @dataclass(frozen=True)
 class TargetWeights:
@@ -75,6 +81,12 @@ class TargetWeights:
     blocks: tuple[BlockWeights, ...]
     final_norm: Norm
     head: Tensor
+
+    @cached_property
+    def fits_float16(self) -> bool:
+        """Whether 16 bits hold the weights of all linear maps, as where a float16 checkpoint was read as float32."""
+        projections = (projection for block in self.blocks for projection in block.projections)
+        return fits_float16(self.head) and all(fits_float16(projection.weight) for projection in projections)
 
     @cached_property
     def silent_sub_layers(self) -> frozenset[int]:
@@ -96,6 +108,11 @@ class TargetWeights:
                     put_side_by_side(attention.q_proj, attention.k_proj, attention.v_proj)
                     put_side_by_side(mlp.gate_proj, mlp.up_proj)
             return _from_opt(model) if spec.family == "opt" else _from_llama_like(model, spec)
+
+
+def fits_float16(weight: Tensor) -> bool:
+    """Whether float16 holds the same numbers."""
+    return torch.equal(weight.half().to(weight.dtype), weight)
 
 
 def put_side_by_side(*modules: Any) -> None:

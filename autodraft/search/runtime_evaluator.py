@@ -248,7 +248,7 @@ def features_of(
     sub_layer_ms: dict[tuple[SubLayerKind, int], float] = {
         (kind, width): latency.sub_layer_ms(kind, width) for kind in SUB_LAYER_KINDS for width in bits
     }
-    spec, full_bytes = runtime.spec, runtime.dtype.itemsize
+    spec, full_bytes = runtime.spec, runtime.full_bytes
     return PolicyFeatures(
         num_blocks=spec.num_blocks,
         num_kv_heads=spec.num_kv_heads,

@@ -32,6 +32,20 @@ def test_a_folder_loads_and_agrees_with_hugging_face(tmp_path):
     assert loaded.fingerprint == load_model(path).fingerprint
 
 
+def test_a_float16_checkpoint_is_read_in_16_bits_by_a_cpu_and_computed_in_32(tmp_path):
+    path, tokens = _save(tiny_model("llama").half(), tmp_path), list(range(20))
+    runtime = load_model(path, backend="native").runtime
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    assert (runtime.dtype, runtime.full_bytes) == (torch.float32, 2)
+    with torch.no_grad():
+        expected = model(torch.tensor([tokens])).logits[0]
+        model.model.layers[1].mlp.up_proj.weight[3, 5] += 2.0**-20
+    logits = runtime.forward(runtime.target, runtime.new_cache(), Rows.chain(tokens, 0))
+    assert (logits - expected).abs().max() < 1e-4
+    wide = build_runtime(model, backend="native")
+    assert wide.full_bytes == 4 and wide.target.weight_bytes == 2 * runtime.target.weight_bytes
+
+
 def test_the_fingerprint_follows_the_weights(tmp_path):
     first = load_model(_save(tiny_model("llama", seed=0), tmp_path / "a")).fingerprint
     second = load_model(_save(tiny_model("llama", seed=1), tmp_path / "b")).fingerprint

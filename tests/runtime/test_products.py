@@ -12,6 +12,7 @@ from autodraft.runtime.quantization import fake_quantize
 
 KINDS = {
     "float32": binding.KIND_F32,
+    "float16": binding.KIND_F16,
     "16 bits": binding.KIND_BF16,
     "8 bits": binding.KIND_INT8,
     "4 bits": binding.KIND_INT4,
@@ -72,10 +73,11 @@ def _case(shape, kind, seed=0):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_products_are_those_of_pytorch(kind, shape):
     weight, bias, linear, x = _case(shape, kind)
-    bits = {"float32": None, "16 bits": None, "8 bits": 8, "4 bits": 4}[kind]
+    bits = {"8 bits": 8, "4 bits": 4}.get(kind)
     effective = weight if bits is None else fake_quantize(weight, bits)
+    effective = weight.half().float() if kind == "float16" else effective
     expected = x.double() @ effective.double().T + bias
-    tolerance = {"float32": 1e-5, "16 bits": 2e-2, "8 bits": 5e-2, "4 bits": 5e-2}[kind] * expected.std()
+    tolerance = {"float32": 1e-5, "float16": 1e-5, "16 bits": 2e-2, "8 bits": 5e-2, "4 bits": 5e-2}[kind] * expected.std()
     for rows in ROWS:
         found = product(load_library(), linear, x[:rows])[:, : shape[0]]
         assert (found - expected[:rows]).abs().max() < tolerance
@@ -91,6 +93,18 @@ def test_a_row_does_not_depend_on_the_others(kind, shape):
     )
     for rows in ROWS:
         assert torch.equal(product(load_library(), linear, x[:rows], start[:rows]), alone[:rows])
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_float16_gives_the_bits_of_float32(shape):
+    """Of numbers that both hold, down to the smallest ones."""
+    weight, bias, _, x = _case(shape, "float32", seed=4)
+    smallest = 2.0**-24
+    weight[0, :4] = torch.tensor([smallest, -3 * smallest, 65504.0, 0.0])
+    exact = weight.half().float()
+    wide, half = (binding.pack(exact, kind, bias) for kind in (binding.KIND_F32, binding.KIND_F16))
+    for rows in ROWS:
+        assert torch.equal(product(load_library(), wide, x[:rows]), product(load_library(), half, x[:rows]))
 
 
 @pytest.mark.parametrize("kind", ["8 bits", "4 bits"])

@@ -25,7 +25,7 @@ class OnlineCosts:
 
     def __init__(self, runtime: TransformerRuntime) -> None:
         self._spec = runtime.spec
-        self._item_bytes = runtime.dtype.itemsize
+        self._weight_bytes, self._key_bytes = runtime.full_bytes, runtime.dtype.itemsize
         self._times = StepTimes(_VERIFY_PRIOR, [])
         self._target = DraftPolicy.uniform(runtime.spec.num_blocks)
         self._step_s: dict[str, float] = {}  # measured, by digest
@@ -97,10 +97,10 @@ class OnlineCosts:
         spec = self._spec
         sizes = self._sizes.get(policy.digest)
         if sizes is None:
-            weight_bytes = DraftPlan(policy, spec, self._item_bytes, None).weight_bytes
+            weight_bytes = DraftPlan(policy, spec, self._weight_bytes, None).weight_bytes
             attending = sum(not block.attention.is_skipped for block in policy.blocks)
             sizes = self._sizes[policy.digest] = (weight_bytes, attending)
-        return sizes[0] + sizes[1] * 2 * self._length * spec.num_kv_heads * spec.head_dim * self._item_bytes
+        return sizes[0] + sizes[1] * 2 * self._length * spec.num_kv_heads * spec.head_dim * self._key_bytes
 
 
 def _blend(known: float, seen: float) -> float:

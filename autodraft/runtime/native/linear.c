@@ -66,7 +66,7 @@ void prepare(const Linear *w, const float *x, int rows, int stride, Activations 
             for (; i + LANES <= k; i += LANES) store_operands(dst + i, load(src + i));
             for (; i < k; i++) dst[i] = to_operand(src[i]);
             for (; i < kp; i++) dst[i] = 0;
-        } else if (w->kind == KIND_F32) {
+        } else if (w->kind == KIND_F32 || w->kind == KIND_F16) {
             memcpy((float *)a->data + (size_t)r * kp, src, sizeof(float) * k);
         } else {
             quantize_row(src, k, kp, w->kind == KIND_INT4, (int8_t *)a->data + (size_t)r * kp, a->scales + r,
@@ -89,17 +89,21 @@ INLINE const void *fetching(const void *line, size_t ahead, const int wanted) {
     return line;
 }
 
-INLINE void kernel_f32(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride,
-                       int add, const int ROWS, const int PANELS) {
-    const int k = w->k;
+/* Weights of 32 bits, or of 16 that are the same numbers: the arithmetic is the same, and so is every bit of the result. */
+INLINE void kernel_float(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride, int add,
+                         const int ROWS, const int PANELS, const int HALF) {
+    const int k = w->k, size = HALF ? sizeof(uint16_t) : sizeof(float);
     const float *x = (const float *)a->data + (size_t)row * a->stride;
-    const float *wp = (const float *)w->weight + (size_t)panel * k * LANES;
-    const size_t ahead = more ? sizeof(float) * PANELS * k * LANES : 0;
+    const char *wp = (const char *)w->weight + (size_t)panel * k * LANES * size;
+    const size_t ahead = more ? (size_t)PANELS * k * LANES * size : 0;
     f32x16 acc[MAX_ROWS][4];
     UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = splat(0);
     for (int i = 0; i < k; i++) {
         f32x16 wv[4];
-        UNROLL for (int p = 0; p < PANELS; p++) wv[p] = load(fetching(wp + ((size_t)p * k + i) * LANES, ahead, ROWS > 2));
+        UNROLL for (int p = 0; p < PANELS; p++) {
+            const void *line = fetching(wp + ((size_t)p * k + i) * LANES * size, ahead, ROWS > 2);
+            wv[p] = HALF ? load_f16((const uint16_t *)line) : load((const float *)line);
+        }
         UNROLL for (int r = 0; r < ROWS; r++) {
             f32x16 xv = splat(x[(size_t)r * a->stride + i]);
             UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] += xv * wv[p];
@@ -107,6 +111,16 @@ INLINE void kernel_f32(const Linear *w, int panel, int more, const Activations *
     }
     UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++)
         finish(w, panel + p, acc[r][p], y + (size_t)(row + r) * stride, add);
+}
+
+INLINE void kernel_f32(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride, int add,
+                       const int ROWS, const int PANELS) {
+    kernel_float(w, panel, more, a, row, y, stride, add, ROWS, PANELS, 0);
+}
+
+INLINE void kernel_f16(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride, int add,
+                       const int ROWS, const int PANELS) {
+    kernel_float(w, panel, more, a, row, y, stride, add, ROWS, PANELS, 1);
 }
 
 INLINE void kernel_bf16(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride,
@@ -259,11 +273,12 @@ INLINE void kernel_int4(const Linear *w, int panel, int more, const Activations 
 #define NAMES NAMES_TO_8
 #endif
 ALL_ROWS(kernel_f32)
+ALL_ROWS(kernel_f16)
 ALL_ROWS(kernel_bf16)
 ALL_ROWS(kernel_int8)
 UP_TO_8_ROWS(kernel_int4, 1)
 static void (*const kernels[][MAX_ROWS + 1])(const Linear *, int, int, int, const Activations *, int, float *, int, int) = {
-    {NAMES(kernel_f32)}, {NAMES(kernel_bf16)}, {NAMES(kernel_int8)}, {NAMES_TO_8(kernel_int4)}};
+    {NAMES(kernel_f32)}, {NAMES(kernel_bf16)}, {NAMES(kernel_int8)}, {NAMES_TO_8(kernel_int4)}, {NAMES(kernel_f16)}};
 
 void multiply(const Linear *w, int first, int last, const Activations *a, int rows, float *y, int stride, int add) {
     if (tiles_serve(w->kind, rows)) {

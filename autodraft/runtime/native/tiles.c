@@ -24,7 +24,7 @@ __attribute__((constructor)) static void request_permission(void) {
 }
 
 int tiles_serve(int kind, int rows) {
-    if (!permitted || kind == KIND_F32) return 0;
+    if (!permitted || kind == KIND_F32 || kind == KIND_F16) return 0;
     return rows >= (kind == KIND_BF16 ? 1 : kind == KIND_INT8 ? LEAST_ROWS_INT8 : LEAST_ROWS_INT4);
 }
 

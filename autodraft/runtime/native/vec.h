@@ -44,6 +44,17 @@ INLINE f32x16 load_bf16(const uint16_t *p) {
     return (f32x16)(__builtin_convertvector(h, u32x16) << 16);
 #endif
 }
+INLINE f32x16 load_f16(const uint16_t *p) { /* of finite numbers */
+#ifdef __AVX512F__
+    return (f32x16)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+#else
+    u16x16 h;
+    memcpy(&h, p, sizeof h);
+    u32x16 bits = __builtin_convertvector(h, u32x16);
+    f32x16 size = (f32x16)((bits & 0x7fffu) << 13) * splat(0x1p112f); /* exponents are 112 apart */
+    return (f32x16)((u32x16)size | (bits & 0x8000u) << 16);
+#endif
+}
 INLINE void store_bf16(uint16_t *p, f32x16 v) {
     u32x16 bits = (u32x16)v;
     bits = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;

@@ -151,7 +151,7 @@ def test_weights_add_up_to_a_step_without_its_head(runtime):
     costs, spec = OnlineCosts(runtime), runtime.spec
     costs.set_context(100)
     total = spec.num_blocks * sum(costs.sub_layer_weight(kind, 16) for kind in ("attention", "mlp"))
-    head = spec.vocab_size * spec.hidden_size * runtime.dtype.itemsize
+    head = spec.vocab_size * spec.hidden_size * runtime.full_bytes
     keys = 2 * 100 * spec.num_kv_heads * spec.head_dim * runtime.dtype.itemsize * spec.num_blocks
     assert total == pytest.approx(1 - head / (runtime.target.weight_bytes + keys))
     assert costs.sub_layer_weight("mlp", 4) < costs.sub_layer_weight("mlp", 8) < costs.sub_layer_weight("mlp", 16)
