@@ -20,9 +20,10 @@ from autodraft.cascade import (
 from autodraft.decoding.cache_workbench import CacheWorkbench
 from autodraft.decoding.drafters import DraftContext, Outcome
 from autodraft.decoding.growth import ROOT
+from autodraft.decoding.plain_time import PlainTime
 from autodraft.decoding.schedulers import make_scheduler
 from autodraft.decoding.sources import PromptLookupSource, SuffixAutomatonSource, TokenRecyclingSource, TokenSource
-from autodraft.decoding.step_times import LARGEST_JUMP, TARGET, CostPrior, StepTimes, blend
+from autodraft.decoding.step_times import LARGEST_JUMP, TARGET, CostPrior, StepTimes
 from autodraft.decoding.tree import TokenTree
 from autodraft.decoding.workbench import DraftLevel
 from autodraft.profile_parts import Priors
@@ -31,7 +32,8 @@ from autodraft.runtime import ChoiceNoise, DraftPlan, RoutedPlan, TransformerRun
 _UNKNOWN_VERIFY_COST = {1: 1.0, 8: 1.2, 16: 1.5, 32: 2.2}
 _UNKNOWN_ALPHA = 0.8
 _COLD_TOKENS, _TIMED_TOKENS = 2, 6
-"""First tokens decoded without drafts, in two chains: the first is slow, and in the second plain decoding is timed."""
+"""First tokens decoded without drafts, in two chains: the first finds little of the weights in the processor's caches,
+as any chain after a draft does, and is short; in the second plain decoding is timed."""
 
 
 def make_source(draft: Draft) -> TokenSource | None:
@@ -91,9 +93,9 @@ class ScheduledDrafter:
         self._bench = CacheWorkbench(runtime, self.levels, self._plans, self._sources, self.times, self._clock)
         self._order: list[int] | None = None
         self._started = 0.0
+        self._plain = PlainTime()
         self._untimed = _COLD_TOKENS + _TIMED_TOKENS if guarded else 0
-        self._is_timed_alone = False
-        self._empty_cycle_s = 0.0  # of a cycle without a draft, on average; 0: not known yet
+        self._is_cold, self._is_timed_alone = True, False
 
     @property
     def model_s(self) -> float:
@@ -102,8 +104,8 @@ class ScheduledDrafter:
 
     @property
     def idle_tokens(self) -> int:
-        cold = max(self._untimed - _TIMED_TOKENS, 0)
-        return cold or self._untimed or self.scheduler.idle_cycles
+        idle = self._untimed or self.scheduler.idle_cycles
+        return min(idle, _COLD_TOKENS) if self._is_cold else idle
 
     def start(self, tokens: Sequence[int]) -> None:
         for source in self._sources:
@@ -123,6 +125,8 @@ class ScheduledDrafter:
     def observe(self, outcome: Outcome) -> None:
         if outcome.tree.num_drafted or not self._is_timed_alone:
             self.times.record(TARGET, len(outcome.tree), outcome.verify_s)
+        if not outcome.tree.num_drafted and not self._is_timed_alone:
+            self._plain.record(1, outcome.verify_s)
         self._teach(outcome)
         if self._order is None:
             self._untimed = max(self._untimed - 1, 0)
@@ -130,13 +134,16 @@ class ScheduledDrafter:
         steps = self._cycle_steps(outcome)
         accepted = [self._order[node] for node in outcome.path]
         self.scheduler.observe(self._bench, accepted or [ROOT], steps)
+        self._is_cold = bool(self._bench.cycle_steps)
         self._order = None
 
     def observe_alone(self, tokens: Sequence[int], seconds: float, noise: ChoiceNoise | None) -> None:
         # What the target would have said beside its choices nobody asked: tables of it are as they were.
-        if self._untimed <= _TIMED_TOKENS:
+        if not self._is_cold:
             self.times.record(TARGET, 1, seconds / len(tokens), len(tokens))
+            self._plain.record(len(tokens), seconds)
             self._is_timed_alone = True
+        self._is_cold = False
         for source in self._sources:
             if source is not None:
                 source.commit(tokens)
@@ -146,16 +153,14 @@ class ScheduledDrafter:
             self.scheduler.pass_idle(len(tokens))
 
     def _cycle_steps(self, outcome: Outcome) -> float:
-        """What the cycle took, in target steps; a hiccup counts as `LARGEST_JUMP` times what such cycles take at most.
+        """What the cycle took, in tokens of plain decoding.
 
-        Averages of steps would not do: they fall faster than they rise, which flatters what takes many short steps.
+        A hiccup counts as `LARGEST_JUMP` times what such cycles take at most. Averages of steps would not do: they fall
+        faster than they rise, which flatters what takes many short steps.
         """
-        bench, times, seconds = self._bench, self.times, self._clock() - self._started
-        if not outcome.tree.num_drafted and not bench.cycle_steps:
-            self._empty_cycle_s = blend(self._empty_cycle_s, seconds) if self._empty_cycle_s else seconds
-            return self._empty_cycle_s / times.target_s
-        usual = times.cost(TARGET, len(outcome.tree)) + bench.cycle_steps
-        return min(seconds / times.target_s, LARGEST_JUMP * usual)
+        seconds = self._clock() - self._started
+        usual = self.times.cost(TARGET, len(outcome.tree)) + self._bench.cycle_steps
+        return min(seconds / (self._plain.token_s or self.times.target_s), LARGEST_JUMP * usual)
 
     def _teach(self, outcome: Outcome) -> None:
         """The free drafts learn from what the target would have said after every verified token."""

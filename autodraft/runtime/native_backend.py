@@ -118,7 +118,7 @@ class NativeBackend:
         return self._heads[bits]
 
     def _pack(self, weight: Tensor, bits: int, bias: Tensor | None = None) -> binding.PackedLinear:
-        """A matrix for the engine; one of 32 bits in 16 where those hold the same numbers, for half the bytes to read."""
+        """A matrix for the engine; one of 32 bits in 16 where those hold the same numbers: half the bytes to read."""
         kind = self._kinds[bits]
         if kind == binding.KIND_F32 and fits_float16(weight):
             kind = binding.KIND_F16

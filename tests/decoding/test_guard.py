@@ -50,9 +50,11 @@ def _runs(drafted):
     return [(key, len(list(cycles))) for key, cycles in itertools.groupby(drafted)]
 
 
-def test_a_plan_that_pays_is_never_suspended():
-    plan = ScriptedPlan()
-    assert all(_run(GuardedScheduler(plan), 300, num_accepted=2, steps=2.0)) and plan.observed == 300
+@pytest.mark.parametrize(("steps", "tokens_between"), [(2.2, 256), (1.0, 1024)])
+def test_a_plan_that_pays_is_suspended_only_to_time_plain_decoding(steps, tokens_between):
+    runs = _runs(_run(GuardedScheduler(ScriptedPlan()), 3000, num_accepted=2, steps=steps))
+    assert {length for drafts, length in runs[1:-1] if not drafts} == {8}
+    assert {3 * length // tokens_between for drafts, length in runs[:-1] if drafts} == {1}
 
 
 @pytest.mark.parametrize("steps", [1.1, 1.5, 3.0])
@@ -67,6 +69,13 @@ def test_a_useless_plan_is_tried_so_rarely_that_little_is_lost(steps):
     assert lost < 0.03 * cycles + 4.0 + 10 * (steps - 1.0)
 
 
+@pytest.mark.parametrize("steps", [5.0, 8.0, 13.0])
+def test_what_is_expensive_is_suspended_before_it_has_been_tried_often(steps):
+    plan, cycles = ScriptedPlan(), 8000
+    _run(GuardedScheduler(plan), cycles, num_accepted=0, steps=steps)
+    assert 0 < plan.observed * (steps - 1.0) < 0.035 * cycles
+
+
 def test_what_a_plan_has_gained_is_good_for_as_many_tries():
     gained, fresh = GuardedScheduler(ScriptedPlan()), GuardedScheduler(ScriptedPlan())
     _run(gained, 60, num_accepted=3, steps=2.0)
@@ -75,7 +84,7 @@ def test_what_a_plan_has_gained_is_good_for_as_many_tries():
 
 
 def test_pauses_have_a_longest():
-    runs = _runs(_run(GuardedScheduler(ScriptedPlan()), 6000, num_accepted=0, steps=6.0))
+    runs = _runs(_run(GuardedScheduler(ScriptedPlan()), 6000, num_accepted=0, steps=40.0))
     pauses = [length for drafts, length in runs[:-1] if not drafts]
     assert len(pauses) > 8 and pauses[-1] == pauses[-2] == max(pauses)
 
@@ -84,7 +93,7 @@ def test_a_plan_that_pays_again_is_resumed():
     guard = GuardedScheduler(ScriptedPlan())
     _run(guard, 400, num_accepted=0, steps=1.5)
     drafted = _run(guard, 600, num_accepted=3, steps=2.0)
-    assert all(drafted[drafted.index(True) :])
+    assert all(drafts or length == 8 for drafts, length in _runs(drafted[drafted.index(True) :]))
 
 
 def test_one_bad_cycle_suspends_nothing():

@@ -21,6 +21,7 @@ from autodraft.decoding.on_the_fly.optimizer import DraftOptimizer, Score
 from autodraft.decoding.on_the_fly.proposals import Proposals, SwiftProposals, first_draft
 from autodraft.decoding.on_the_fly.recent_noise import RecentNoise
 from autodraft.decoding.on_the_fly.settings import OnTheFlySettings
+from autodraft.decoding.plain_time import PlainTime
 from autodraft.decoding.stake import Stake
 from autodraft.decoding.tree import TokenTree
 from autodraft.policy import DraftPolicy
@@ -36,6 +37,8 @@ _LOOKS_SHARE = 0.5
 _FIRST_SOLVING_OVERRUN = 4.0
 _ASLEEP_CYCLES = 32
 """Tokens decoded without a thought after a cycle in which nothing was done: thinking costs time too."""
+_TOKENS_BETWEEN, _TIMED_ANEW = 256, 8
+"""After so many drafted tokens plain decoding is timed anew, over so many."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,9 @@ class OnTheFlyDrafter:
         self.budget = TimeBudget(settings.warm_time_share, self._clock)
         self.tries, self.looks = Stake(settings.most_lost / 2), Stake(settings.most_lost / 2)
         self._live = LiveFigures()
+        self._plain = PlainTime()
+        self._is_cold = True  # plain decoding finds little of the weights in the processor's caches
+        self._since_plain = 0  # tokens
         self.model_s = 0.0
         self._cycle = 0
         # Time of recent steps over the time that was expected, without and with a run of the dynamic programme.
@@ -121,8 +127,8 @@ class OnTheFlyDrafter:
 
     @property
     def idle_tokens(self) -> int:
-        idle = max(self._asleep_until, _TIMED_CYCLES) - self._cycle
-        return max(min(idle, _TIMED_TOGETHER) if self._cycle < _TIMED_CYCLES else idle, 0)
+        idle = max(max(self._asleep_until, _TIMED_CYCLES) - self._cycle, 0)
+        return min(idle, _TIMED_TOGETHER) if self._is_cold or self._cycle < _TIMED_CYCLES else idle
 
     def start(self, tokens: Sequence[int]) -> None:
         self.optimizer.start(len(tokens))
@@ -153,10 +159,9 @@ class OnTheFlyDrafter:
         live, score = self._live, self.optimizer.score
         if live.is_paused(self._cycle):
             return False
-        target_s = self._costs.target_s
-        if not live.should_draft(self._cycle, target_s, None if score is None else score.speedup):
+        if not live.should_draft(self._cycle, self._plain_s, None if score is None else score.speedup):
             return False
-        self._is_try = live.speedup(target_s) is None
+        self._is_try = live.speedup(self._plain_s) is None
         return not self._is_try or self.tries.affords(0.0)
 
     def observe(self, outcome: Outcome) -> None:
@@ -164,22 +169,35 @@ class OnTheFlyDrafter:
         # Plain decoding is timed where it is as fast as it gets: in `observe_alone`, unless the decoder cannot do that.
         if outcome.tree.num_drafted or not self._is_timed_alone:
             self._costs.note_verify(len(outcome.tree), outcome.verify_s)
+        if not outcome.tree.num_drafted and not self._is_timed_alone:
+            self._plain.record(1, outcome.verify_s)
         if outcome.tree.num_drafted:
             self._accounted += 1
             seconds = self._clock() - self._chain_started
             self._live.note(outcome.tree.num_drafted, len(outcome.path) - 1, seconds)
-            self._account(len(outcome.path), seconds / self._costs.target_s, 0.0 if self._is_try else _LOOKS_SHARE)
+            self._account(len(outcome.path), seconds / self._plain_s, 0.0 if self._is_try else _LOOKS_SHARE)
             self._look_for_a_shift()
+            self._is_cold = True
+            self._since_plain += len(outcome.path)
         self._cycle += 1
+        if self._since_plain >= _TOKENS_BETWEEN:
+            self._asleep_until, self._since_plain = self._cycle + _TIMED_ANEW, 0
         self.budget.tick()
 
     def observe_alone(self, tokens: Sequence[int], seconds: float, noise: ChoiceNoise | None) -> None:
         self._noise.expect(noise)
         self._noise.commit(len(tokens))
-        if self._cycle:  # the first chain of all is slow
+        if not self._is_cold:
             self._costs.note_verify(1, seconds / len(tokens), len(tokens))
+            self._plain.record(len(tokens), seconds)
             self._is_timed_alone = True
+        self._is_cold = False
         self._cycle += len(tokens)
+
+    @property
+    def _plain_s(self) -> float:
+        """Seconds of a token of plain decoding; 0 before any was timed."""
+        return self._plain.token_s or self._costs.target_s
 
     def _account_plain_cycles(self) -> None:
         """Those since the last account; counted, not timed, for they cost nothing beyond themselves."""
@@ -201,7 +219,7 @@ class OnTheFlyDrafter:
             self._live.alpha,
             self._costs.cost(policy),
             score,
-            self._live.speedup(self._costs.target_s),
+            self._live.speedup(self._plain_s),
             self.optimizer.steps,
             self.budget.spent_share,
         )
@@ -213,15 +231,16 @@ class OnTheFlyDrafter:
         if not optimizer.is_due(context, self._cycle):
             return False
         solves = self._proposals.rows_ahead(self._cycle) > 0
-        target_s, expected_s = self._costs.target_s, optimizer.expected_s(context, self._cycle)
+        plain_s, expected_s = self._plain_s, optimizer.expected_s(context, self._cycle)
         likely_s = expected_s * self._overrun[solves]
-        if not (target_s and budget.allows(likely_s) and self.looks.affords(likely_s / target_s)):
+        if not (plain_s and budget.allows(likely_s) and self.looks.affords(likely_s / plain_s)):
             return False
         incumbent, before_s = optimizer.incumbent, budget.spent_s
         with budget.spending():
             optimizer.step(context, self._cycle)
         spent_s = budget.spent_s - before_s
-        self.looks.account(0.0, spent_s / target_s)
+        self.looks.account(0.0, spent_s / plain_s)
+        self._is_cold = True
         overrun = (self._overrun[solves] + spent_s / expected_s) / 2
         self._overrun[solves] = min(max(overrun, 1.0), _LARGEST_OVERRUN)
         if optimizer.incumbent != incumbent:
@@ -246,7 +265,7 @@ class OnTheFlyDrafter:
 
     def _look_for_a_shift(self) -> None:
         """Have the draft judged again where cycles show far less than its score promised."""
-        score, speedup = self.optimizer.score, self._live.speedup(self._costs.target_s)
+        score, speedup = self.optimizer.score, self._live.speedup(self._plain_s)
         if score is None or speedup is None or self._cycle < self._shift_checked + _SHIFT_CYCLES:
             return
         if speedup < (1 - self.settings.shift_drop) * score.speedup:

@@ -1,6 +1,6 @@
 /* A team of threads that meets tens of times per step. Knows nothing of what it computes.
  *
- * Waiting is spinning for SPIN_NS, then sleeping: on an idle machine nobody ever sleeps in a step, and on a busy
+ * Waiting is spinning for a while, then sleeping: on an idle machine nobody ever sleeps in a step, and on a busy
  * one the thread that is waited for gets the core. (OpenMP runtimes spin for milliseconds or not at all.) */
 #include "pool.h"
 
@@ -23,6 +23,7 @@
 
 /* A pause instruction takes 40 cycles on one processor and 140 on another: time is counted, not pauses. */
 #define SPIN_NS 200000
+#define SPIN_BETWEEN_JOBS_NS 500000 /* as long as a scheduler thinks between two forward passes */
 #define PAUSES_PER_LOOK 64
 
 typedef struct {
@@ -49,10 +50,10 @@ static int64_t now_ns(void) {
     return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
 }
 
-static void wait_for_change(Pool *pool, atomic_int *word, int old) {
+static void wait_for_change(Pool *pool, atomic_int *word, int old, int64_t spin_ns) {
     int64_t until = 0;
     for (int spins = 1; atomic_load_explicit(word, memory_order_acquire) == old; spins++) {
-        if (spins == PAUSES_PER_LOOK) until = now_ns() + SPIN_NS;
+        if (spins == PAUSES_PER_LOOK) until = now_ns() + spin_ns;
         if (spins % PAUSES_PER_LOOK || now_ns() < until) {
 #ifdef __x86_64__
             _mm_pause();
@@ -83,7 +84,7 @@ void pool_barrier(Pool *pool) {
         atomic_store(&pool->arrived, 0);
         change(pool, &pool->phase);
     } else {
-        wait_for_change(pool, &pool->phase, phase);
+        wait_for_change(pool, &pool->phase, phase, SPIN_NS);
     }
 }
 
@@ -91,7 +92,7 @@ static void *work(void *argument) {
     Seat *seat = (Seat *)argument;
     Pool *pool = seat->pool;
     for (int seen = seat->started_at;; seen++) {
-        wait_for_change(pool, &pool->started, seen);
+        wait_for_change(pool, &pool->started, seen, SPIN_BETWEEN_JOBS_NS);
         if (pool->stopping) return 0;
         pool->job(pool->argument, seat->thread);
         pool_barrier(pool);
