@@ -52,6 +52,7 @@ MARKDOWN: dict[str, Markdown] = {
     "h200/gpu": gpu_table.markdown,
     "h200/linears": gpu_linears_table.markdown,
     "kernels": kernels.markdown,
+    "kernels-zen4": kernels.markdown,
     "losslessness": losslessness.markdown,
     "planted-regression": _with_picture(planted_regression_markdown, "planted-regression"),
     "planted-worlds": planted_worlds.markdown,

@@ -28,7 +28,13 @@ from autodraft.runtime.native_build import load_library
 SHAPES = ((1024, 1024), (4096, 1024), (1024, 4096), (2048, 2048))
 ROWS = (1, 2, 4, 8, 16)
 _CACHE_BYTES = 192 << 20
-_KINDS = {"16 bits": binding.KIND_BF16, "8 bits": binding.KIND_INT8, "4 bits": binding.KIND_INT4}
+_KINDS = {
+    "float32": binding.KIND_F32,
+    "float16": binding.KIND_F16,
+    "16 bits": binding.KIND_BF16,
+    "8 bits": binding.KIND_INT8,
+    "4 bits": binding.KIND_INT4,
+}
 
 
 class _Activations(ctypes.Structure):

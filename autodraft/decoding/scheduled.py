@@ -31,9 +31,6 @@ from autodraft.runtime import ChoiceNoise, DraftPlan, RoutedPlan, TransformerRun
 
 _UNKNOWN_VERIFY_COST = {1: 1.0, 8: 1.2, 16: 1.5, 32: 2.2}
 _UNKNOWN_ALPHA = 0.8
-_COLD_TOKENS, _TIMED_TOKENS = 2, 6
-"""First tokens decoded without drafts, in two chains: the first finds little of the weights in the processor's caches,
-as any chain after a draft does, and is short; in the second plain decoding is timed."""
 
 
 def make_source(draft: Draft) -> TokenSource | None:
@@ -93,9 +90,8 @@ class ScheduledDrafter:
         self._bench = CacheWorkbench(runtime, self.levels, self._plans, self._sources, self.times, self._clock)
         self._order: list[int] | None = None
         self._started = 0.0
-        self._plain = PlainTime()
-        self._untimed = _COLD_TOKENS + _TIMED_TOKENS if guarded else 0
-        self._is_cold, self._is_timed_alone = True, False
+        self._plain, self._guarded = PlainTime(runtime.target.weight_bytes), guarded
+        self._is_timed_alone = False
 
     @property
     def model_s(self) -> float:
@@ -104,8 +100,12 @@ class ScheduledDrafter:
 
     @property
     def idle_tokens(self) -> int:
-        idle = self._untimed or self.scheduler.idle_cycles
-        return min(idle, _COLD_TOKENS) if self._is_cold else idle
+        return self._plain.together(self.scheduler.idle_cycles or self._untimed)
+
+    @property
+    def _untimed(self) -> int:
+        """Coming tokens that are not drafted so that plain decoding can be timed."""
+        return self._plain.wanted if self._guarded else 0
 
     def start(self, tokens: Sequence[int]) -> None:
         for source in self._sources:
@@ -125,40 +125,37 @@ class ScheduledDrafter:
     def observe(self, outcome: Outcome) -> None:
         if outcome.tree.num_drafted or not self._is_timed_alone:
             self.times.record(TARGET, len(outcome.tree), outcome.verify_s)
-        if not outcome.tree.num_drafted and not self._is_timed_alone:
-            self._plain.record(1, outcome.verify_s)
         self._teach(outcome)
         if self._order is None:
-            self._untimed = max(self._untimed - 1, 0)
+            self._plain.record(1, outcome.verify_s)
             return
-        steps = self._cycle_steps(outcome)
+        seconds = self._clock() - self._started
+        steps = self._cycle_steps(outcome, seconds)
         accepted = [self._order[node] for node in outcome.path]
         self.scheduler.observe(self._bench, accepted or [ROOT], steps)
-        self._is_cold = bool(self._bench.cycle_steps)
+        if outcome.tree.num_drafted or self._bench.cycle_steps:
+            self._plain.record_cycle(len(accepted) or 1, seconds)
+        elif not self._is_timed_alone:
+            self._plain.record(1, outcome.verify_s)
         self._order = None
 
     def observe_alone(self, tokens: Sequence[int], seconds: float, noise: ChoiceNoise | None) -> None:
         # What the target would have said beside its choices nobody asked: tables of it are as they were.
-        if not self._is_cold:
+        if self._plain.record(len(tokens), seconds):
             self.times.record(TARGET, 1, seconds / len(tokens), len(tokens))
-            self._plain.record(len(tokens), seconds)
             self._is_timed_alone = True
-        self._is_cold = False
         for source in self._sources:
             if source is not None:
                 source.commit(tokens)
-        if self._untimed:
-            self._untimed -= len(tokens)
-        else:
+        if self.scheduler.idle_cycles:
             self.scheduler.pass_idle(len(tokens))
 
-    def _cycle_steps(self, outcome: Outcome) -> float:
+    def _cycle_steps(self, outcome: Outcome, seconds: float) -> float:
         """What the cycle took, in tokens of plain decoding.
 
         A hiccup counts as `LARGEST_JUMP` times what such cycles take at most. Averages of steps would not do: they fall
         faster than they rise, which flatters what takes many short steps.
         """
-        seconds = self._clock() - self._started
         usual = self.times.cost(TARGET, len(outcome.tree)) + self._bench.cycle_steps
         return min(seconds / (self._plain.token_s or self.times.target_s), LARGEST_JUMP * usual)
 

@@ -50,11 +50,9 @@ def _runs(drafted):
     return [(key, len(list(cycles))) for key, cycles in itertools.groupby(drafted)]
 
 
-@pytest.mark.parametrize(("steps", "tokens_between"), [(2.2, 256), (1.0, 1024)])
-def test_a_plan_that_pays_is_suspended_only_to_time_plain_decoding(steps, tokens_between):
-    runs = _runs(_run(GuardedScheduler(ScriptedPlan()), 3000, num_accepted=2, steps=steps))
-    assert {length for drafts, length in runs[1:-1] if not drafts} == {8}
-    assert {3 * length // tokens_between for drafts, length in runs[:-1] if drafts} == {1}
+def test_a_plan_that_pays_is_never_suspended():
+    plan = ScriptedPlan()
+    assert all(_run(GuardedScheduler(plan), 300, num_accepted=2, steps=2.0)) and plan.observed == 300
 
 
 @pytest.mark.parametrize("steps", [1.1, 1.5, 3.0])
@@ -93,7 +91,7 @@ def test_a_plan_that_pays_again_is_resumed():
     guard = GuardedScheduler(ScriptedPlan())
     _run(guard, 400, num_accepted=0, steps=1.5)
     drafted = _run(guard, 600, num_accepted=3, steps=2.0)
-    assert all(drafts or length == 8 for drafts, length in _runs(drafted[drafted.index(True) :]))
+    assert all(drafted[drafted.index(True) :])
 
 
 def test_one_bad_cycle_suspends_nothing():

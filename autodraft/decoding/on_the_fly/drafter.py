@@ -27,9 +27,6 @@ from autodraft.decoding.tree import TokenTree
 from autodraft.policy import DraftPolicy
 from autodraft.runtime import ChainStop, ChoiceNoise, TransformerRuntime
 
-_TIMED_CYCLES, _TIMED_TOGETHER = 16, 4
-"""First tokens without a draft, in which plain decoding is timed; so many at a time, for the first are slow."""
-
 _UNJUDGED_DRAFT_TOKENS = 4
 _SHIFT_CYCLES = 32
 _LARGEST_OVERRUN = 8.0
@@ -37,8 +34,6 @@ _LOOKS_SHARE = 0.5
 _FIRST_SOLVING_OVERRUN = 4.0
 _ASLEEP_CYCLES = 32
 """Tokens decoded without a thought after a cycle in which nothing was done: thinking costs time too."""
-_TOKENS_BETWEEN, _TIMED_ANEW = 256, 8
-"""After so many drafted tokens plain decoding is timed anew, over so many."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +100,7 @@ class OnTheFlyDrafter:
         self.budget = TimeBudget(settings.warm_time_share, self._clock)
         self.tries, self.looks = Stake(settings.most_lost / 2), Stake(settings.most_lost / 2)
         self._live = LiveFigures()
-        self._plain = PlainTime()
-        self._is_cold = True  # plain decoding finds little of the weights in the processor's caches
-        self._since_plain = 0  # tokens
+        self._plain = PlainTime(runtime.target.weight_bytes)
         self.model_s = 0.0
         self._cycle = 0
         # Time of recent steps over the time that was expected, without and with a run of the dynamic programme.
@@ -127,8 +120,7 @@ class OnTheFlyDrafter:
 
     @property
     def idle_tokens(self) -> int:
-        idle = max(max(self._asleep_until, _TIMED_CYCLES) - self._cycle, 0)
-        return min(idle, _TIMED_TOGETHER) if self._is_cold or self._cycle < _TIMED_CYCLES else idle
+        return self._plain.together(max(self._asleep_until - self._cycle, self._plain.wanted))
 
     def start(self, tokens: Sequence[int]) -> None:
         self.optimizer.start(len(tokens))
@@ -169,7 +161,7 @@ class OnTheFlyDrafter:
         # Plain decoding is timed where it is as fast as it gets: in `observe_alone`, unless the decoder cannot do that.
         if outcome.tree.num_drafted or not self._is_timed_alone:
             self._costs.note_verify(len(outcome.tree), outcome.verify_s)
-        if not outcome.tree.num_drafted and not self._is_timed_alone:
+        if not outcome.tree.num_drafted and (self._plain.wanted or not self._is_timed_alone):
             self._plain.record(1, outcome.verify_s)
         if outcome.tree.num_drafted:
             self._accounted += 1
@@ -177,21 +169,16 @@ class OnTheFlyDrafter:
             self._live.note(outcome.tree.num_drafted, len(outcome.path) - 1, seconds)
             self._account(len(outcome.path), seconds / self._plain_s, 0.0 if self._is_try else _LOOKS_SHARE)
             self._look_for_a_shift()
-            self._is_cold = True
-            self._since_plain += len(outcome.path)
+            self._plain.record_cycle(len(outcome.path), seconds)
         self._cycle += 1
-        if self._since_plain >= _TOKENS_BETWEEN:
-            self._asleep_until, self._since_plain = self._cycle + _TIMED_ANEW, 0
         self.budget.tick()
 
     def observe_alone(self, tokens: Sequence[int], seconds: float, noise: ChoiceNoise | None) -> None:
         self._noise.expect(noise)
         self._noise.commit(len(tokens))
-        if not self._is_cold:
+        if self._plain.record(len(tokens), seconds):
             self._costs.note_verify(1, seconds / len(tokens), len(tokens))
-            self._plain.record(len(tokens), seconds)
             self._is_timed_alone = True
-        self._is_cold = False
         self._cycle += len(tokens)
 
     @property
@@ -240,7 +227,7 @@ class OnTheFlyDrafter:
             optimizer.step(context, self._cycle)
         spent_s = budget.spent_s - before_s
         self.looks.account(0.0, spent_s / plain_s)
-        self._is_cold = True
+        self._plain.interrupt()
         overrun = (self._overrun[solves] + spent_s / expected_s) / 2
         self._overrun[solves] = min(max(overrun, 1.0), _LARGEST_OVERRUN)
         if optimizer.incumbent != incumbent:

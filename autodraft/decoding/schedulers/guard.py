@@ -18,10 +18,6 @@ from autodraft.decoding.workbench import Workbench
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 16, 512
 _MOST_LOST = 0.02
 """Share of the time that may be lost against plain decoding."""
-_TIMED_TOKENS = 8
-_TOKENS_BETWEEN, _TOKENS_BETWEEN_WHERE_FAST = 256, 1024
-_FAST = 1.5
-"""After so many tokens plain decoding is timed anew: a machine gets busy, or idle. Where much is gained, more rarely."""
 _MOST_AT_ONCE = 10.0
 """Target steps that may be lost before drafting is suspended, in however few cycles: a pause must make up for them."""
 
@@ -49,11 +45,6 @@ class _Ledger:
         self._cycles += 1
 
     @property
-    def rate(self) -> float:
-        """Tokens per target step; 0 before the first cycle."""
-        return self._tokens / self._steps if self._steps else 0.0
-
-    @property
     def loses(self) -> bool:
         return self._cycles >= self._least and self._tokens < (1 - self._most_lost) * self._steps
 
@@ -67,7 +58,6 @@ class GuardedScheduler(TreeScheduler):
         self._drafting, self._overall = _Ledger(0.85, 6, 0.0), _Ledger(0.97, 32, _MOST_LOST)
         self._stake = Stake(_MOST_LOST)
         self._paused = 0
-        self._since_plain = 0  # tokens
 
     @property
     def idle_cycles(self) -> int:
@@ -90,12 +80,8 @@ class GuardedScheduler(TreeScheduler):
         if len(bench.growth) > 1:
             self._drafting.add(len(accepted), steps)
         self._stake.account(len(accepted), steps)
-        self._since_plain += len(accepted)
         owed = max(-self._stake.steps, 0.0)
         if self._drafting.loses or self._overall.loses or owed > _MOST_AT_ONCE:
             self._paused = min(max(math.ceil(owed / _MOST_LOST), _SHORTEST_PAUSE), _LONGEST_PAUSE)
             self._drafting.clear()
             self._overall.clear()
-            self._since_plain = 0
-        elif self._since_plain >= (_TOKENS_BETWEEN_WHERE_FAST if self._overall.rate > _FAST else _TOKENS_BETWEEN):
-            self._paused, self._since_plain = _TIMED_TOKENS, 0
