@@ -223,10 +223,11 @@ class CascadeDecoder:
         """Put all tokens of the prompt but the last into the cache."""
         started = self.runtime.clock()
         context.cache.truncate(0)
-        if len(context.tokens) > 1:
-            self.runtime.prefill(context.cache, context.tokens[:-1])
+        # The drafter first: between a forward pass and the next one nothing should push weights out of caches.
         if self.drafter is not None:
             self.drafter.start(context.tokens)
+        if len(context.tokens) > 1:
+            self.runtime.prefill(context.cache, context.tokens[:-1])
         if self.runtime.device.type == "cuda":
             torch.cuda.synchronize(self.runtime.device)
         stats.prefill_s = self.runtime.clock() - started

@@ -90,7 +90,10 @@ class Drafter(Protocol):
         return 0
 
     def start(self, tokens: Sequence[int]) -> None:
-        """Forget the previous sequence; `tokens` is the prompt of the next one (not to be kept or changed)."""
+        """Forget the previous sequence; `tokens` is the prompt of the next one (not to be kept or changed).
+
+        The prompt is not in the cache yet.
+        """
         ...
 
     def propose(self, context: DraftContext) -> TokenTree | None:

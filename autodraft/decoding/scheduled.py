@@ -92,6 +92,7 @@ class ScheduledDrafter:
         self._started = 0.0
         self._plain, self._guarded = PlainTime(runtime.target.weight_bytes), guarded
         self._is_timed_alone = False
+        self._jump = LARGEST_JUMP  # what the next cycle may take at most, over what is usual
 
     @property
     def model_s(self) -> float:
@@ -153,11 +154,14 @@ class ScheduledDrafter:
     def _cycle_steps(self, outcome: Outcome, seconds: float) -> float:
         """What the cycle took, in tokens of plain decoding.
 
-        A hiccup counts as `LARGEST_JUMP` times what such cycles take at most. Averages of steps would not do: they fall
-        faster than they rise, which flatters what takes many short steps.
+        A hiccup counts as `LARGEST_JUMP` times what such cycles take at most; what comes again is none. Averages of
+        steps would not do: they fall faster than they rise, which flatters what takes many short steps.
         """
+        steps = seconds / (self._plain.token_s or self.times.target_s)
         usual = self.times.cost(TARGET, len(outcome.tree)) + self._bench.cycle_steps
-        return min(seconds / (self._plain.token_s or self.times.target_s), LARGEST_JUMP * usual)
+        most = self._jump * usual
+        self._jump = LARGEST_JUMP * self._jump if steps > LARGEST_JUMP * usual else LARGEST_JUMP
+        return min(steps, most)
 
     def _teach(self, outcome: Outcome) -> None:
         """The free drafts learn from what the target would have said after every verified token."""

@@ -32,10 +32,10 @@ class PacedRuntime:
 
 
 class PacedDrafter(ScheduledDrafter):
-    """The product's drafter on a virtual clock, in target steps: a token takes 1, verifying n nodes 1 + 0.01 n."""
+    """The product's drafter on a virtual clock, in target steps: a token takes 1, verifying n nodes 1 + n `node_s`."""
 
-    def __init__(self, runtime, cascade, draft_s=0.05, *, guarded=False):
-        self.paced = PacedRuntime(runtime, draft_s)
+    def __init__(self, runtime, cascade, draft_s=0.05, *, guarded=False, node_s=0.01):
+        self.paced, self._node_s = PacedRuntime(runtime, draft_s), node_s
         priors = Priors(drafts=tuple(DraftPrior(alpha=0.7, cost=draft_s) for _ in cascade.drafts))
         super().__init__(self.paced, cascade, priors, guarded=guarded, clock=lambda: self.paced.now)
         self.outcomes = []
@@ -45,7 +45,7 @@ class PacedDrafter(ScheduledDrafter):
         super().start(tokens)
 
     def observe(self, outcome):
-        verify_s = 1 + 0.01 * outcome.tree.num_drafted
+        verify_s = 1 + self._node_s * outcome.tree.num_drafted
         self.paced.now += verify_s
         self.outcomes.append(outcome)
         super().observe(replace(outcome, verify_s=verify_s))

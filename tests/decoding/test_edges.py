@@ -109,6 +109,15 @@ def test_drafts_that_cost_more_than_they_save_are_not_run(default_runtime, sched
     assert drafting <= 0.1 * generation.stats.cycles
 
 
+def test_verification_that_takes_far_longer_than_expected_costs_little(default_runtime):
+    """A tree of 16 nodes takes nine steps, where the prior says two: no limit on hiccups may hide that for long."""
+    drafter = PacedDrafter(default_runtime, _cascade("static-tree", RECYCLING), guarded=True, node_s=0.5)
+    decoder = CascadeDecoder(default_runtime, drafter=drafter)
+    tokens = sum(len(decoder.generate(PROMPT, max_new_tokens=240).tokens) for _ in range(5))
+    assert max(outcome.tree.num_drafted for outcome in drafter.outcomes) > 0
+    assert drafter.paced.now < 1.02 * tokens + 30
+
+
 def test_dytc_stops_running_a_cheap_draft_that_is_never_right(default_runtime):
     """What it costs is little, what it gains is less: found out by acceptance, not by time."""
     drafter = PacedDrafter(default_runtime, _cascade("dytc", USELESS), draft_s=0.2)

@@ -29,16 +29,17 @@ class TimeBudget:
         self.spent_s = 0.0
         self._credit_s = 0.0
         self._clock = clock
-        self._last = clock()
+        self._last: float | None = clock()
 
-    def resume(self) -> None:
-        """Decoding goes on from here; what passed since the last call was not decoding."""
-        self._last = self._clock()
+    def pause(self) -> None:
+        """What passes until the next call is not decoding."""
+        self._last = None
 
     def tick(self) -> None:
         """What passed since the last call was decoding."""
         now = self._clock()
-        passed, self._last = now - self._last, now
+        passed = 0.0 if self._last is None else now - self._last
+        self._last = now
         self.elapsed_s += passed
         self._credit_s += self.share * passed
 

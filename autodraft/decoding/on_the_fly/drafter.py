@@ -124,7 +124,7 @@ class OnTheFlyDrafter:
 
     def start(self, tokens: Sequence[int]) -> None:
         self.optimizer.start(len(tokens))
-        self.budget.resume()
+        self.budget.pause()
         self._noise.start()
 
     def propose(self, context: DraftContext) -> TokenTree | None:
@@ -180,6 +180,7 @@ class OnTheFlyDrafter:
             self._costs.note_verify(1, seconds / len(tokens), len(tokens))
             self._is_timed_alone = True
         self._cycle += len(tokens)
+        self.budget.tick()
 
     @property
     def _plain_s(self) -> float:

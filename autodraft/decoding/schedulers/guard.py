@@ -18,7 +18,7 @@ from autodraft.decoding.workbench import Workbench
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 16, 512
 _MOST_LOST = 0.02
 """Share of the time that may be lost against plain decoding."""
-_MOST_AT_ONCE = 10.0
+_MOST_AT_ONCE = 6.0
 """Target steps that may be lost before drafting is suspended, in however few cycles: a pause must make up for them."""
 
 

@@ -32,8 +32,9 @@ def test_no_more_than_the_share_is_spent_where_steps_take_what_was_expected(shar
                 clock.now += step_s
             spent, total = spent + step_s, total + step_s
         if idle:  # between two sequences
+            budget.pause()
             clock.now += 100.0
-            budget.resume()
+            budget.tick()
         assert spent <= share * total + 1e-9
     assert budget.spent_s == pytest.approx(spent) and budget.elapsed_s == pytest.approx(total)
     assert budget.spent_share == pytest.approx(spent / total if total else 0.0)
