@@ -32,8 +32,9 @@ _SHIFT_CYCLES = 32
 _LARGEST_OVERRUN = 8.0
 _LOOKS_SHARE = 0.5
 _FIRST_SOLVING_OVERRUN = 4.0
-_ASLEEP_CYCLES = 32
-"""Tokens decoded without a thought after a cycle in which nothing was done: thinking costs time too."""
+_ASLEEP_CYCLES, _LONGEST_ASLEEP = 32, 128
+"""Tokens decoded without a thought after a cycle in which nothing was done, twice as many after each in a row: a cycle
+costs time too, and pushes weights out of the processor's caches."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class OnTheFlyDrafter:
         self._cycle = 0
         # Time of recent steps over the time that was expected, without and with a run of the dynamic programme.
         self._overrun = {False: 1.0, True: _FIRST_SOLVING_OVERRUN}
-        self._asleep_until = 0
+        self._asleep_until, self._asleep_cycles = 0, _ASLEEP_CYCLES
         self._is_timed_alone = False
         self._is_try = True  # of a draft that is not known to pay
         self._accounted = 0  # cycles that the stakes know of
@@ -140,8 +141,10 @@ class OnTheFlyDrafter:
         looked = self._optimize(context)
         if not self._should_draft():
             if not looked:
-                self._asleep_until = self._cycle + _ASLEEP_CYCLES
+                self._asleep_until = self._cycle + self._asleep_cycles
+                self._asleep_cycles = min(2 * self._asleep_cycles, _LONGEST_ASLEEP)
             return None
+        self._asleep_cycles = _ASLEEP_CYCLES
         score = self.optimizer.score
         longest = _UNJUDGED_DRAFT_TOKENS if score is None else score.num_draft_tokens
         return self._chain(context, min(longest, context.max_depth))
