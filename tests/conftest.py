@@ -7,6 +7,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import torch
 
 from autodraft.cascade import Cascade, PromptLookup, SelfDraft
 from autodraft.policy import DraftPolicy
@@ -30,10 +31,13 @@ from autodraft.profile import (
 hypothesis.settings.register_profile("autodraft", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("autodraft")
 
+# Triton decides between its interpreter and a device's compiler when it is imported, which other libraries do as well.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 
 def save_tiny_model(folder: Path, seed: int = 0) -> Path:
     """A random Llama of two blocks with a byte-level tokenizer, in Hugging Face's format."""
-    import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -63,8 +67,6 @@ def save_tiny_model(folder: Path, seed: int = 0) -> Path:
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Threads only wait for each other on models this small; the setting is put back."""
-    import torch
-
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

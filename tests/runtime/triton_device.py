@@ -1,10 +1,9 @@
 """Where the tests of the Triton kernels run: on a CUDA device if there is one, otherwise in Triton's interpreter.
 
-The interpreter shows what is computed, not that a GPU's compiler makes the same of it. Triton decides between the two
-when a kernel is defined.
+The interpreter shows what is computed, not that a GPU's compiler makes the same of it. Which of the two it is says
+tests/conftest.py, before anything imports Triton.
 """
 
-import os
 from importlib.util import find_spec
 
 import pytest
@@ -14,9 +13,6 @@ from autodraft.runtime import TransformerRuntime
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.torch_backend import TorchBackend
 from autodraft.runtime.weights import TargetWeights
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
