@@ -71,7 +71,8 @@ class NativeBackend:
         self.weights = weights
         self._spec, self._dtype = spec, dtype
         self._kinds = {FULL_BITS: FULL_KINDS[dtype], **_LOW_KINDS}
-        self.full_bytes = 2 if dtype.itemsize == 2 or weights.fits_float16 else dtype.itemsize
+        # A checkpoint has one dtype: what its head was stored in, all of it was.
+        self.full_bytes = 2 if dtype.itemsize == 2 or fits_float16(weights.head) else dtype.itemsize
         self._source = SegmentSource(spec, weights)
         # Packed segments live as long as a plan that uses them; the key says whose weights they are.
         self._segments: weakref.WeakValueDictionary[tuple[str, Segment], _PackedSegment] = weakref.WeakValueDictionary()

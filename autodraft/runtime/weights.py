@@ -57,12 +57,6 @@ class BlockWeights:
     up: Projection
     down: Projection
 
-    @property
-    def projections(self) -> list[Projection]:
-        """All linear maps of the block."""
-        maps = (self.query, self.key, self.value, self.output, self.gate, self.up, self.down)
-        return [projection for projection in maps if projection is not None]
-
 
 @dataclass(frozen=True)
 class TargetWeights:
@@ -81,12 +75,6 @@ class TargetWeights:
     blocks: tuple[BlockWeights, ...]
     final_norm: Norm
     head: Tensor
-
-    @cached_property
-    def fits_float16(self) -> bool:
-        """Whether 16 bits hold the weights of all linear maps, as where a float16 checkpoint was read as float32."""
-        projections = (projection for block in self.blocks for projection in block.projections)
-        return fits_float16(self.head) and all(fits_float16(projection.weight) for projection in projections)
 
     @cached_property
     def silent_sub_layers(self) -> frozenset[int]:
@@ -111,7 +99,7 @@ class TargetWeights:
 
 
 def fits_float16(weight: Tensor) -> bool:
-    """Whether float16 holds the same numbers."""
+    """Whether float16 holds the same numbers, as where a float16 checkpoint was read as float32."""
     return torch.equal(weight.half().to(weight.dtype), weight)
 
 

@@ -39,7 +39,7 @@ def test_a_float16_checkpoint_is_read_in_16_bits_by_a_cpu_and_computed_in_32(tmp
     assert (runtime.dtype, runtime.full_bytes) == (torch.float32, 2)
     with torch.no_grad():
         expected = model(torch.tensor([tokens])).logits[0]
-        model.model.layers[1].mlp.up_proj.weight[3, 5] += 2.0**-20
+        model.lm_head.weight[3, 5] += 2.0**-20
     logits = runtime.forward(runtime.target, runtime.new_cache(), Rows.chain(tokens, 0))
     assert (logits - expected).abs().max() < 1e-4
     wide = build_runtime(model, backend="native")
