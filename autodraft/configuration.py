@@ -76,6 +76,10 @@ class TargetSettings(_Settings):
     dtype: Dtype = Field(default="auto", description="precision of the target; auto is the checkpoint's own")
     device: Device = Field(default="auto", description="auto takes a CUDA device where there is one")
     backend: Backend = Field(default="auto", description="kernels: the compiled extension or torch's own")
+    byte_planes: bool = Field(
+        default=False,
+        description="drafts at 8 bits read the upper bytes of a float16 target, without memory of their own",
+    )
 
     @property
     def folder_name(self) -> str:

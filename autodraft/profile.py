@@ -58,7 +58,7 @@ __all__ = [
     "profile_schema",
 ]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 KIND = "autodraft-profile"
 _KINDS = {"prompt-lookup", "suffix-automaton", "token-recycling", "self-draft", "routed-draft"}
 SCHEMA_ID = f"urn:autodraft:schema:profile-v{SCHEMA_VERSION}"
@@ -68,7 +68,7 @@ class DraftProfile(FrozenModel):
     """A cascade for one target on one device, what was measured of it, and where it came from."""
 
     kind: Literal["autodraft-profile"] = "autodraft-profile"
-    schema_version: Literal[3] = 3
+    schema_version: Literal[4] = 4
     conclusion: Literal["speculate", "autoregressive"] = Field(
         description='"autoregressive" where no cascade is faster than decoding token by token, with confidence'
     )
@@ -232,7 +232,12 @@ def _from_version_2(document: dict[str, Any]) -> None:
     document["schema_version"] = 3
 
 
-_MIGRATIONS = {1: _from_version_1, 2: _from_version_2}
+def _from_version_3(document: dict[str, Any]) -> None:
+    """Version 3 knew no byte planes of a target; what it says means the same now."""
+    document["schema_version"] = 4
+
+
+_MIGRATIONS = {1: _from_version_1, 2: _from_version_2, 3: _from_version_3}
 
 
 def _no_constant(name: str) -> float:

@@ -107,6 +107,9 @@ class TargetStamp(FrozenModel):
     family: str = Field(description="llama, mistral, qwen2, qwen3 or opt")
     widen: int = Field(default=1, ge=1, description="times the weights are tiled in width; 1: as they are")
     dtype: str = Field(description="precision of the target, such as bfloat16")
+    byte_planes: bool = Field(
+        default=False, description="whether 8 bits are the upper bytes of the target's own weights"
+    )
     fingerprint: Fingerprint
 
 

@@ -41,6 +41,7 @@ class PolicyFeatures:
         target_ms: milliseconds of the target's step over one token.
         sub_layer_bytes: (kind, bits) -> weights of one whole sub-layer; empty where nobody has asked for them.
         head_bytes: bits -> weights of the output head; empty likewise.
+        plane_sub_layers: those whose 8 bits are the upper bytes of the target's own weights.
     """
 
     num_blocks: int
@@ -53,6 +54,7 @@ class PolicyFeatures:
     target_ms: float
     sub_layer_bytes: Mapping[tuple[SubLayerKind, int], int] = field(default_factory=dict)
     head_bytes: Mapping[int, int] = field(default_factory=dict)
+    plane_sub_layers: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         if FULL_BITS not in self.available_bits:
@@ -94,8 +96,8 @@ class PolicyFeatures:
         return _share_sum(shares, partial(self.loss, sub_layer))
 
     def shares_bytes(self, sub_layer: int, shares: ChannelShares) -> int:
-        """Memory that a draft adds for a sub-layer: whole at full precision it runs on the target's own weights."""
-        if shares.full == SHARE_UNITS:
+        """Memory that a draft adds for a sub-layer: whole it may run on the target's own weights."""
+        if shares.full == SHARE_UNITS or (shares.eight == SHARE_UNITS and sub_layer in self.plane_sub_layers):
             return 0
         return round(_share_sum(shares, lambda bits: self.sub_layer_bytes[self.kind(sub_layer), bits] if bits else 0))
 
@@ -146,6 +148,7 @@ class PolicyFeatures:
             "target_ms": self.target_ms,
             "sub_layer_bytes": {f"{kind}/{bits}": size for (kind, bits), size in self.sub_layer_bytes.items()},
             "head_bytes": {str(bits): size for bits, size in self.head_bytes.items()},
+            "plane_sub_layers": sorted(self.plane_sub_layers),
         }
 
     @classmethod
@@ -162,6 +165,7 @@ class PolicyFeatures:
             target_ms=document["target_ms"],
             sub_layer_bytes=_by_kind_and_bits(document.get("sub_layer_bytes", {})),
             head_bytes={int(bits): size for bits, size in document.get("head_bytes", {}).items()},
+            plane_sub_layers=frozenset(document.get("plane_sub_layers", ())),
         )
 
 

@@ -60,8 +60,8 @@ def test_reformatting_is_no_tampering(profile: DraftProfile, saved: Path) -> Non
 
 
 def test_the_published_schema_is_the_generated_one() -> None:
-    committed = json.loads((files("autodraft") / "schemas" / "profile-v3.json").read_text())
-    assert committed == profile_schema(), "run: autodraft profile schema > autodraft/schemas/profile-v3.json"
+    committed = json.loads((files("autodraft") / "schemas" / "profile-v4.json").read_text())
+    assert committed == profile_schema(), "run: autodraft profile schema > autodraft/schemas/profile-v4.json"
 
 
 def test_weights_files_are_found_beside_the_profile_and_known_by_their_bytes(
@@ -115,7 +115,7 @@ def test_version_2_is_read(saved: Path) -> None:
     del document["checksum"]
     saved.write_text(json.dumps({**document, "checksum": _checksum(document)}))
     current = DraftProfile.load(saved)
-    assert current.schema_version == 3 and current.cascade.drafts[1].weights is None  # type: ignore[union-attr]
+    assert current.schema_version == 4 and current.cascade.drafts[1].weights is None  # type: ignore[union-attr]
 
 
 def test_version_1_is_read_and_its_trees_become_a_scheduler(saved: Path) -> None:
@@ -153,7 +153,7 @@ def block(document: dict[str, Any]) -> dict[str, Any]:
     [
         (lambda d: d.update(kind="something-else"), "no draft profile"),
         (lambda d: d.pop("kind"), "no draft profile"),
-        (lambda d: d.update(schema_version=4), "schema version 4, this autodraft reads up to 3; upgrade"),
+        (lambda d: d.update(schema_version=5), "schema version 5, this autodraft reads up to 4; upgrade"),
         (lambda d: d.update(schema_version="1"), "schema_version: "),
         (lambda d: d.update(colour="blue"), "colour: unknown field"),
         (lambda d: d["target"].update(colour="blue"), "target.colour: unknown field"),

@@ -32,12 +32,20 @@ def bench(
     dtype: options.Dtype = None,
     device: options.Device = None,
     backend: options.Backend = None,
+    byte_planes: options.BytePlanes = None,
     revision: options.Revision = None,
 ) -> None:
     """Measure a profile beside our other schedulers, published methods and the generate() of transformers."""
     draft_profile = load_profile(profile)
     loaded = load_target(
-        model, draft_profile, widen=widen, dtype=dtype, device=device, backend=backend, revision=revision
+        model,
+        draft_profile,
+        widen=widen,
+        dtype=dtype,
+        device=device,
+        backend=backend,
+        revision=revision,
+        byte_planes=byte_planes,
     )
     if draft_profile is not None:
         warn_of_other_device(loaded, draft_profile)

@@ -58,6 +58,7 @@ def generate(
     dtype: options.Dtype = None,
     device: options.Device = None,
     backend: options.Backend = None,
+    byte_planes: options.BytePlanes = None,
     revision: options.Revision = None,
 ) -> None:
     """Continue a prompt with a profile's cascade or a draft found on the fly; without either, autoregressively."""
@@ -68,7 +69,14 @@ def generate(
     text = _read_prompt(prompt, prompt_file)
     draft_profile = load_profile(profile)
     loaded = load_target(
-        model, draft_profile, widen=widen, dtype=dtype, device=device, backend=backend, revision=revision
+        model,
+        draft_profile,
+        widen=widen,
+        dtype=dtype,
+        device=device,
+        backend=backend,
+        revision=revision,
+        byte_planes=byte_planes,
     )
     from autodraft.decoding import SamplingConfig
 

@@ -28,6 +28,7 @@ def load_target(
     device: str | None = None,
     backend: str | None = None,
     revision: str | None = None,
+    byte_planes: bool | None = None,
 ) -> LoadedModel:
     """The model that was asked for; what was not said comes from the profile, then from the defaults."""
     if model is None and profile is None:
@@ -45,6 +46,7 @@ def load_target(
         device=device or "auto",
         backend=backend or "auto",
         revision=revision,
+        byte_planes=bool(profile and profile.target.byte_planes) if byte_planes is None else byte_planes,
     )
 
 
@@ -75,6 +77,11 @@ def warn_of_other_device(loaded: LoadedModel, profile: DraftProfile) -> None:
     warning = profile.device_mismatch(device_stamp(loaded.runtime.device, loaded.runtime.backend))
     if warning:
         typer.echo(f"warning: {warning}", err=True)
+    if profile.target.byte_planes != loaded.byte_planes:
+        made = f"made with{'' if profile.target.byte_planes else 'out'} --byte-planes"
+        typer.echo(
+            f"warning: the profile was {made}; 8 bits mean something else here, its speedup may differ", err=True
+        )
 
 
 def _target_of(profile: DraftProfile) -> tuple[str, int]:

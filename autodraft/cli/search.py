@@ -49,6 +49,7 @@ def search(
     dtype: options.Dtype = None,
     device: options.Device = None,
     backend: options.Backend = None,
+    byte_planes: options.BytePlanes = None,
     revision: options.Revision = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting; may be repeated.")
@@ -78,6 +79,7 @@ def search(
         "dtype": dtype,
         "device": device,
         "backend": backend,
+        "byte_planes": byte_planes,
         "revision": revision,
     }
     given = {name: value for name, value in flags.items() if value is not None}

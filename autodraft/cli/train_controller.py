@@ -25,6 +25,7 @@ def train_controller(
     dtype: options.Dtype = None,
     device: options.Device = None,
     backend: options.Backend = None,
+    byte_planes: options.BytePlanes = None,
     revision: options.Revision = None,
     set_: Annotated[
         list[str] | None,
@@ -49,6 +50,7 @@ def train_controller(
         "dtype": dtype,
         "device": device,
         "backend": backend,
+        "byte_planes": byte_planes,
         "revision": revision,
         "settings": parse_assignments(set_ or []),
     }

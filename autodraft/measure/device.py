@@ -36,6 +36,7 @@ def target_stamp(loaded: LoadedModel) -> TargetStamp:
         family=loaded.runtime.spec.family,
         widen=loaded.widen,
         dtype=str(loaded.runtime.dtype).removeprefix("torch."),
+        byte_planes=loaded.byte_planes,
         fingerprint=Fingerprint(**loaded.fingerprint),
     )
 

@@ -78,7 +78,7 @@ class DraftWeights:
         except (SafetensorError, OSError) as error:
             raise ProfileError(f"{path}: not a safetensors file ({error})") from error
         shapes = {
-            matrix_name(index, part): projection.weight.shape
+            matrix_name(index, part): projection.matrix.shape
             for index, block in enumerate(weights.blocks)
             for part, projection in vars(block).items()
             if isinstance(projection, Projection)
@@ -108,7 +108,7 @@ class DraftWeights:
 
     def _block(self, index: int, block: BlockWeights) -> BlockWeights:
         changed: dict[str, Any] = {
-            part: replace(projection, weight=self.matrices[matrix_name(index, part)])
+            part: replace(projection, matrix=self.matrices[matrix_name(index, part)])
             for part, projection in vars(block).items()
             if isinstance(projection, Projection) and matrix_name(index, part) in self.matrices
         }

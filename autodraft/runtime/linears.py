@@ -16,10 +16,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autodraft.policy import FULL_BITS
+from autodraft.runtime.byte_planes import PLANE_BITS, BytePlanes
 from autodraft.runtime.quantization import fake_quantize
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.torch_pass import TorchPass
-from autodraft.runtime.weights import TargetWeights
+from autodraft.runtime.weights import Matrix, TargetWeights
 
 _logger = logging.getLogger(__name__)
 _LEAST_CAPABILITY = (8, 0)  # bfloat16 on tensor cores, and what Triton supports
@@ -40,10 +41,10 @@ class Linears(Protocol):
     def forward_pass(self, spec: ModelSpec, weights: TargetWeights, dtype: torch.dtype) -> TorchPass:
         """What runs a model whose maps these are."""
 
-    def pack(self, weight: Tensor, bits: int, bias: Tensor | None = None) -> Linear:
+    def pack(self, weight: Matrix, bits: int, bias: Tensor | None = None) -> Linear:
         """The map of `weight` [outputs, inputs], rounded to `bits`, and float32 `bias` [outputs].
 
-        At full precision the weight itself is kept, not a copy.
+        At full precision the weight itself is kept, not a copy. Of planes the upper one is the weight at 8 bits.
         """
 
 
@@ -56,15 +57,23 @@ class SimulatedLinears:
         """See `Linears`."""
         return TorchPass(spec, weights, dtype)
 
-    def pack(self, weight: Tensor, bits: int, bias: Tensor | None = None) -> Linear:
+    def pack(self, weight: Matrix, bits: int, bias: Tensor | None = None) -> Linear:
         """See `Linears`."""
-        rounded = fake_quantize(weight, bits)
+        rounded = _rounded(weight, bits)
 
         def linear(x: Tensor) -> Tensor:
             y = F.linear(x.to(rounded.dtype), rounded).float()
             return y if bias is None else y + bias
 
         return linear
+
+
+def _rounded(weight: Matrix, bits: int) -> Tensor:
+    if isinstance(weight, BytePlanes):
+        if bits == PLANE_BITS:
+            return weight.upper_values
+        weight = weight.joined()
+    return fake_quantize(weight, bits)
 
 
 def linears_for(device: torch.device) -> Linears:

@@ -16,6 +16,7 @@ import torch
 from autodraft.configuration import resolve_model
 from autodraft.errors import InputError, ModelNotFoundError
 from autodraft.runtime.backend import Backend
+from autodraft.runtime.byte_planes import LARGEST
 from autodraft.runtime.linears import linears_for
 from autodraft.runtime.native_backend import NativeBackend
 from autodraft.runtime.native_build import NativeUnavailableError
@@ -49,6 +50,11 @@ class LoadedModel:
     fingerprint: dict[str, str]
     generation_eos: frozenset[int]
 
+    @property
+    def byte_planes(self) -> bool:
+        """Whether sub-layers are kept in two planes, of which the upper one is what 8 bits mean."""
+        return bool(self.runtime.weights.plane_sub_layers)
+
 
 def load_model(
     name_or_path: str,
@@ -59,8 +65,11 @@ def load_model(
     max_length: int | None = None,
     backend: str = "auto",
     revision: str | None = None,
+    byte_planes: bool = False,
 ) -> LoadedModel:
     """Load a configured name, a local folder or a hub id; see `autodraft models` for the names.
+
+    With `byte_planes`, drafts at 8 bits read the upper bytes of the target's own float16 weights.
 
     Raises:
         ModelNotFoundError, UnsupportedModelError, InputError: with one line on what to do.
@@ -75,16 +84,27 @@ def load_model(
     model = _from_hub("weights", "AutoModelForCausalLM", entry.path_or_id, revision=revision, dtype=kind)
     fingerprint = _fingerprint(config, model)
     model = widen_model(model.eval(), factor).to(place)
-    runtime = build_runtime(model, max_length=max_length, backend=backend)
+    runtime = build_runtime(model, max_length=max_length, backend=backend, byte_planes=byte_planes)
     tokenizer = _from_hub("tokenizer", "AutoTokenizer", entry.path_or_id, revision=revision)
     return LoadedModel(runtime, tokenizer, name_or_path, entry.path_or_id, factor, revision, fingerprint, _eos(model))
 
 
-def build_runtime(model: Any, *, max_length: int | None = None, backend: str = "auto") -> TransformerRuntime:
-    """A runtime over the weights of a Hugging Face causal LM that is already loaded, in its dtype and on its device."""
+def build_runtime(
+    model: Any, *, max_length: int | None = None, backend: str = "auto", byte_planes: bool = False
+) -> TransformerRuntime:
+    """A runtime over the weights of a Hugging Face causal LM that is already loaded, in its dtype and on its device.
+
+    With `byte_planes` they are taken out of it: the model itself cannot run any more.
+    """
     spec = ModelSpec.from_config(model.config)
     length = min(spec.max_positions, spec.sliding_window or spec.max_positions, max_length or DEFAULT_MAX_LENGTH)
-    weights = TargetWeights.from_hf(model, spec)
+    if byte_planes and model.dtype == torch.bfloat16:
+        raise InputError(
+            "--byte-planes: bfloat16 weights have no upper bytes to draft with; leave it out, or add --dtype float16"
+        )
+    weights = TargetWeights.from_hf(model, spec, byte_planes=byte_planes)
+    if byte_planes:
+        _check_planes(weights, spec)
     dtype, device = weights.embedding.dtype, weights.embedding.device
     chosen = _backend(backend, spec, weights, dtype, device, length)
     return TransformerRuntime(spec, chosen, dtype=dtype, device=device, max_length=length)
@@ -113,6 +133,15 @@ def _from_hub(what: str, auto_class: str, path: str, **options: Any) -> Any:
     finally:
         if shown:
             hf_logging.enable_progress_bar()
+
+
+def _check_planes(weights: TargetWeights, spec: ModelSpec) -> None:
+    found, all_sub_layers = len(weights.plane_sub_layers), 2 * spec.num_blocks
+    if not found:
+        raise InputError(f"--byte-planes: no sub-layer has float16 weights of at most {LARGEST}; leave it out")
+    if found < all_sub_layers:
+        without = all_sub_layers - found
+        _logger.warning("%d of %d sub-layers have weights beyond %s: no byte planes", without, all_sub_layers, LARGEST)
 
 
 def _device(name: str) -> torch.device:

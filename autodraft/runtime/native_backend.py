@@ -11,7 +11,8 @@ import ctypes
 import threading
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,17 +22,18 @@ from autodraft.errors import AutodraftError
 from autodraft.policy import FULL_BITS, DraftPolicy
 from autodraft.runtime import native_binding as binding
 from autodraft.runtime.backend import KVCache
+from autodraft.runtime.byte_planes import PLANE_BITS, BytePlanes, fits_float16
 from autodraft.runtime.choosing import Candidates, ChainStop, ChoiceNoise
 from autodraft.runtime.draft_weights import DraftWeights
 from autodraft.runtime.native_build import NativeUnavailableError, load_library
 from autodraft.runtime.native_cache import NativeCache
-from autodraft.runtime.native_model import FULL_KINDS, model_struct
+from autodraft.runtime.native_model import FULL_KINDS, arithmetic_dtype, model_struct
 from autodraft.runtime.native_routing import NativePasses, NativeRoutes
 from autodraft.runtime.plan import DraftPlan, Segment, SegmentSource
 from autodraft.runtime.routing import Router
 from autodraft.runtime.rows import Rows
 from autodraft.runtime.spec import ModelSpec
-from autodraft.runtime.weights import TargetWeights, fits_float16
+from autodraft.runtime.weights import Matrix, TargetWeights
 
 _LOW_KINDS = {8: binding.KIND_INT8, 4: binding.KIND_INT4}
 _MAX_GROUP = 64  # MAX_QUERIES in forward.c
@@ -39,9 +41,23 @@ _MAX_GROUP = 64  # MAX_QUERIES in forward.c
 
 @dataclass(frozen=True)
 class _PackedSegment:
-    struct: binding.CSegment
-    owned: tuple[Any, ...]
-    width: int
+    count: int  # channels, padded to whole panels in an MLP
+    channels: Tensor
+    inputs: binding.PackedLinear
+    outputs: binding.PackedLinear
+
+    @property
+    def struct(self) -> binding.CSegment:
+        return binding.CSegment(self.count, self.channels.data_ptr(), self.inputs.struct, self.outputs.struct)
+
+    @property
+    def width(self) -> int:
+        return max(self.inputs.padded_outputs, int(self.outputs.struct.k_padded), self.count)
+
+    @property
+    def upper(self) -> _PackedSegment:
+        """Of a segment in planes, the same at 8 bits in the same memory."""
+        return replace(self, inputs=self.inputs.upper, outputs=self.outputs.upper)
 
 
 @dataclass(frozen=True)
@@ -63,13 +79,13 @@ class NativeBackend:
         self._library = load_library()
         self._library.workspace_new.restype = ctypes.c_void_p
         if dtype not in FULL_KINDS:
-            raise NativeUnavailableError(f"the compiled engine runs float32 and bfloat16, not {dtype}")
+            raise NativeUnavailableError(f"the compiled engine runs float32, bfloat16 and float16, not {dtype}")
         if spec.head_dim % binding.LANES or spec.head_dim > 128 or spec.hidden_size % binding.LANES:
             raise NativeUnavailableError("the compiled engine needs widths in multiples of 16 and heads of at most 128")
         if spec.group_size > _MAX_GROUP:
             raise NativeUnavailableError(f"the compiled engine takes at most {_MAX_GROUP} query heads per KV head")
         self.weights = weights
-        self._spec, self._dtype = spec, dtype
+        self._spec, self._cache_dtype = spec, arithmetic_dtype(dtype)
         self._kinds = {FULL_BITS: FULL_KINDS[dtype], **_LOW_KINDS}
         # A checkpoint has one dtype: what its head was stored in, all of it was.
         self.full_bytes = 2 if dtype.itemsize == 2 or fits_float16(weights.head) else dtype.itemsize
@@ -88,7 +104,7 @@ class NativeBackend:
             self._library.workspace_free(self._workspace)
 
     def new_cache(self, capacity: int) -> NativeCache:
-        return NativeCache(self._spec, capacity, self._dtype)
+        return NativeCache(self._spec, capacity, self._cache_dtype)
 
     def compile(self, policy: DraftPolicy, own: DraftWeights | None = None) -> DraftPlan:
         source = self._source if own is None else SegmentSource(self._spec, own.applied_to(self.weights))
@@ -110,16 +126,21 @@ class NativeBackend:
         width = -(-max([self._spec.hidden_size, *widths]) // 64) * 64
         payload = _Payload(binding.CPlan(blocks, head.struct), (blocks, *owned), width)
         return DraftPlan(
-            policy, self._spec, self.full_bytes, payload, silent=source.silent, owns_weights=own is not None
-        )
+            policy, self._spec, self.full_bytes, payload,
+            silent=source.silent, in_planes=source.in_planes, owns_weights=own is not None,
+        )  # fmt: skip
 
     def _head(self, bits: int) -> binding.PackedLinear:
         if bits not in self._heads:
             self._heads[bits] = self._pack(self.weights.head, bits)
         return self._heads[bits]
 
-    def _pack(self, weight: Tensor, bits: int, bias: Tensor | None = None) -> binding.PackedLinear:
+    def _pack(self, weight: Matrix, bits: int, bias: Tensor | None = None) -> binding.PackedLinear:
         """A matrix for the engine; one of 32 bits in 16 where those hold the same numbers: half the bytes to read."""
+        if isinstance(weight, BytePlanes):
+            if bits == FULL_BITS:
+                return binding.pack_planes(weight, bias)
+            weight = weight.joined()
         kind = self._kinds[bits]
         if kind == binding.KIND_F32 and fits_float16(weight):
             kind = binding.KIND_F16
@@ -128,20 +149,19 @@ class NativeBackend:
     def _segment(self, segment: Segment, source: SegmentSource, owner: str) -> _PackedSegment:
         packed = self._segments.get((owner, segment))
         if packed is None:
-            packed = self._segments[owner, segment] = self._pack_segment(segment, source)
+            packed = self._segments[owner, segment] = self._pack_segment(segment, source, owner)
         return packed
 
-    def _pack_segment(self, segment: Segment, source: SegmentSource) -> _PackedSegment:
+    def _pack_segment(self, segment: Segment, source: SegmentSource, owner: str) -> _PackedSegment:
         weights, bits = source.weights_of(segment), segment.bits
+        if bits == PLANE_BITS and isinstance(weights.inputs, BytePlanes):
+            return self._segment(replace(segment, bits=FULL_BITS), source, owner).upper
         block = self.weights.blocks[segment.block]
         rows, bias, count = weights.inputs, weights.inputs_bias, len(weights.channels)
         if segment.kind == "mlp":
-            if self._spec.gated:
-                rows = binding.interleave_gate_up(rows, count)
-                bias = None if bias is None else binding.interleave_gate_up(bias, count)
-            else:
-                rows = binding.pad_rows(rows, binding.LANES)
-                bias = None if bias is None else binding.pad_rows(bias, binding.LANES)
+            in_panels = partial(binding.interleave_gate_up, channels=count) if self._spec.gated else binding.pad_panels
+            rows = rows.mapped(in_panels) if isinstance(rows, BytePlanes) else in_panels(rows)
+            bias = None if bias is None else in_panels(bias)
             count = -(-count // binding.LANES) * binding.LANES
         out_bias = (block.output if segment.kind == "attention" else block.down).bias
         # The bias belongs to the sub-layer: its first segment adds it.
@@ -149,10 +169,7 @@ class NativeBackend:
             self._pack(rows, bits, bias),
             self._pack(weights.outputs, bits, out_bias if segment.start == 0 else None),
         )
-        channels = weights.channels.to(torch.int32).contiguous()
-        struct = binding.CSegment(count, channels.data_ptr(), packed_in.struct, packed_out.struct)
-        width = max(packed_in.padded_outputs, packed_out.struct.k_padded, count)
-        return _PackedSegment(struct, (channels, packed_in, packed_out), width)
+        return _PackedSegment(count, weights.channels.to(torch.int32).contiguous(), packed_in, packed_out)
 
     def forward(
         self,

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from autodraft.runtime.byte_planes import BytePlanes
 from autodraft.runtime.choosing import ACCEPTANCE_BINS, Candidates, ChainStop, ChoiceNoise
 from autodraft.runtime.quantization import INT4_GROUP_SIZE, quantize_int4, quantize_int8
 from autodraft.runtime.rows import Rows
 
 LANES = 16
-KIND_F32, KIND_BF16, KIND_INT8, KIND_INT4, KIND_F16 = range(5)
+KIND_F32, KIND_BF16, KIND_INT8, KIND_INT4, KIND_F16, KIND_PLANES, KIND_UPPER = range(7)
 _INPUT_MULTIPLE = {KIND_BF16: 32, KIND_INT8: 64, KIND_INT4: INT4_GROUP_SIZE}  # whole tiles: 64 bytes
 
 
@@ -30,7 +31,7 @@ class CLinear(ctypes.Structure):
 
     _fields_ = (
         *((name, c_int32) for name in ("kind", "n", "k", "k_padded")),
-        *((name, c_void_p) for name in ("weight", "scale", "sum", "bias")),
+        *((name, c_void_p) for name in ("weight", "lower", "scale", "sum", "bias")),
     )
 
 
@@ -195,11 +196,27 @@ class PackedLinear:
     def padded_outputs(self) -> int:
         return -(-int(self.struct.n) // LANES) * LANES
 
+    @property
+    def upper(self) -> PackedLinear:
+        """Of a matrix in planes, the upper one as a matrix of 8 bits, in the same memory."""
+        struct = CLinear.from_buffer_copy(self.struct)
+        struct.kind, struct.lower = KIND_UPPER, None
+        return PackedLinear(struct, self.tensors)
+
+
+def pack_planes(planes: BytePlanes, bias: Tensor | None = None) -> PackedLinear:
+    """Pack both planes for `KIND_PLANES`; outputs are padded with zeros."""
+    outputs, inputs = planes.shape
+    upper, lower = (_interleave(pad_panels(plane), 1) for plane in (planes.upper, planes.lower))
+    bias = _packed_bias(bias, outputs)
+    struct = CLinear(KIND_PLANES, outputs, inputs, inputs, *map(pointer, (upper, lower, None, None, bias)))
+    return PackedLinear(struct, tuple(tensor for tensor in (upper, lower, bias) if tensor is not None))
+
 
 def pack(weight: Tensor, bits_kind: int, bias: Tensor | None = None) -> PackedLinear:
     """Pack [outputs, inputs] for the kernel of `bits_kind`; outputs and inputs are padded with zeros.
 
-    `KIND_F16` is for weights that `fits_float16`.
+    `KIND_F16` is for weights that `fits_float16`; planes have `pack_planes`.
     """
     outputs, inputs = weight.shape
     padded_outputs = -(-outputs // LANES) * LANES
@@ -222,10 +239,14 @@ def pack(weight: Tensor, bits_kind: int, bias: Tensor | None = None) -> PackedLi
         pairs = nibbles.view(padded_outputs, padded_inputs // 8, 2, 4)
         packed = _interleave((pairs[:, :, 0] | (pairs[:, :, 1] << 4)).reshape(padded_outputs, -1), 4)
         scale = group_scale.view(padded_outputs // LANES, LANES, -1).transpose(1, 2).contiguous()
-    if bias is not None:
-        bias = F.pad(bias.float(), (0, padded_outputs - outputs)).contiguous()
-    struct = CLinear(bits_kind, outputs, inputs, padded_inputs, *map(pointer, (packed, scale, row_sums, bias)))
+    bias = _packed_bias(bias, outputs)
+    struct = CLinear(bits_kind, outputs, inputs, padded_inputs, *map(pointer, (packed, None, scale, row_sums, bias)))
     return PackedLinear(struct, tuple(tensor for tensor in (packed, scale, row_sums, bias) if tensor is not None))
+
+
+def _packed_bias(bias: Tensor | None, outputs: int) -> Tensor | None:
+    """float32, padded to whole panels."""
+    return None if bias is None else F.pad(bias.float(), (0, -outputs % LANES)).contiguous()
 
 
 def _interleave(weight: Tensor, inputs_per_lane: int) -> Tensor:
@@ -237,15 +258,14 @@ def _interleave(weight: Tensor, inputs_per_lane: int) -> Tensor:
 
 def interleave_gate_up(rows: Tensor, channels: int) -> Tensor:
     """[gate; up] rows (or entries) -> panels of 16 gate rows and 16 up rows in turn, padded with zeros."""
-    gate, up = (pad_rows(part, LANES) for part in rows.split(channels))
+    gate, up = (pad_panels(part) for part in rows.split(channels))
     shape = (-1, LANES, *rows.shape[1:])
     return torch.stack((gate.view(shape), up.view(shape)), dim=1).flatten(0, 2)
 
 
-def pad_rows(rows: Tensor, multiple: int) -> Tensor:
-    """Zero rows at the end, up to a whole multiple."""
-    padding = -len(rows) % multiple
-    return F.pad(rows, (0, 0) * (rows.ndim - 1) + (0, padding))
+def pad_panels(rows: Tensor) -> Tensor:
+    """Zero rows (or entries) at the end, up to whole panels of 16."""
+    return F.pad(rows, (0, 0) * (rows.ndim - 1) + (0, -len(rows) % LANES))
 
 
 def pointer(tensor: Tensor | None) -> int | None:

@@ -10,8 +10,14 @@ from autodraft.runtime import native_binding as binding
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.weights import Norm, TargetWeights
 
-FULL_KINDS = {torch.float32: binding.KIND_F32, torch.bfloat16: binding.KIND_BF16}
+FULL_KINDS = {torch.float32: binding.KIND_F32, torch.bfloat16: binding.KIND_BF16, torch.float16: binding.KIND_F16}
 """Kinds of the target's own precision."""
+
+
+def arithmetic_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What the engine keeps embeddings, keys and values of such a target in."""
+    return torch.float32 if dtype == torch.float16 else dtype
+
 
 _ACTIVATIONS = {"silu": 0, "relu": 1, "gelu": 2}
 
@@ -31,8 +37,9 @@ def model_struct(
     if weights.rotary_frequencies is not None:
         angles = torch.arange(max_positions)[:, None].float() * weights.rotary_frequencies
         cosine, sine = ((table * weights.rotary_scale).contiguous() for table in (angles.cos(), angles.sin()))
-    embedding = weights.embedding.contiguous()
-    positions = None if weights.positions is None else weights.positions.contiguous()
+    dtype = arithmetic_dtype(dtype)
+    embedding = weights.embedding.to(dtype).contiguous()
+    positions = None if weights.positions is None else weights.positions.to(dtype).contiguous()
     struct = binding.CModel(
         *(spec.num_blocks, spec.hidden_size, spec.num_heads, spec.num_kv_heads, spec.head_dim, spec.vocab_size),
         *(spec.norm == "layer", _ACTIVATIONS[spec.activation], spec.gated, FULL_KINDS[dtype]),

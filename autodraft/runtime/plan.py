@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from autodraft.policy import FULL_BITS, SUB_LAYER_KINDS, DraftPolicy, SubLayerKind
+from autodraft.runtime.byte_planes import PLANE_BITS
 from autodraft.runtime.quantization import weight_bytes
 from autodraft.runtime.spec import ModelSpec
-from autodraft.runtime.weights import BlockWeights, TargetWeights, joined
+from autodraft.runtime.weights import BlockWeights, Matrix, TargetWeights, joined_matrix
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,14 @@ class Segment:
 class SegmentWeights:
     """The two matrices of a segment: into the channels ({q,k,v} or {gate,up}) and out of them ({o} or {down}).
 
-    `inputs` rows are [q of all heads; k; v] in attention, [gate; up] (or [up]) in an MLP. `channels` are
-    the KV heads, or the neurons, in ascending order.
+    Both are planes, where the segment is whole, or both are tensors. `inputs` rows are [q of all heads; k; v] in
+    attention, [gate; up] (or [up]) in an MLP. `channels` are the KV heads, or the neurons, in ascending order.
     """
 
     channels: Tensor
-    inputs: Tensor
+    inputs: Matrix
     inputs_bias: Tensor | None
-    outputs: Tensor
+    outputs: Matrix
 
 
 class DraftPlan:
@@ -58,6 +59,7 @@ class DraftPlan:
         full_bytes: of a weight in the target's precision.
         payload: the backend's.
         silent: sub-layers of the target that add nothing; no plan runs them.
+        in_planes: sub-layers whose upper planes are what 8 bits mean.
         owns_weights: whether it runs on weights of its own in the place of the target's.
 
     Attributes:
@@ -73,6 +75,7 @@ class DraftPlan:
         payload: Any,
         *,
         silent: frozenset[int] = frozenset(),
+        in_planes: frozenset[int] = frozenset(),
         owns_weights: bool = False,
     ) -> None:
         self.policy = policy
@@ -84,7 +87,7 @@ class DraftPlan:
         self.extra_bytes = sum(
             size
             for size, segment in zip(sizes, segments, strict=True)
-            if owns_weights or segment.bits != FULL_BITS or not is_whole(segment, spec)
+            if owns_weights or not (is_whole(segment, spec) and segment.bits in _bits_of_target(segment, in_planes))
         )
         if policy.head_bits != FULL_BITS:
             self.extra_bytes += weight_bytes(spec.vocab_size, spec.hidden_size, policy.head_bits, full_bytes)
@@ -107,6 +110,12 @@ def segments_of(policy: DraftPolicy, spec: ModelSpec, silent: frozenset[int] = f
             kind = SUB_LAYER_KINDS[index % 2]
             for bits, start, stop in shares.segments(num_channels(kind, spec)):
                 yield Segment(index // 2, kind, bits, start, stop)
+
+
+def _bits_of_target(segment: Segment, in_planes: frozenset[int]) -> tuple[int, ...]:
+    """At these, the whole sub-layer is read out of the target's own memory."""
+    index = 2 * segment.block + SUB_LAYER_KINDS.index(segment.kind)
+    return (FULL_BITS, PLANE_BITS) if index in in_planes else (FULL_BITS,)
 
 
 def sub_layer_bytes(kind: SubLayerKind, bits: int, spec: ModelSpec, full_bytes: int) -> int:
@@ -137,6 +146,11 @@ class SegmentSource:
         """Sub-layers that add nothing."""
         return self._weights.silent_sub_layers
 
+    @property
+    def in_planes(self) -> frozenset[int]:
+        """Sub-layers that are kept in planes."""
+        return self._weights.plane_sub_layers
+
     def segments_of(self, policy: DraftPolicy) -> Iterator[Segment]:
         """All segments of a policy that add anything."""
         return segments_of(policy, self._spec, self.silent)
@@ -162,16 +176,17 @@ class SegmentSource:
             query_heads = (channels[:, None] * group + torch.arange(group, device=channels.device)).flatten()
             query_rows, key_rows = _rows_of_heads(query_heads, head_dim), _rows_of_heads(channels, head_dim)
             parts = [(block.query, query_rows), (block.key, key_rows), (block.value, key_rows)]
-            columns, out = query_rows, block.output.weight
+            columns, out = query_rows, block.output
         else:
             parts = [(projection, channels) for projection in (block.gate, block.up) if projection is not None]
-            columns, out = channels, block.down.weight
+            columns, out = channels, block.down
         biases = [projection.bias[rows] for projection, rows in parts if projection.bias is not None]
         bias = torch.cat(biases) if biases else None
         if is_whole(segment, self._spec):
-            return SegmentWeights(channels, joined([projection.weight for projection, _ in parts]), bias, out)
+            inputs = joined_matrix([projection.matrix for projection, _ in parts])
+            return SegmentWeights(channels, inputs, bias, out.matrix)
         inputs = torch.cat([projection.weight[rows] for projection, rows in parts])
-        return SegmentWeights(channels, inputs, bias, out[:, columns])
+        return SegmentWeights(channels, inputs, bias, out.weight[:, columns])
 
 
 def _rows_of_heads(heads: Tensor, head_dim: int) -> Tensor:

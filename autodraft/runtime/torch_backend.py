@@ -80,8 +80,9 @@ class TorchBackend:
             parts = payload.attention if segment.kind == "attention" else payload.mlp
             parts[segment.block].append(self._part(segment, source, owner))
         return DraftPlan(
-            policy, self._spec, self.full_bytes, payload, silent=source.silent, owns_weights=own is not None
-        )
+            policy, self._spec, self.full_bytes, payload,
+            silent=source.silent, in_planes=source.in_planes, owns_weights=own is not None,
+        )  # fmt: skip
 
     def _part(self, segment: Segment, source: SegmentSource, owner: str) -> Part:
         part = self._parts.get((owner, segment))

@@ -17,6 +17,7 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 ROW_BLOCK: tl.constexpr = tl.constexpr(16)  # the least that tensor cores take
+_UPPER_BITS: tl.constexpr = tl.constexpr(-0x4080)  # of float16: the sign, and what the upper plane has of the magnitude
 
 
 @triton.jit
@@ -51,10 +52,20 @@ def put(total, to, mask, ADD: tl.constexpr):
     tl.store(to, total, mask=mask)
 
 
+@triton.jit
+def _from_planes(upper, lower):
+    """Tiles of int8 as `BytePlanes` has them -> float16; lower: None where there is the upper one alone."""
+    bits = (upper.to(tl.int16) << 7) & _UPPER_BITS
+    if lower is not None:
+        bits += lower.to(tl.int16)
+    return bits.to(tl.float16, bitcast=True)
+
+
 @triton.jit(do_not_specialize=["rows"])
 def per_channel(
     x,  # [rows, inputs], 16 or 32 bits
     weight,  # [outputs, inputs], x's type or int8
+    lower,  # int8 [outputs, inputs], or None
     scale,  # [outputs] float32, or None
     bias,  # [outputs] float32, or None
     y,  # [rows, outputs] float32
@@ -65,28 +76,38 @@ def per_channel(
     BLOCK_OUTPUTS: tl.constexpr,
     BLOCK_INPUTS: tl.constexpr,
     WHOLE_TILES: tl.constexpr,  # whether inputs is a multiple of BLOCK_INPUTS
+    IN_PLANES: tl.constexpr,
     LINES: tl.constexpr,
     EARLY: tl.constexpr,
 ):
-    """Weights in the precision of x, or as int8 with one scale per output, which is applied to the sum."""
+    """Weights in the precision of x, or as int8 with one scale per output, which is applied to the sum.
+
+    `IN_PLANES`: float16 in two planes, of which `weight` is the upper one; without `lower` it is all there is.
+    """
     row = tl.program_id(0) * ROW_BLOCK + tl.arange(0, ROW_BLOCK)
     output = tl.program_id(1) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
     place = tl.arange(0, BLOCK_INPUTS)
     is_row = (row < rows)[:, None]
     x_tiles = x + row[:, None] * inputs + place[None, :]
     # Outputs past the end read the last one again: cheaper than a mask, and never written.
-    w_tiles = weight + tl.minimum(output, outputs - 1).to(tl.int64)[:, None] * inputs + place[None, :]
+    of_tile = tl.minimum(output, outputs - 1).to(tl.int64)[:, None] * inputs + place[None, :]
     total = tl.zeros((ROW_BLOCK, BLOCK_OUTPUTS), tl.float32)
     fetch_ahead(weight, tl.minimum(output, outputs - 1), inputs, LINES, EARLY)
+    if lower is not None:
+        fetch_ahead(lower, tl.minimum(output, outputs - 1), inputs, LINES, EARLY)
     wait_for_inputs(EARLY)
     for start in range(0, inputs, BLOCK_INPUTS):
         if WHOLE_TILES:
             x_tile = tl.load(x_tiles + start, mask=is_row, other=0.0)
-            w_tile = tl.load(w_tiles + start)
+            w_tile = tl.load(weight + of_tile + start)
+            lower_tile = None if lower is None else tl.load(lower + of_tile + start)
         else:
             is_input = (start + place < inputs)[None, :]
             x_tile = tl.load(x_tiles + start, mask=is_row & is_input, other=0.0)
-            w_tile = tl.load(w_tiles + start, mask=is_input, other=0)
+            w_tile = tl.load(weight + of_tile + start, mask=is_input, other=0)
+            lower_tile = None if lower is None else tl.load(lower + of_tile + start, mask=is_input, other=0)
+        if IN_PLANES:
+            w_tile = _from_planes(w_tile, lower_tile)
         total = tl.dot(x_tile, tl.trans(w_tile.to(x_tile.dtype)), total, input_precision="ieee")
     is_output = output < outputs
     if scale is not None:

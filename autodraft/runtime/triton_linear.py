@@ -13,12 +13,13 @@ import triton
 from torch import Tensor
 
 from autodraft.policy import FULL_BITS
+from autodraft.runtime.byte_planes import PLANE_BITS, BytePlanes
 from autodraft.runtime.quantization import INT4_GROUP_SIZE, quantize_int4, quantize_int8
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.torch_pass import TorchPass
 from autodraft.runtime.triton_kernels import ROW_BLOCK, per_channel, per_group
 from autodraft.runtime.triton_row_kernels import round_row, row_per_channel, row_per_group
-from autodraft.runtime.weights import TargetWeights
+from autodraft.runtime.weights import Matrix, TargetWeights
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ class TritonLinear:
     """A packed linear map; see `autodraft.runtime.linears.Linear`.
 
     Attributes:
-        weight, scale: as `per_channel` or, three-dimensional, as `per_group` takes them.
+        weight, lower, scale: as `per_channel` or, three-dimensional, as `per_group` takes them.
+        in_planes: whether `weight` is the upper of two planes.
         bias: float32 [outputs], or None.
         dtype: of the activations that the product takes.
         tile: of products on tensor cores.
@@ -105,6 +107,8 @@ class TritonLinear:
     inputs: int
     tile: Tile
     row_tile: RowTile | None
+    lower: Tensor | None = None
+    in_planes: bool = False
 
     def rounding(self, rows: int) -> int | None:
         """Bits of the weights where so many rows may also come as a `RoundedRow`; None: they may not."""
@@ -133,13 +137,14 @@ class TritonLinear:
         (rows, outputs), tile = y.shape, self.tile
         grid = (-(-rows // ROW_BLOCK.value), -(-outputs // tile.outputs))
         options = {"num_warps": tile.warps, "num_stages": tile.stages, "LINES": tile.ahead, **early(x)}
-        where = (x, self.weight, self.scale, self.bias, y, rows, outputs, self.inputs)
+        scaled = (self.scale, self.bias, y, rows, outputs, self.inputs)
         whole = self.inputs % tile.inputs == 0
         if self.weight.ndim == 3:
-            groups = self.weight.shape[1]
-            per_group[grid](*where, groups, adds, tile.outputs, tile.inputs // INT4_GROUP_SIZE, whole, **options)
+            groups, block = self.weight.shape[1], tile.inputs // INT4_GROUP_SIZE
+            per_group[grid](x, self.weight, *scaled, groups, adds, tile.outputs, block, whole, **options)
         else:
-            per_channel[grid](*where, adds, tile.outputs, tile.inputs, whole, **options)
+            given = (x, self.weight, self.lower, *scaled)
+            per_channel[grid](*given, adds, tile.outputs, tile.inputs, whole, self.in_planes, **options)
 
     def _multiply_row(self, x: RoundedRow, y: Tensor, adds: bool) -> None:
         tile, outputs = self.row_tile, y.shape[1]
@@ -214,8 +219,12 @@ class TritonLinears:
 
         return (TritonPass if is_fused(spec) else TorchPass)(spec, weights, dtype)
 
-    def pack(self, weight: Tensor, bits: int, bias: Tensor | None = None, tile: Tile | None = None) -> TritonLinear:
+    def pack(self, weight: Matrix, bits: int, bias: Tensor | None = None, tile: Tile | None = None) -> TritonLinear:
         """See `Linears`; a tile given is the one for any number of rows, single ones too."""
+        if isinstance(weight, BytePlanes):
+            if bits in (FULL_BITS, PLANE_BITS):
+                return _of_planes(weight, bits, bias, tile)
+            weight = weight.joined()
         packed, scale = weight, None
         if bits == 8:
             packed, scale = quantize_int8(weight)
@@ -226,6 +235,14 @@ class TritonLinears:
         for_row = row_tile(bits, inputs) if tile is None else None
         tile = tile or TILES.get(bits) or full_tile(len(weight), _processors(weight.device))
         return TritonLinear(packed.contiguous(), scale, bias, weight.dtype, inputs, tile, for_row)
+
+
+def _of_planes(planes: BytePlanes, bits: int, bias: Tensor | None, tile: Tile | None) -> TritonLinear:
+    """Both planes, or at 8 bits the upper one; single rows run on tensor cores too, for their weights are floats."""
+    outputs, inputs = planes.shape
+    tile = tile or TILES.get(bits) or full_tile(outputs, _processors(planes.upper.device))
+    lower = planes.lower if bits == FULL_BITS else None
+    return TritonLinear(planes.upper, None, bias, planes.dtype, inputs, tile, None, lower, in_planes=True)
 
 
 def _words(quantized: Tensor) -> Tensor:

@@ -7,17 +7,23 @@ norm weights and biases are small and kept in float32.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from autodraft.errors import UnsupportedModelError
+from autodraft.runtime.byte_planes import BytePlanes
 from autodraft.runtime.spec import ModelSpec
 
+Matrix = Tensor | BytePlanes
+"""[outputs, inputs], in the target's dtype or in two planes."""
+
 _ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+_MATRICES = ((("query", "key", "value"), ("output",)), (("gate", "up"), ("down",)))
+"""Of attention and MLP: those into the channels, which are run as one, and the one out of them."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +38,13 @@ class Norm:
 class Projection:
     """A linear map."""
 
-    weight: Tensor  # [outputs, inputs]
+    matrix: Matrix
     bias: Tensor | None  # [outputs], float32
+
+    @property
+    def weight(self) -> Tensor:
+        """The matrix in the target's dtype, put together anew where it is kept in planes. [outputs, inputs]"""
+        return self.matrix.joined() if isinstance(self.matrix, BytePlanes) else self.matrix
 
     @property
     def is_zero(self) -> bool:
@@ -56,6 +67,24 @@ class BlockWeights:
     gate: Projection | None
     up: Projection
     down: Projection
+
+    def in_planes(self) -> BlockWeights:
+        """The same block with the matrices of each sub-layer in planes, where all of them have some."""
+        changed: dict[str, Any] = {}
+        for sub_layer in _MATRICES:
+            planes = [self._planes(names) for names in sub_layer]
+            if all(planes):
+                changed |= {name: projection for part in planes for name, projection in part.items()}
+        return replace(self, **changed)
+
+    def _planes(self, names: Sequence[str]) -> dict[str, Projection]:
+        """Parts of the planes of these matrices one below the other; nothing where those have none."""
+        found = {name: projection for name in names if (projection := getattr(self, name)) is not None}
+        whole = BytePlanes.of(torch.cat([projection.weight for projection in found.values()]))
+        if whole is None:
+            return {}
+        parts = whole.split([len(projection.weight) for projection in found.values()])
+        return {name: replace(found[name], matrix=part) for name, part in zip(found, parts, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -82,9 +111,18 @@ class TargetWeights:
         outputs = (projection for block in self.blocks for projection in (block.output, block.down))
         return frozenset(index for index, output in enumerate(outputs) if output.is_zero)
 
+    @cached_property
+    def plane_sub_layers(self) -> frozenset[int]:
+        """Sub-layers whose matrices are kept in planes."""
+        outputs = (projection for block in self.blocks for projection in (block.output, block.down))
+        return frozenset(index for index, output in enumerate(outputs) if isinstance(output.matrix, BytePlanes))
+
     @classmethod
-    def from_hf(cls, model: Any, spec: ModelSpec) -> TargetWeights:
+    def from_hf(cls, model: Any, spec: ModelSpec, *, byte_planes: bool = False) -> TargetWeights:
         """Take the tensors out of a loaded `AutoModelForCausalLM`.
+
+        With `byte_planes`, sub-layers that have planes are kept as such, and the model's own matrices are freed block
+        by block: it cannot run any more.
 
         On an accelerator, whose memory is dear, the model's maps that are run as one are first put side by side: they
         become parts of one matrix, in the model as well, so that nobody needs a copy.
@@ -95,12 +133,9 @@ class TargetWeights:
                     attention, mlp = layer.self_attn, layer.mlp
                     put_side_by_side(attention.q_proj, attention.k_proj, attention.v_proj)
                     put_side_by_side(mlp.gate_proj, mlp.up_proj)
-            return _from_opt(model) if spec.family == "opt" else _from_llama_like(model, spec)
-
-
-def fits_float16(weight: Tensor) -> bool:
-    """Whether float16 holds the same numbers, as where a float16 checkpoint was read as float32."""
-    return torch.equal(weight.half().to(weight.dtype), weight)
+            if spec.family == "opt":
+                return _from_opt(model, byte_planes)
+            return _from_llama_like(model, spec, byte_planes)
 
 
 def put_side_by_side(*modules: Any) -> None:
@@ -109,6 +144,15 @@ def put_side_by_side(*modules: Any) -> None:
     parts = whole.split([len(module.weight) for module in modules])
     for module, part in zip(modules, parts, strict=True):
         module.weight.data = part
+
+
+def joined_matrix(matrices: Sequence[Matrix]) -> Matrix:
+    """The matrices one below the other: planes where all of them are planes, else a tensor."""
+    planes = [matrix for matrix in matrices if isinstance(matrix, BytePlanes)]
+    if len(planes) < len(matrices):
+        return joined([matrix.joined() if isinstance(matrix, BytePlanes) else matrix for matrix in matrices])
+    upper, lower = joined([part.upper for part in planes]), joined([part.lower for part in planes])
+    return BytePlanes(upper, lower, planes[0].dtype)
 
 
 def joined(weights: Sequence[Tensor]) -> Tensor:
@@ -133,7 +177,18 @@ def _projection(module: Any) -> Projection:
     return Projection(module.weight.detach(), None if module.bias is None else module.bias.detach().float())
 
 
-def _from_llama_like(model: Any, spec: ModelSpec) -> TargetWeights:
+def _stored(block: BlockWeights, layer: Any, byte_planes: bool) -> BlockWeights:
+    """The block as it is kept; in planes it leaves nothing in the model's layer."""
+    if not byte_planes:
+        return block
+    block = block.in_planes()
+    for module in layer.modules():
+        if isinstance(module, nn.Linear):
+            module.weight.data = module.weight.data.new_empty(0)
+    return block
+
+
+def _from_llama_like(model: Any, spec: ModelSpec, byte_planes: bool) -> TargetWeights:
     rotary = model.model.rotary_emb
     if rotary.rope_type not in _ROPE_TYPES:
         raise UnsupportedModelError(
@@ -142,21 +197,20 @@ def _from_llama_like(model: Any, spec: ModelSpec) -> TargetWeights:
     blocks = []
     for layer in model.model.layers:
         attention, mlp = layer.self_attn, layer.mlp
-        blocks.append(
-            BlockWeights(
-                attention_norm=_norm(layer.input_layernorm),
-                query=_projection(attention.q_proj),
-                key=_projection(attention.k_proj),
-                value=_projection(attention.v_proj),
-                output=_projection(attention.o_proj),
-                query_norm=_norm(attention.q_norm) if spec.qk_norm else None,
-                key_norm=_norm(attention.k_norm) if spec.qk_norm else None,
-                mlp_norm=_norm(layer.post_attention_layernorm),
-                gate=_projection(mlp.gate_proj),
-                up=_projection(mlp.up_proj),
-                down=_projection(mlp.down_proj),
-            )
+        block = BlockWeights(
+            attention_norm=_norm(layer.input_layernorm),
+            query=_projection(attention.q_proj),
+            key=_projection(attention.k_proj),
+            value=_projection(attention.v_proj),
+            output=_projection(attention.o_proj),
+            query_norm=_norm(attention.q_norm) if spec.qk_norm else None,
+            key_norm=_norm(attention.k_norm) if spec.qk_norm else None,
+            mlp_norm=_norm(layer.post_attention_layernorm),
+            gate=_projection(mlp.gate_proj),
+            up=_projection(mlp.up_proj),
+            down=_projection(mlp.down_proj),
         )
+        blocks.append(_stored(block, layer, byte_planes))
     return TargetWeights(
         embedding=model.model.embed_tokens.weight.detach(),
         positions=None,
@@ -168,26 +222,25 @@ def _from_llama_like(model: Any, spec: ModelSpec) -> TargetWeights:
     )
 
 
-def _from_opt(model: Any) -> TargetWeights:
+def _from_opt(model: Any, byte_planes: bool) -> TargetWeights:
     decoder = model.model.decoder
     blocks = []
     for layer in decoder.layers:
         attention = layer.self_attn
-        blocks.append(
-            BlockWeights(
-                attention_norm=_norm(layer.self_attn_layer_norm),
-                query=_projection(attention.q_proj),
-                key=_projection(attention.k_proj),
-                value=_projection(attention.v_proj),
-                output=_projection(attention.out_proj),
-                query_norm=None,
-                key_norm=None,
-                mlp_norm=_norm(layer.final_layer_norm),
-                gate=None,
-                up=_projection(layer.fc1),
-                down=_projection(layer.fc2),
-            )
+        block = BlockWeights(
+            attention_norm=_norm(layer.self_attn_layer_norm),
+            query=_projection(attention.q_proj),
+            key=_projection(attention.k_proj),
+            value=_projection(attention.v_proj),
+            output=_projection(attention.out_proj),
+            query_norm=None,
+            key_norm=None,
+            mlp_norm=_norm(layer.final_layer_norm),
+            gate=None,
+            up=_projection(layer.fc1),
+            down=_projection(layer.fc2),
         )
+        blocks.append(_stored(block, layer, byte_planes))
     table = decoder.embed_positions
     return TargetWeights(
         embedding=decoder.embed_tokens.weight.detach(),

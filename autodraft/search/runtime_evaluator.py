@@ -106,8 +106,9 @@ class RuntimeEvaluator:
     @property
     def identity(self) -> Mapping[str, str]:
         texts = repr([prompt.tokens for prompt in (*self._calibration, *self.prompts, *self.final_prompts)])
+        planes = "-planes" if self.loaded.byte_planes else ""
         return {
-            "model": f"{self.loaded.fingerprint['weights'][:16]}-x{self.loaded.widen}-{self.runtime.dtype}",
+            "model": f"{self.loaded.fingerprint['weights'][:16]}-x{self.loaded.widen}-{self.runtime.dtype}{planes}",
             "device": self.stamp.model_dump_json(),
             "prompts": hashlib.sha256(texts.encode()).hexdigest()[:16],
             "measuring settings": repr(self.options),
@@ -262,6 +263,7 @@ def features_of(
             (kind, width): sub_layer_bytes(kind, width, spec, full_bytes) for kind in SUB_LAYER_KINDS for width in bits
         },
         head_bytes={width: weight_bytes(spec.vocab_size, spec.hidden_size, width, full_bytes) for width in bits},
+        plane_sub_layers=runtime.weights.plane_sub_layers,
     )
 
 

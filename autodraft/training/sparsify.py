@@ -43,7 +43,13 @@ def sparsify(job: SparsifyJob, on_progress: Callable[[TrainingProgress], None] |
         TrainingError: the training diverged; its last good checkpoint is kept.
     """
     loaded = load_model(
-        job.model, widen=job.widen, dtype=job.dtype, device=job.device, backend=job.backend, revision=job.revision
+        job.model,
+        widen=job.widen,
+        dtype=job.dtype,
+        device=job.device,
+        backend=job.backend,
+        revision=job.revision,
+        byte_planes=job.byte_planes,
     )
     model = load_hf_model(replace(loaded, widen=1))
     own_dtype = model.dtype

@@ -3,16 +3,18 @@
 #define AUTODRAFT_ENGINE_H
 #include <stdint.h>
 
-enum { KIND_F32 = 0, KIND_BF16 = 1, KIND_INT8 = 2, KIND_INT4 = 3, KIND_F16 = 4 };
+enum { KIND_F32 = 0, KIND_BF16 = 1, KIND_INT8 = 2, KIND_INT4 = 3, KIND_F16 = 4, KIND_PLANES = 5, KIND_UPPER = 6 };
 
 /* One packed matrix, y[n] = W[n][k] x[k] + bias. Outputs come in panels of 16 (n padded with zeros):
  *   F32   [n/16][k][16], and F16, whose products are those of F32
+ *   PLANES  two such matrices of bytes that are one of F16 (autodraft/runtime/byte_planes.py); UPPER: the first of them alone
  *   BF16  [n/16][k/2][16][2]
  *   INT8  [n/16][k/4][16][4], float scale [n], sum [n] = 128 * sum of the row
  *   INT4  [n/16][k/8][16][4] bytes, low nibbles = inputs 0..3, high = 4..7; bf16 scale [n/16][k/32][16] */
 typedef struct {
     int32_t kind, n, k, k_padded;
     const void *weight;
+    const void *lower; /* PLANES only */
     const void *scale;
     const int32_t *sum;
     const float *bias;

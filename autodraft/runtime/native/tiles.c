@@ -24,8 +24,13 @@ __attribute__((constructor)) static void request_permission(void) {
 }
 
 int tiles_serve(int kind, int rows) {
-    if (!permitted || kind == KIND_F32 || kind == KIND_F16) return 0;
-    return rows >= (kind == KIND_BF16 ? 1 : kind == KIND_INT8 ? LEAST_ROWS_INT8 : LEAST_ROWS_INT4);
+    if (!permitted) return 0;
+    switch (kind) {
+    case KIND_BF16: return rows >= 1;
+    case KIND_INT8: return rows >= LEAST_ROWS_INT8;
+    case KIND_INT4: return rows >= LEAST_ROWS_INT4;
+    default: return 0; /* kinds whose activations are floats */
+    }
 }
 
 /* Tiles 0..3 hold sums, 4 and 5 activations, 6 and 7 weights. With up to 16 rows four panels are multiplied at once,

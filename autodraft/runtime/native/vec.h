@@ -16,6 +16,8 @@ typedef float f32x16 __attribute__((vector_size(64)));
 typedef int32_t i32x16 __attribute__((vector_size(64)));
 typedef uint32_t u32x16 __attribute__((vector_size(64)));
 typedef uint16_t u16x16 __attribute__((vector_size(32)));
+typedef int16_t i16x16 __attribute__((vector_size(32)));
+typedef int8_t i8x16 __attribute__((vector_size(16)));
 
 INLINE f32x16 splat(float x) { return (f32x16){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
 INLINE i32x16 splat_i32(int32_t x) { return (i32x16){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
@@ -44,17 +46,28 @@ INLINE f32x16 load_bf16(const uint16_t *p) {
     return (f32x16)(__builtin_convertvector(h, u32x16) << 16);
 #endif
 }
-INLINE f32x16 load_f16(const uint16_t *p) { /* of finite numbers */
+INLINE f32x16 f16_to_float(u16x16 h) { /* of finite numbers */
 #ifdef __AVX512F__
-    return (f32x16)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+    return (f32x16)_mm512_cvtph_ps((__m256i)h);
 #else
-    u16x16 h;
-    memcpy(&h, p, sizeof h);
     u32x16 bits = __builtin_convertvector(h, u32x16);
     f32x16 size = (f32x16)((bits & 0x7fffu) << 13) * splat(0x1p112f); /* exponents are 112 apart */
     return (f32x16)((u32x16)size | (bits & 0x8000u) << 16);
 #endif
 }
+INLINE f32x16 load_f16(const uint16_t *p) {
+    u16x16 h;
+    memcpy(&h, p, sizeof h);
+    return f16_to_float(h);
+}
+INLINE u16x16 load_extended(const int8_t *p) {
+    i8x16 bytes;
+    memcpy(&bytes, p, sizeof bytes);
+    return (u16x16)__builtin_convertvector(bytes, i16x16);
+}
+/* Weights as autodraft/runtime/byte_planes.py takes them apart: the float16 bits of the upper bytes, which the lower ones
+ * are added to as integers. */
+INLINE u16x16 load_upper(const int8_t *p) { return load_extended(p) << 7 & 0xbf80; }
 INLINE void store_bf16(uint16_t *p, f32x16 v) {
     u32x16 bits = (u32x16)v;
     bits = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
