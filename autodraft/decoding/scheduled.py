@@ -91,7 +91,7 @@ class ScheduledDrafter:
         self._order: list[int] | None = None
         self._started = 0.0
         self._plain, self._guarded = PlainTime(runtime.target.weight_bytes), guarded
-        self._is_timed_alone = False
+        self._is_timed_alone = self._is_after_cycle = False
         self._jump = LARGEST_JUMP  # what the next cycle may take at most, over what is usual
 
     @property
@@ -109,6 +109,7 @@ class ScheduledDrafter:
         return self._plain.wanted if self._guarded else 0
 
     def start(self, tokens: Sequence[int]) -> None:
+        self._is_after_cycle = False
         for source in self._sources:
             if source is not None:
                 source.start(tokens)
@@ -136,20 +137,25 @@ class ScheduledDrafter:
         self.scheduler.observe(self._bench, accepted or [ROOT], steps)
         if outcome.tree.num_drafted or self._bench.cycle_steps:
             self._plain.record_cycle(len(accepted) or 1, seconds)
+            self._is_after_cycle = True
         elif not self._is_timed_alone:
             self._plain.record(1, outcome.verify_s)
         self._order = None
 
     def observe_alone(self, tokens: Sequence[int], seconds: float, noise: ChoiceNoise | None) -> None:
         # What the target would have said beside its choices nobody asked: tables of it are as they were.
+        steps = float(len(tokens))
         if self._plain.record(len(tokens), seconds):
             self.times.record(TARGET, 1, seconds / len(tokens), len(tokens))
-            self._is_timed_alone = True
+            self._is_timed_alone, self._is_after_cycle = True, False
+        elif self._is_after_cycle and self._plain.token_s:
+            # Drafting pays for what it makes the tokens after it take.
+            steps = min(seconds / self._plain.token_s, LARGEST_JUMP * steps)
         for source in self._sources:
             if source is not None:
                 source.commit(tokens)
         if self.scheduler.idle_cycles:
-            self.scheduler.pass_idle(len(tokens))
+            self.scheduler.pass_idle(len(tokens), steps)
 
     def _cycle_steps(self, outcome: Outcome, seconds: float) -> float:
         """What the cycle took, in tokens of plain decoding.

@@ -132,7 +132,7 @@ def test_what_is_decoded_without_the_guard_counts_as_its_pause():
             _run(guard, 1, num_accepted=0, steps=1.5)
     pause = guards[0].idle_cycles
     assert pause == guards[1].idle_cycles > 1
-    guards[0].pass_idle(pause - 1)
+    guards[0].pass_idle(pause - 1, pause - 1)
     _run(guards[1], pause - 1, num_accepted=0, steps=1.5)
     for guard in guards:
         assert guard.idle_cycles == 1 and _run(guard, 2, num_accepted=3, steps=1.5) == [False, True]

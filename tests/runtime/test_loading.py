@@ -12,7 +12,7 @@ from autodraft.runtime.widening import widen
 from tests.runtime.tiny import tiny_model
 
 
-def _save(model, folder):
+def save_with_tokenizer(model, folder):
     model.save_pretrained(folder)
     vocabulary = {f"t{index}": index for index in range(97)}
     PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(vocabulary, unk_token="t0"))).save_pretrained(folder)
@@ -20,7 +20,7 @@ def _save(model, folder):
 
 
 def test_a_folder_loads_and_agrees_with_hugging_face(tmp_path):
-    path = _save(tiny_model("qwen3"), tmp_path)
+    path = save_with_tokenizer(tiny_model("qwen3"), tmp_path)
     loaded = load_model(path, dtype="float32")
     tokens = list(range(20))
     with torch.no_grad():
@@ -33,7 +33,7 @@ def test_a_folder_loads_and_agrees_with_hugging_face(tmp_path):
 
 
 def test_a_float16_checkpoint_is_read_in_16_bits_by_a_cpu_and_computed_in_32(tmp_path):
-    path, tokens = _save(tiny_model("llama").half(), tmp_path), list(range(20))
+    path, tokens = save_with_tokenizer(tiny_model("llama").half(), tmp_path), list(range(20))
     runtime = load_model(path, backend="native").runtime
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     assert (runtime.dtype, runtime.full_bytes) == (torch.float32, 2)
@@ -47,8 +47,8 @@ def test_a_float16_checkpoint_is_read_in_16_bits_by_a_cpu_and_computed_in_32(tmp
 
 
 def test_the_fingerprint_follows_the_weights(tmp_path):
-    first = load_model(_save(tiny_model("llama", seed=0), tmp_path / "a")).fingerprint
-    second = load_model(_save(tiny_model("llama", seed=1), tmp_path / "b")).fingerprint
+    first = load_model(save_with_tokenizer(tiny_model("llama", seed=0), tmp_path / "a")).fingerprint
+    second = load_model(save_with_tokenizer(tiny_model("llama", seed=1), tmp_path / "b")).fingerprint
     assert first["config"] == second["config"] and first["weights"] != second["weights"]
 
 
@@ -82,7 +82,7 @@ def test_a_sliding_window_bounds_the_context():
 def test_wrong_requests_are_one_clear_line(tmp_path):
     with pytest.raises(ModelNotFoundError):
         load_model(str(tmp_path))
-    path = _save(tiny_model("llama"), tmp_path / "m")
+    path = save_with_tokenizer(tiny_model("llama"), tmp_path / "m")
     for options, message in (({"dtype": "int3"}, "--dtype int3"), ({"device": "tpu9"}, "--device tpu9")):
         with pytest.raises(InputError, match=message):
             load_model(path, **options)

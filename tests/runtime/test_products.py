@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from autodraft.runtime import native_binding as binding
+from autodraft.runtime.byte_planes import BytePlanes
 from autodraft.runtime.native_build import compile_library, load_library
 from autodraft.runtime.quantization import fake_quantize
 
@@ -106,6 +107,19 @@ def test_float16_gives_the_bits_of_float32(shape):
     wide, half = (binding.pack(exact, kind, bias) for kind in (binding.KIND_F32, binding.KIND_F16))
     for rows in ROWS:
         assert torch.equal(product(load_library(), wide, x[:rows]), product(load_library(), half, x[:rows]))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_planes_give_the_bits_of_float16_and_the_upper_one_those_of_its_values(shape):
+    weight, bias, _, x = _case(shape, "float32", seed=5)
+    planes = BytePlanes.of(weight.half().float())
+    both = binding.pack_planes(planes, bias)
+    half, upper = (binding.pack(part, binding.KIND_F16, bias) for part in (planes.joined(), planes.upper_values))
+    start = torch.randn(max(ROWS), both.padded_outputs)
+    for rows in ROWS:
+        for found, expected in ((both, half), (both.upper, upper)):
+            found, expected = (product(load_library(), each, x[:rows], start[:rows]) for each in (found, expected))
+            assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("kind", ["8 bits", "4 bits"])

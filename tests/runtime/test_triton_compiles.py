@@ -42,7 +42,7 @@ def compiled(tmp_path, variants):
     return json.loads(done.stdout)
 
 
-def product(bits, kind, capability, whole):
+def product(bits, kind, capability, whole, in_planes=False):
     from autodraft.runtime.triton_linear import TILES, full_tile
 
     tile = TILES[bits] if bits < 16 else full_tile(4096, 132)
@@ -55,10 +55,14 @@ def product(bits, kind, capability, whole):
         "EARLY": capability >= 90,
         "LINES": tile.ahead,
     }
-    constants |= {"BLOCK_GROUPS": tile.inputs // 32} if bits == 4 else {"BLOCK_INPUTS": tile.inputs}
-    constants |= {"scale": None} if bits == 16 else {}
-    name = "per_group" if bits == 4 else "per_channel"
-    return ["triton_kernels", name, types, constants, capability, tile.warps, tile.stages]
+    if bits == 4:
+        constants |= {"BLOCK_GROUPS": tile.inputs // 32}
+        return ["triton_kernels", "per_group", types, constants, capability, tile.warps, tile.stages]
+    constants |= {"BLOCK_INPUTS": tile.inputs, "IN_PLANES": in_planes}
+    types |= {"weight": "*i8", "lower": "*i8"} if in_planes else {}
+    constants |= {"scale": None} if bits == 16 or in_planes else {}
+    constants |= {} if bits == 16 and in_planes else {"lower": None}
+    return ["triton_kernels", "per_channel", types, constants, capability, tile.warps, tile.stages]
 
 
 def row_product(bits, kind, capability, whole):
@@ -80,12 +84,13 @@ def row_product(bits, kind, capability, whole):
 
 
 def test_weights_travel_by_16_bytes_to_tensor_cores(tmp_path):
-    variants = [  # bits, type of the activations, compute capability, whether tiles are whole
+    variants = [  # bits, type of the activations, compute capability, whether tiles are whole, and weights in planes
         *((16, "bf16", 90, True), (8, "bf16", 90, True), (4, "bf16", 90, True)),
         *((8, "fp16", 80, False), (4, "fp16", 80, False), (4, "fp32", 80, True)),
+        *((16, "fp16", 90, True, True), (8, "fp16", 90, True, True), (16, "fp16", 80, False, True)),
     ]
     programs = compiled(tmp_path, [product(*variant) for variant in variants])
-    for (_, kind, _, _), (program, shared_bytes) in zip(variants, programs, strict=True):
+    for (_, kind, *_), (program, shared_bytes) in zip(variants, programs, strict=True):
         assert "cp.async.cg.shared.global" in program  # 16 bytes at a time, past the first-level cache
         assert shared_bytes <= 112 << 10  # two programs fit on a multiprocessor
         if kind != "fp32":

@@ -6,6 +6,7 @@ tests/conftest.py, before anything imports Triton.
 
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
 import torch
 
@@ -27,6 +28,7 @@ def device(request, monkeypatch):
         if torch.cuda.is_available():
             pytest.skip("the kernels are compiled for the device in this process")
         _let_loops_end(monkeypatch)
+        _multiply_row_by_row(monkeypatch)
     return torch.device("cuda" if request.param == "cuda" else "cpu")
 
 
@@ -43,6 +45,18 @@ def _let_loops_end(monkeypatch):
     monkeypatch.setattr(interpreter, "_patch_lang_tensor", patch_with_index)
 
 
+def _multiply_row_by_row(monkeypatch):
+    """The interpreter's products are NumPy's, some of whose kernels round a row by its place among the others."""
+    from triton.runtime import interpreter
+
+    def create_dot(self, a, b, total, *precision):
+        kind = total.data.dtype
+        product = np.einsum("ik,kj->ij", a.data.astype(kind), b.data.astype(kind), optimize=False)
+        return interpreter.TensorHandle(product + total.data, total.dtype.scalar)
+
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", create_dot)
+
+
 @pytest.fixture(params=DTYPES)
 def dtype(request, device):
     if request.param == "bfloat16" and device.type == "cpu":
@@ -50,9 +64,9 @@ def dtype(request, device):
     return DTYPES[request.param]
 
 
-def runtime_of(model, device, kind):
+def runtime_of(model, device, kind, *, byte_planes=False):
     """A runtime on `device` over the linear maps `kind`."""
     spec, model = ModelSpec.from_config(model.config), model.to(device)
-    weights = TargetWeights.from_hf(model, spec)
+    weights = TargetWeights.from_hf(model, spec, byte_planes=byte_planes)
     backend = TorchBackend(spec, weights, model.dtype, device, kind)
     return TransformerRuntime(spec, backend, dtype=model.dtype, device=device, max_length=512)

@@ -63,9 +63,9 @@ class GuardedScheduler(TreeScheduler):
     def idle_cycles(self) -> int:
         return self._paused
 
-    def pass_idle(self, cycles: int) -> None:
+    def pass_idle(self, cycles: int, steps: float) -> None:
         self._paused -= cycles
-        self._stake.account(cycles, cycles)
+        self._stake.account(cycles, steps)
 
     def grow(self, bench: Workbench) -> None:
         if not self._paused:
@@ -73,7 +73,7 @@ class GuardedScheduler(TreeScheduler):
 
     def observe(self, bench: Workbench, accepted: Sequence[int], steps: float) -> None:
         if self._paused:
-            self.pass_idle(1)
+            self.pass_idle(1, 1.0)
             return
         self._scheduler.observe(bench, accepted, steps)
         self._overall.add(len(accepted), steps)

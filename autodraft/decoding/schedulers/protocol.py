@@ -36,6 +36,6 @@ class TreeScheduler(Protocol):
         """The target accepted these nodes of the tree (root included); the cycle took `steps` target steps in all."""
         ...
 
-    def pass_idle(self, cycles: int) -> None:
-        """So many of the idle cycles are over; `idle_cycles` at most."""
+    def pass_idle(self, cycles: int, steps: float) -> None:
+        """So many of the idle cycles, `idle_cycles` at most, are over and took `steps` target steps."""
         return None
