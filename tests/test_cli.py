@@ -137,6 +137,21 @@ def test_another_device_is_a_warning(run: Run, profile_path: Path) -> None:
     assert "warning: the profile was measured on another device (name a processor there" in result.stderr
 
 
+def test_a_profile_of_byte_planes_is_loaded_in_planes(run: Run, profile_path: Path, tiny_model_folder: Path) -> None:
+    from autodraft.runtime import load_model
+
+    saved, fingerprint = DraftProfile.load(profile_path), load_model(str(tiny_model_folder), dtype="float16").fingerprint
+    changes = {"byte_planes": True, "dtype": "float16", "fingerprint": Fingerprint(**fingerprint)}
+    saved.model_copy(update={"target": saved.target.model_copy(update=changes)}).save(profile_path)
+    options = ("generate", "--profile", profile_path, "--prompt", PROMPT, "--max-new-tokens", 8)
+    warning = "the profile was made with --byte-planes"
+    assert warning not in (same := run(*options)).stderr
+    assert warning in (other := run(*options, "--no-byte-planes")).stderr
+    assert same.exit_code == other.exit_code == 0 and same.stdout == other.stdout
+    plain = ("generate", "--model", tiny_model_folder, "--prompt", PROMPT, "--byte-planes")
+    assert_refused(run(*plain), "no sub-layer has float16 weights")
+
+
 # --- bad input -----------------------------------------------------------------------------------------------------
 
 
@@ -340,11 +355,12 @@ def test_search_merges_flags_and_file_and_prints_the_profile(
 ) -> None:
     (tmp_path / "job.yaml").write_text("seed: 3\nnum_trials: 7\nmodel: qwen3-8b\n")
     flags = ("--model", "llama", "--trials", 9, "--objectives", "speedup,memory", "--set", "confidence=0.9")
+    flags = (*flags, "--byte-planes", "--dtype", "float16")
     result = run("search", "--config", "job.yaml", *flags)
     assert result.exit_code == 0, result.output
     job = searched.job
     assert (job.model, job.num_trials, job.seed, job.confidence) == ("llama", 9, 3, 0.9)
-    assert job.objectives == ("speedup", "memory")
+    assert job.objectives == ("speedup", "memory") and job.byte_planes
     assert result.stdout == f"{Path('autodraft-runs/llama/profile.json')}\n"
     assert "assets/llama" in result.stderr
     assert "speculate: 1.60x" in result.stderr

@@ -7,11 +7,14 @@ import torch
 from torch import nn
 
 from autodraft.errors import InputError
+from autodraft.measure.latency import measure_latency
+from autodraft.policies.features import PolicyFeatures
 from autodraft.policy import ChannelShares, DraftPolicy
 from autodraft.runtime import Rows, build_runtime, load_model
 from autodraft.runtime.byte_planes import LARGEST, BytePlanes
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.weights import TargetWeights
+from autodraft.search.runtime_evaluator import features_of
 from tests.runtime.test_loading import save_with_tokenizer
 from tests.runtime.tiny import tiny_model
 from tests.runtime.triton_device import device, runtime_of  # noqa: F401 - the fixture
@@ -101,6 +104,15 @@ def test_whole_sub_layers_at_8_bits_take_no_memory_and_parts_of_them_do(backend)
         assert runtime.plan(mixed).extra_bytes == other.extra_bytes > 0
     partial = DraftPolicy.uniform(3).replace({1: ChannelShares(full=8, eight=8)})
     assert torch.equal(_logits(runtime, partial), _logits(plain, partial))
+
+
+def test_what_controllers_are_told_of_memory_is_what_plans_add():
+    runtime = build_runtime(_half("llama"), byte_planes=True)
+    latency, losses = measure_latency(runtime, seconds=0.1), {bits: [0.0] * 6 for bits in (0, 8, 4)}
+    features = features_of(runtime, latency, (16, 8, 4), [0.0] * 6, losses)
+    assert PolicyFeatures.from_json(features.to_json()) == features
+    for policy in (EIGHT, DraftPolicy.uniform(3, 4), EIGHT.replace({1: ChannelShares(full=8, eight=8)})):
+        assert features.extra_bytes(policy) == pytest.approx(runtime.plan(policy).extra_bytes, rel=0.01)
 
 
 def test_native_memory_is_shared():
