@@ -140,8 +140,8 @@ def test_another_device_is_a_warning(run: Run, profile_path: Path) -> None:
 def test_a_profile_of_byte_planes_is_loaded_in_planes(run: Run, profile_path: Path, tiny_model_folder: Path) -> None:
     from autodraft.runtime import load_model
 
-    saved, fingerprint = DraftProfile.load(profile_path), load_model(str(tiny_model_folder), dtype="float16").fingerprint
-    changes = {"byte_planes": True, "dtype": "float16", "fingerprint": Fingerprint(**fingerprint)}
+    saved, half = DraftProfile.load(profile_path), load_model(str(tiny_model_folder), dtype="float16")
+    changes = {"byte_planes": True, "dtype": "float16", "fingerprint": Fingerprint(**half.fingerprint)}
     saved.model_copy(update={"target": saved.target.model_copy(update=changes)}).save(profile_path)
     options = ("generate", "--profile", profile_path, "--prompt", PROMPT, "--max-new-tokens", 8)
     warning = "the profile was made with --byte-planes"

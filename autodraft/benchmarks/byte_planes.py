@@ -1,7 +1,7 @@
 """What do byte planes cost, and what do they save? Steps, memory and agreement with and without, for reports/.
 
-Run as `python -m autodraft.benchmarks.byte_planes`. The same float16 target is loaded both ways in one process, and steps
-are timed in turns. Drafts have all sub-layers at one bit-width and the target's own head, which is no matter of planes.
+Run as `python -m autodraft.benchmarks.byte_planes`. The same float16 target is loaded both ways in one process, and
+steps are timed in turns. Drafts have all sub-layers at one bit-width and the head of the target, which has no planes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ def measure(model: str, widen: int, rounds: int, num_prompts: int, device: str) 
             "widen": widen,
             "planes": planes,
             "bits": bits,
-            "ms": {count: statistics.median(times[planes, bits, count]) for count in ROWS if (planes, bits, count) in times},
+            "ms": {
+                count: statistics.median(times[planes, bits, count]) for count in ROWS if (planes, bits, count) in times
+            },
             "weight_bytes": plan.weight_bytes,
             "extra_bytes": plan.extra_bytes,
             "agreement": None if bits == FULL_BITS else _agreement(loaded, bits, num_prompts),

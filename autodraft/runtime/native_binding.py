@@ -24,6 +24,7 @@ from autodraft.runtime.rows import Rows
 LANES = 16
 KIND_F32, KIND_BF16, KIND_INT8, KIND_INT4, KIND_F16, KIND_PLANES, KIND_UPPER = range(7)
 _INPUT_MULTIPLE = {KIND_BF16: 32, KIND_INT8: 64, KIND_INT4: INT4_GROUP_SIZE}  # whole tiles: 64 bytes
+_INPUT_MULTIPLE_OF_PLANES = 2
 
 
 class CLinear(ctypes.Structure):
@@ -205,11 +206,13 @@ class PackedLinear:
 
 
 def pack_planes(planes: BytePlanes, bias: Tensor | None = None) -> PackedLinear:
-    """Pack both planes for `KIND_PLANES`; outputs are padded with zeros."""
+    """Pack both planes for `KIND_PLANES`; outputs and inputs are padded with zeros."""
     outputs, inputs = planes.shape
-    upper, lower = (_interleave(pad_panels(plane), 1) for plane in (planes.upper, planes.lower))
+    padding = -inputs % _INPUT_MULTIPLE_OF_PLANES
+    padded = planes.mapped(lambda plane: F.pad(pad_panels(plane), (0, padding)))
+    upper, lower = _interleave(padded.upper, 1), _interleave(padded.lower, 1)
     bias = _packed_bias(bias, outputs)
-    struct = CLinear(KIND_PLANES, outputs, inputs, inputs, *map(pointer, (upper, lower, None, None, bias)))
+    struct = CLinear(KIND_PLANES, outputs, inputs, inputs + padding, *map(pointer, (upper, lower, None, None, bias)))
     return PackedLinear(struct, tuple(tensor for tensor in (upper, lower, bias) if tensor is not None))
 
 

@@ -109,7 +109,7 @@ def test_float16_gives_the_bits_of_float32(shape):
         assert torch.equal(product(load_library(), wide, x[:rows]), product(load_library(), half, x[:rows]))
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", (*SHAPES, (48, 33)), ids=str)
 def test_planes_give_the_bits_of_float16_and_the_upper_one_those_of_its_values(shape):
     weight, bias, _, x = _case(shape, "float32", seed=5)
     planes = BytePlanes.of(weight.half().float())

@@ -7,7 +7,8 @@ enum { KIND_F32 = 0, KIND_BF16 = 1, KIND_INT8 = 2, KIND_INT4 = 3, KIND_F16 = 4, 
 
 /* One packed matrix, y[n] = W[n][k] x[k] + bias. Outputs come in panels of 16 (n padded with zeros):
  *   F32   [n/16][k][16], and F16, whose products are those of F32
- *   PLANES  two such matrices of bytes that are one of F16 (autodraft/runtime/byte_planes.py); UPPER: the first of them alone
+ *   PLANES  two [n/16][k][16] of bytes that are one matrix of F16 (autodraft/runtime/byte_planes.py), with an even k;
+ *   UPPER   the first of them alone
  *   BF16  [n/16][k/2][16][2]
  *   INT8  [n/16][k/4][16][4], float scale [n], sum [n] = 128 * sum of the row
  *   INT4  [n/16][k/8][16][4] bytes, low nibbles = inputs 0..3, high = 4..7; bf16 scale [n/16][k/32][16] */

@@ -13,6 +13,7 @@
 #define MAX_ROWS 8
 #endif
 #define MAX_ROWS_INT4 8
+#define MAX_ROWS_BYTES 8
 #define CACHED_PANELS 4
 #define PAGE 4096
 
@@ -67,7 +68,9 @@ void prepare(const Linear *w, const float *x, int rows, int stride, Activations 
             for (; i < k; i++) dst[i] = to_operand(src[i]);
             for (; i < kp; i++) dst[i] = 0;
         } else if (w->kind != KIND_INT8 && w->kind != KIND_INT4) {
-            memcpy((float *)a->data + (size_t)r * kp, src, sizeof(float) * k);
+            float *dst = (float *)a->data + (size_t)r * kp;
+            memcpy(dst, src, sizeof(float) * k);
+            memset(dst + k, 0, sizeof(float) * (kp - k));
         } else {
             quantize_row(src, k, kp, w->kind == KIND_INT4, (int8_t *)a->data + (size_t)r * kp, a->scales + r,
                          a->corrections + (size_t)r * (kp / 32));
@@ -89,29 +92,20 @@ INLINE const void *fetching(const void *line, size_t ahead, const int wanted) {
     return line;
 }
 
-/* Weights of 32 bits, or of 16 that are the same numbers: the arithmetic is the same, and so is every bit of the result.
- * The 16 may lie in two planes, of which the upper one is a matrix by itself. */
-INLINE f32x16 load_weights(const char *line, const char *lower, const int KIND) {
-    if (KIND == KIND_F32) return load((const float *)line);
-    if (KIND == KIND_F16) return load_f16((const uint16_t *)line);
-    u16x16 bits = load_upper((const int8_t *)line);
-    return f16_to_float(KIND == KIND_UPPER ? bits : bits + load_extended((const int8_t *)lower));
-}
-
+/* Weights of 32 bits, or of 16 that are the same numbers: the arithmetic is the same, and so is every bit of the result. */
 INLINE void kernel_float(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride, int add,
-                         const int ROWS, const int PANELS, const int KIND) {
-    const int k = w->k, size = LANES * (KIND == KIND_F32 ? 4 : KIND == KIND_F16 ? 2 : 1), planes = KIND == KIND_PLANES;
+                         const int ROWS, const int PANELS, const int HALF) {
+    const int k = w->k, size = HALF ? sizeof(uint16_t) : sizeof(float);
     const float *x = (const float *)a->data + (size_t)row * a->stride;
-    const char *wp = (const char *)w->weight + (size_t)panel * k * size;
-    const char *lower = planes ? (const char *)w->lower + (size_t)panel * k * size : wp;
-    const size_t ahead = more ? (size_t)PANELS * k * size : 0;
+    const char *wp = (const char *)w->weight + (size_t)panel * k * LANES * size;
+    const size_t ahead = more ? (size_t)PANELS * k * LANES * size : 0;
     f32x16 acc[MAX_ROWS][4];
     UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = splat(0);
     for (int i = 0; i < k; i++) {
         f32x16 wv[4];
         UNROLL for (int p = 0; p < PANELS; p++) {
-            size_t at = ((size_t)p * k + i) * size;
-            wv[p] = load_weights(fetching(wp + at, ahead, ROWS > 2), fetching(lower + at, ahead, planes && ROWS > 2), KIND);
+            const void *line = fetching(wp + ((size_t)p * k + i) * LANES * size, ahead, ROWS > 2);
+            wv[p] = HALF ? load_f16((const uint16_t *)line) : load((const float *)line);
         }
         UNROLL for (int r = 0; r < ROWS; r++) {
             f32x16 xv = splat(x[(size_t)r * a->stride + i]);
@@ -122,15 +116,52 @@ INLINE void kernel_float(const Linear *w, int panel, int more, const Activations
         finish(w, panel + p, acc[r][p], y + (size_t)(row + r) * stride, add);
 }
 
-#define FLOAT_KERNEL(NAME, KIND)                                                                                        \
-    INLINE void NAME(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride, int add, \
-                     const int ROWS, const int PANELS) {                                                                \
-        kernel_float(w, panel, more, a, row, y, stride, add, ROWS, PANELS, KIND);                                       \
+INLINE void kernel_f32(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride, int add,
+                       const int ROWS, const int PANELS) {
+    kernel_float(w, panel, more, a, row, y, stride, add, ROWS, PANELS, 0);
+}
+
+INLINE void kernel_f16(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride, int add,
+                       const int ROWS, const int PANELS) {
+    kernel_float(w, panel, more, a, row, y, stride, add, ROWS, PANELS, 1);
+}
+
+/* The same sums with float16 weights in two planes, or with the upper one alone; two inputs at once, for putting bytes
+ * together takes longer than multiplying. */
+INLINE void kernel_bytes(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride, int add,
+                         const int ROWS, const int PANELS, const int BOTH) {
+    const int k = w->k_padded;
+    const float *x = (const float *)a->data + (size_t)row * a->stride;
+    const size_t first = (size_t)panel * k * LANES, ahead = more ? (size_t)PANELS * k * LANES : 0;
+    const int8_t *upper = (const int8_t *)w->weight + first, *lower = BOTH ? (const int8_t *)w->lower + first : upper;
+    f32x16 acc[MAX_ROWS_BYTES][4];
+    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = splat(0);
+    for (int i = 0; i < k; i += 2) {
+        f32x16 wv[4][2];
+        UNROLL for (int p = 0; p < PANELS; p++) {
+            size_t at = ((size_t)p * k + i) * LANES;
+            u16x32 bits = load_upper(fetching(upper + at, ahead, ROWS > 2));
+            if (BOTH) bits += load_extended(fetching(lower + at, ahead, ROWS > 2));
+            split_f16(bits, wv[p]);
+        }
+        UNROLL for (int j = 0; j < 2; j++) UNROLL for (int r = 0; r < ROWS; r++) {
+            f32x16 xv = splat(x[(size_t)r * a->stride + i + j]);
+            UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] += xv * wv[p][j];
+        }
     }
-FLOAT_KERNEL(kernel_f32, KIND_F32)
-FLOAT_KERNEL(kernel_f16, KIND_F16)
-FLOAT_KERNEL(kernel_planes, KIND_PLANES)
-FLOAT_KERNEL(kernel_upper, KIND_UPPER)
+    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++)
+        finish(w, panel + p, acc[r][p], y + (size_t)(row + r) * stride, add);
+}
+
+INLINE void kernel_planes(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride, int add,
+                          const int ROWS, const int PANELS) {
+    kernel_bytes(w, panel, more, a, row, y, stride, add, ROWS, PANELS, 1);
+}
+
+INLINE void kernel_upper(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride, int add,
+                         const int ROWS, const int PANELS) {
+    kernel_bytes(w, panel, more, a, row, y, stride, add, ROWS, PANELS, 0);
+}
 
 INLINE void kernel_bf16(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride,
                         int add, const int ROWS, const int PANELS) {
@@ -283,14 +314,14 @@ INLINE void kernel_int4(const Linear *w, int panel, int more, const Activations 
 #endif
 ALL_ROWS(kernel_f32)
 ALL_ROWS(kernel_f16)
-ALL_ROWS(kernel_planes)
-ALL_ROWS(kernel_upper)
+UP_TO_8_ROWS(kernel_planes, 4)
+UP_TO_8_ROWS(kernel_upper, 4)
 ALL_ROWS(kernel_bf16)
 ALL_ROWS(kernel_int8)
 UP_TO_8_ROWS(kernel_int4, 1)
 static void (*const kernels[][MAX_ROWS + 1])(const Linear *, int, int, int, const Activations *, int, float *, int, int) = {
-    {NAMES(kernel_f32)}, {NAMES(kernel_bf16)},    {NAMES(kernel_int8)}, {NAMES_TO_8(kernel_int4)},
-    {NAMES(kernel_f16)}, {NAMES(kernel_planes)}, {NAMES(kernel_upper)}};
+    {NAMES(kernel_f32)}, {NAMES(kernel_bf16)}, {NAMES(kernel_int8)}, {NAMES_TO_8(kernel_int4)}, {NAMES(kernel_f16)},
+    {NAMES_TO_8(kernel_planes)}, {NAMES_TO_8(kernel_upper)}};
 
 void multiply(const Linear *w, int first, int last, const Activations *a, int rows, float *y, int stride, int add) {
     if (tiles_serve(w->kind, rows)) {
@@ -299,7 +330,8 @@ void multiply(const Linear *w, int first, int last, const Activations *a, int ro
     }
     /* Rows in blocks of about the same size, and few panels at a time: what one block has read from memory the next
      * ones find in the cache. */
-    int most = w->kind == KIND_INT4 ? MAX_ROWS_INT4 : MAX_ROWS;
+    int bytes = w->kind == KIND_PLANES || w->kind == KIND_UPPER;
+    int most = w->kind == KIND_INT4 ? MAX_ROWS_INT4 : bytes ? MAX_ROWS_BYTES : MAX_ROWS;
     int blocks = (rows + most - 1) / most, step = blocks > 1 ? CACHED_PANELS : last - first;
     for (int panel = first; panel < last; panel += step) {
         int end = panel + step < last ? panel + step : last;

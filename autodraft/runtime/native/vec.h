@@ -16,8 +16,9 @@ typedef float f32x16 __attribute__((vector_size(64)));
 typedef int32_t i32x16 __attribute__((vector_size(64)));
 typedef uint32_t u32x16 __attribute__((vector_size(64)));
 typedef uint16_t u16x16 __attribute__((vector_size(32)));
-typedef int16_t i16x16 __attribute__((vector_size(32)));
-typedef int8_t i8x16 __attribute__((vector_size(16)));
+typedef uint16_t u16x32 __attribute__((vector_size(64)));
+typedef int16_t i16x32 __attribute__((vector_size(64)));
+typedef int8_t i8x32 __attribute__((vector_size(32)));
 
 INLINE f32x16 splat(float x) { return (f32x16){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
 INLINE i32x16 splat_i32(int32_t x) { return (i32x16){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
@@ -60,14 +61,18 @@ INLINE f32x16 load_f16(const uint16_t *p) {
     memcpy(&h, p, sizeof h);
     return f16_to_float(h);
 }
-INLINE u16x16 load_extended(const int8_t *p) {
-    i8x16 bytes;
+INLINE u16x32 load_extended(const int8_t *p) {
+    i8x32 bytes;
     memcpy(&bytes, p, sizeof bytes);
-    return (u16x16)__builtin_convertvector(bytes, i16x16);
+    return (u16x32)__builtin_convertvector(bytes, i16x32);
 }
-/* Weights as autodraft/runtime/byte_planes.py takes them apart: the float16 bits of the upper bytes, which the lower ones
- * are added to as integers. */
-INLINE u16x16 load_upper(const int8_t *p) { return load_extended(p) << 7 & 0xbf80; }
+/* The float16 bits of the upper bytes of autodraft/runtime/byte_planes.py; the lower ones are added to them as integers. */
+INLINE u16x32 load_upper(const int8_t *p) { return load_extended(p) << 7 & 0xbf80; }
+INLINE void split_f16(u16x32 bits, f32x16 to[2]) {
+    u16x16 halves[2];
+    memcpy(halves, &bits, sizeof halves);
+    to[0] = f16_to_float(halves[0]), to[1] = f16_to_float(halves[1]);
+}
 INLINE void store_bf16(uint16_t *p, f32x16 v) {
     u32x16 bits = (u32x16)v;
     bits = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
