@@ -39,8 +39,9 @@ class Evaluation:
         verify_cost: the verify pass over one target step (v).
         extra_bytes: memory that the drafts add to the target.
         wall_s: seconds that the evaluation took.
-        alpha: acceptance per drafted position; measured only.
-        alpha_per_draft: the same for each draft of the cascade; measured only.
+        alpha: accepted over drafted tokens; measured only.
+        acceptance_per_draft: of each draft of the cascade, the share of its tokens that was accepted where all before
+            them were; measured only.
         top1_agreement: its teacher-forced proxy; predicted only.
         ci_low, ci_high: confidence interval of the speedup; measured only.
         per_prompt: paired speedup of each prompt, in the evaluator's fixed order; measured only.
@@ -57,7 +58,7 @@ class Evaluation:
     extra_bytes: int
     wall_s: float
     alpha: float | None = None
-    alpha_per_draft: tuple[float, ...] = ()
+    acceptance_per_draft: tuple[float, ...] = ()
     top1_agreement: float | None = None
     ci_low: float | None = None
     ci_high: float | None = None
@@ -73,13 +74,14 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         document = dict(self.__dict__)
-        sequences = {"per_prompt": list(self.per_prompt), "alpha_per_draft": list(self.alpha_per_draft)}
+        sequences = {"per_prompt": list(self.per_prompt), "acceptance_per_draft": list(self.acceptance_per_draft)}
         return {**document, **sequences, "settings": dict(self.settings)}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Evaluation:
         fields = dict(document)
-        for name in ("per_prompt", "alpha_per_draft"):
+        fields.pop("alpha_per_draft", None)  # of studies from before `acceptance_per_draft`
+        for name in ("per_prompt", "acceptance_per_draft"):
             fields[name] = tuple(fields.get(name, ()))
         fields["settings"] = tuple(sorted(fields.get("settings", {}).items()))
         return cls(**fields)

@@ -187,7 +187,7 @@ class Baseline(FrozenModel):
 class DraftPrior(FrozenModel):
     """What a scheduler may expect of one draft before it has seen a token."""
 
-    alpha: Share = Field(description="acceptance per drafted position")
+    alpha: Share = Field(description="share of its tokens that is accepted where all tokens before them are")
     cost: float = Field(ge=0, description="one draft step over one target step (one token)")
     cost_by_rows: dict[int, Positive] = Field(
         default_factory=dict, description="number of query tokens -> draft forward over them, over one target step"

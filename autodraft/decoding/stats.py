@@ -25,11 +25,13 @@ class DraftCounts:
         cycles: cycles in which tokens of it were verified.
         drafted_tokens: tokens that it proposed, all nodes of trees counted.
         accepted_tokens: proposed tokens that were committed.
+        reached_tokens: proposed tokens before which all others were accepted.
     """
 
     cycles: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    reached_tokens: int = 0
 
 
 @dataclass
@@ -114,6 +116,10 @@ class DecodingStats:
             self.drafts[source].drafted_tokens += 1
         for node in path[1 : emitted_tokens + 1]:
             self.drafts[sources[node]].accepted_tokens += 1
+        accepted = set(path[:emitted_tokens])  # what comes after the end of the output was not reached
+        for node, parent in enumerate(tree.parents):
+            if parent in accepted:
+                self.drafts[sources[node]].reached_tokens += 1
 
 
 @dataclass

@@ -30,7 +30,7 @@ class Run:
     verify_s: float = 0.0
     scheduling_s: float = 0.0
     histogram: Mapping[int, int] = field(default_factory=dict)
-    drafts: tuple[tuple[int, int], ...] = ()  # (drafted, accepted) tokens of each draft of the cascade
+    drafts: tuple[tuple[int, int, int], ...] = ()  # (drafted, accepted, reached) tokens of each draft of the cascade
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class CycleFigures:
         overhead: what drafting and verifying do not account for, per cycle.
         alpha: accepted over drafted tokens.
         alpha_per_draft: the same for each draft of the cascade.
+        acceptance_per_draft: of each draft, accepted over reached tokens: those whose predecessors were all accepted.
         prefill_s: median seconds of prefill.
         shares: where the time went.
     """
@@ -83,6 +84,7 @@ class CycleFigures:
     overhead: float
     alpha: float
     alpha_per_draft: tuple[float, ...]
+    acceptance_per_draft: tuple[float, ...]
     prefill_s: float
     shares: TimeShares
 
@@ -100,6 +102,9 @@ class CycleFigures:
         histogram: Counter[int] = Counter()
         for run in runs:
             histogram.update(run.histogram)
+        counts = [
+            [sum(each) for each in zip(*draft, strict=True)] for draft in zip(*(r.drafts for r in runs), strict=True)
+        ]
         spent = sum(run.decode_s for run in runs) - draft_s - verify_s
         return cls(
             tokens_per_cycle=tokens / cycles if cycles else 1.0,
@@ -109,15 +114,8 @@ class CycleFigures:
             verify_cost=verify_s / cycles / step_s if cycles else 1.0,
             overhead=spent / cycles / step_s if cycles else 0.0,
             alpha=sum(run.accepted_tokens for run in runs) / drafted if drafted else 0.0,
-            alpha_per_draft=_alpha_per_draft(runs),
+            alpha_per_draft=tuple(accepted / max(drafted, 1) for drafted, accepted, _ in counts),
+            acceptance_per_draft=tuple(accepted / max(reached, 1) for _, accepted, reached in counts),
             prefill_s=medians([[run.prefill_s for run in runs]])[0],
             shares=TimeShares.of(runs),
         )
-
-
-def _alpha_per_draft(runs: Sequence[Run]) -> tuple[float, ...]:
-    totals = [
-        [sum(counts) for counts in zip(*draft, strict=True)]
-        for draft in zip(*(run.drafts for run in runs), strict=True)
-    ]
-    return tuple(accepted / drafted if drafted else 0.0 for drafted, accepted in totals)

@@ -72,7 +72,7 @@ def decoder_contestant(
             tuple(generation.tokens), stats.prefill_s, stats.decode_s, stats.cycles, stats.drafted_tokens,
             stats.accepted_tokens, stats.draft_s, stats.verify_s, stats.scheduling_s,
             dict(stats.tokens_per_cycle_histogram),
-            tuple((draft.drafted_tokens, draft.accepted_tokens) for draft in stats.drafts),
+            tuple((draft.drafted_tokens, draft.accepted_tokens, draft.reached_tokens) for draft in stats.drafts),
         )  # fmt: skip
 
     return run

@@ -91,8 +91,8 @@ class ProfileMaker:
     def _prior(self, best: Best, index: int) -> DraftPrior:
         """Measured acceptance (until there is one, teacher-forced agreement stands in); the rest as it was known."""
         draft, evaluation = best.cascade.drafts[index], best.evaluation
-        alphas = evaluation.alpha_per_draft
-        alpha = alphas[index] if index < len(alphas) else evaluation.alpha or evaluation.top1_agreement or 0.0
+        alphas = evaluation.acceptance_per_draft
+        alpha = alphas[index] if index < len(alphas) else evaluation.top1_agreement or 0.0
         return self.prior_of(draft).model_copy(update={"alpha": alpha})
 
     def nothing_found(self) -> DraftProfile:

@@ -230,7 +230,7 @@ class RuntimeEvaluator:
             extra_bytes=sum(self.prior(draft).extra_bytes for draft in cascade.models),
             wall_s=wall_s,
             alpha=figures.alpha,
-            alpha_per_draft=figures.alpha_per_draft,
+            acceptance_per_draft=figures.acceptance_per_draft,
             ci_low=comparison.speedup.low,
             ci_high=comparison.speedup.high,
             per_prompt=tuple(session.per_prompt(name)),

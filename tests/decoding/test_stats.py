@@ -14,7 +14,7 @@ def test_each_draft_is_counted_for_its_own_nodes():
     stats = _stats()
     stats.count_cycle(3)
     stats.count_tree(TREE, [0, 1, 2], emitted_tokens=3)
-    assert stats.drafts == [DraftCounts(1, 2, 1), DraftCounts(1, 1, 1), DraftCounts(1, 1, 0)]
+    assert stats.drafts == [DraftCounts(1, 2, 1, 2), DraftCounts(1, 1, 1, 1), DraftCounts(1, 1, 0, 1)]
     assert (stats.drafted_tokens, stats.accepted_tokens, stats.draft_cycles) == (4, 2, [1, 1, 1])
     assert stats.autoregressive_cycles == 0 and stats.new_tokens == 3
 
@@ -24,12 +24,23 @@ def test_accepted_tokens_beyond_the_end_are_not_counted():
     stats = _stats()
     stats.count_tree(TREE, [0, 1, 2, 3], emitted_tokens=2)
     assert [draft.accepted_tokens for draft in stats.drafts] == [1, 1, 0]
+    assert [draft.reached_tokens for draft in stats.drafts] == [1, 1, 1]
 
 
 def test_a_tree_that_names_no_drafts_is_draft_0s():
     stats = _stats(1)
     stats.count_tree(TokenTree.chain(5, [6, 7]), [0, 1], emitted_tokens=2)
-    assert stats.drafts == [DraftCounts(cycles=1, drafted_tokens=2, accepted_tokens=1)]
+    assert stats.drafts == [DraftCounts(cycles=1, drafted_tokens=2, accepted_tokens=1, reached_tokens=2)]
+
+
+def test_tokens_behind_a_rejected_one_are_not_reached():
+    stats = _stats(1)
+    stats.count_tree(TokenTree.chain(5, [6, 7, 8]), [0, 1], emitted_tokens=2)
+    assert (stats.drafts[0].drafted_tokens, stats.drafts[0].reached_tokens, stats.drafts[0].accepted_tokens) == (
+        3,
+        2,
+        1,
+    )
 
 
 def test_a_root_alone_is_an_autoregressive_cycle():

@@ -98,7 +98,7 @@ def test_an_exported_profile_finds_its_router_and_says_its_costs(tmp_path: Path,
     assert evaluation.extra_bytes == PRIOR.extra_bytes
     profile = running._maker().make(Best(cascade, evaluation, ""))
     profile.save(tmp_path / "profile.json")
-    assert profile.priors.drafts[1] == PRIOR.model_copy(update={"alpha": evaluation.alpha_per_draft[1]})
+    assert profile.priors.drafts[1] == PRIOR.model_copy(update={"alpha": evaluation.acceptance_per_draft[1]})
     (tmp_path / "given" / "router.safetensors").unlink()
     found = DraftProfile.load(tmp_path / "profile.json")
     CascadeDecoder.from_profile(loaded, found).generate([5, 9, 33], max_new_tokens=4)

@@ -45,7 +45,7 @@ class DyTCScheduler(TreeScheduler):
     Args:
         settings: of the cascade.
         levels: its drafts.
-        rate: tokens per target step to expect before anything was measured.
+        rate: tokens per target step to expect of the cascade before anything was measured.
     """
 
     def __init__(self, settings: DyTC, levels: Sequence[DraftLevel], rate: float = 1.2) -> None:
@@ -62,7 +62,8 @@ class DyTCScheduler(TreeScheduler):
             for draft, level in enumerate(levels)
             if level.is_model
         }
-        self._accounts = Account(rate), Account(rate)  # without and with free drafts that know how to go on
+        self._rate = rate
+        self._accounts: tuple[Account, Account] | None = None  # without and with free drafts that know how to go on
         self._cycle: Cycle | None = None
 
     def calibration(self, draft: int) -> Calibration:
@@ -72,6 +73,8 @@ class DyTCScheduler(TreeScheduler):
     def grow(self, bench: Workbench) -> None:
         frontier = Frontier(bench.growth)
         free = FreeGrowth(bench, self._free, self._settings.max_depth, self._settings.max_nodes)
+        if self._accounts is None:
+            self._accounts = Account(min(self._rate, self._rate_of_models(bench))), Account(self._rate)
         cheapest = min(self._accounts, key=lambda account: account.rate)
         cycle = self._cycle = Cycle(bench, cheapest, self._accounts[0], frontier, free)
         free.grow([ROOT], cycle.node_price())
@@ -82,6 +85,21 @@ class DyTCScheduler(TreeScheduler):
             frontier.add_siblings(cycle.node_price())
             free.grow(range(len(cycle.growth)), cycle.node_price())
         self._prune(cycle)
+
+    def _rate_of_models(self, bench: Workbench) -> float:
+        """Tokens per target step of the best chain of a model alone: what a cycle may hope for without free drafts.
+
+        Those lift the rate of the cascade, which as the price of a model's time would stop models far too early.
+        """
+        best = 1.0 if self._models else self._rate
+        for draft, model in self._models.items():
+            tokens = reach = 1.0
+            for length in range(1, bench.levels[draft].num_draft_tokens + 1):
+                reach *= model.alpha.alpha
+                tokens += reach
+                steps = length * bench.times.cost(draft, 1) + bench.times.cost(TARGET, length + 1)
+                best = max(best, tokens / steps)
+        return best
 
     # ------------------------------------------------------------------ models
 
