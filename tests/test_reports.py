@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from autodraft.benchmarks import (
+    byte_planes,
     gpu_linears_table,
     gpu_table,
     kernels,
@@ -46,6 +47,7 @@ def _bench(document: Mapping[str, Any], image: str) -> str:
 
 
 MARKDOWN: dict[str, Markdown] = {
+    "byte-planes": byte_planes.markdown,
     "controllers": _with_picture(controllers_markdown, "controllers"),
     "controllers-long": _with_picture(controllers_markdown, "controllers-long"),
     "controllers-transfer": _with_picture(controllers_markdown, "controllers-transfer"),

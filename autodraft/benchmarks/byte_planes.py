@@ -96,19 +96,16 @@ def markdown(document: Mapping[str, Any]) -> str:
         f"| widened | planes | bits | {' | '.join(heads)} | over the target's step | added memory | agreement |",
         "|---" * (6 + len(heads)) + "|",
     ]
-    rows = document["rows"]
-    for row in rows:
-        target = next(
-            each for each in rows if (each["widen"], each["planes"], each["bits"]) == (row["widen"], row["planes"], 16)
-        )
-        ms = {int(count): value for count, value in row["ms"].items()}
-        cells = " | ".join(f"{ms[count]:.3f}" if count in ms else "" for count in ROWS)
+    target_ms = 0.0
+    for row in document["rows"]:
+        ms = {int(count): value for count, value in row["ms"].items()}  # keys of JSON are strings
+        if row["bits"] == FULL_BITS:
+            target_ms = ms[1]  # of the drafts in the rows that follow
+        times = " | ".join(f"{ms[count]:.3f}" if count in ms else "" for count in ROWS)
+        planes, added = "yes" if row["planes"] else "no", f"{row['extra_bytes'] / 1e6:.1f} MB"
         agreement = "" if row["agreement"] is None else f"{row['agreement']:.3f}"
-        lines.append(
-            f"| {row['widen']} | {'yes' if row['planes'] else 'no'} | {row['bits']} | {cells} |"
-            f" {ms[1] / {int(count): value for count, value in target['ms'].items()}[1]:.2f} |"
-            f" {row['extra_bytes'] / 1e6:.1f} MB | {agreement} |"
-        )
+        cells = (row["widen"], planes, row["bits"], times, f"{ms[1] / target_ms:.2f}", added, agreement)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
 
 
