@@ -16,7 +16,7 @@ from autodraft.decoding.stake import Stake
 from autodraft.decoding.workbench import Workbench
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 16, 512
-_MOST_LOST = 0.02
+_MOST_LOST = 0.01
 """Share of the time that may be lost against plain decoding."""
 _MOST_AT_ONCE = 6.0
 """Target steps that may be lost before drafting is suspended, in however few cycles: a pause must make up for them."""
