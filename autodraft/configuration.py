@@ -82,6 +82,11 @@ class TargetSettings(_Settings):
     )
 
     @property
+    def loading(self) -> dict[str, Any]:
+        """How `load_model` is to load it, as keyword arguments."""
+        return self.model_dump(include={"widen", "dtype", "device", "backend", "revision", "byte_planes"})
+
+    @property
     def folder_name(self) -> str:
         """The model as the name of a folder."""
         name = self.model if _HUB_ID.fullmatch(self.model) else Path(self.model).expanduser().resolve().name

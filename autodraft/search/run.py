@@ -76,15 +76,7 @@ def run_search(job: SearchJob, on_progress: ProgressListener | None = None) -> D
     folder = job.output_folder
     folder.mkdir(parents=True, exist_ok=True)
     job.save(folder)
-    loaded = load_model(
-        job.model,
-        widen=job.widen,
-        dtype=job.dtype,
-        device=job.device,
-        backend=job.backend,
-        revision=job.revision,
-        byte_planes=job.byte_planes,
-    )
+    loaded = load_model(job.model, **job.loading)
     return RunningSearch(job, loaded, folder, started, on_progress).run()
 
 

@@ -42,15 +42,7 @@ def sparsify(job: SparsifyJob, on_progress: Callable[[TrainingProgress], None] |
         InputError: the budget cannot be met, or the text is too short.
         TrainingError: the training diverged; its last good checkpoint is kept.
     """
-    loaded = load_model(
-        job.model,
-        widen=job.widen,
-        dtype=job.dtype,
-        device=job.device,
-        backend=job.backend,
-        revision=job.revision,
-        byte_planes=job.byte_planes,
-    )
+    loaded = load_model(job.model, **job.loading)
     model = load_hf_model(replace(loaded, widen=1))
     own_dtype = model.dtype
     model = model.to(fast_precision(own_dtype, loaded.runtime.device))

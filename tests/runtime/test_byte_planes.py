@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from autodraft.configuration import SearchJob
 from autodraft.errors import InputError
 from autodraft.measure.latency import measure_latency
 from autodraft.policies.features import PolicyFeatures
@@ -162,6 +163,7 @@ def test_loading_with_planes(tmp_path):
         for dtype in (torch.float16, torch.bfloat16, torch.float32)
     )
     assert load_model(half, byte_planes=True).byte_planes and not load_model(half).byte_planes
+    assert load_model(half, **SearchJob(device="cpu", byte_planes=True).loading).byte_planes
     assert load_model(brain, byte_planes=True, dtype="float16").runtime.backend == "native"
     with pytest.raises(InputError, match="add --dtype float16"):
         load_model(brain, byte_planes=True)

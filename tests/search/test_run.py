@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,17 @@ def test_a_search_measures_at_the_temperature_that_its_profile_is_for(
     assert profile.measurement is not None and profile.measurement.temperature == 0.7
     with pytest.raises(InputError, match="measuring settings"):
         search(tmp_path, loaded)
+
+
+def test_a_search_of_byte_planes_may_add_no_memory_and_is_a_study_of_its_own(
+    tmp_path: Path, loaded: LoadedModel
+) -> None:
+    runtime = build_runtime(tiny_model("llama").half().float(), max_length=256, byte_planes=True)
+    in_planes = replace(loaded, runtime=runtime)
+    profile = search(tmp_path, in_planes, max_extra_bytes=0)
+    assert profile.target.byte_planes and sum(draft.extra_bytes for draft in profile.priors.drafts) == 0
+    with pytest.raises(InputError, match="model"):
+        search(tmp_path, replace(loaded, runtime=build_runtime(tiny_model("llama").half().float(), max_length=256)))
 
 
 def test_interruption_leaves_the_best_so_far(

@@ -45,15 +45,7 @@ def train_controller(job: ControllerJob, on_progress: Callable[[SearchProgress],
     """Train a controller on a model's predictions; the path of the agent file."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     options = training_options(job)
-    loaded = load_model(
-        job.model,
-        widen=job.widen,
-        dtype=job.dtype,
-        device=job.device,
-        backend=job.backend,
-        revision=job.revision,
-        byte_planes=job.byte_planes,
-    )
+    loaded = load_model(job.model, **job.loading)
     prompts = encode_prompts(calibration_prompts(), loaded.tokenizer, _LONGEST_PROMPT)
     report = on_progress or (lambda progress: None)
     evaluator = calibrated_in(
