@@ -26,12 +26,8 @@ BITS = (16, 8, 4)
 _PROMPT_TOKENS, _NEW_TOKENS = 64, 32
 
 
-def measure(model: str, widen: int, rounds: int, num_prompts: int, device: str) -> list[dict[str, Any]]:
-    """One row for the target and for each full-depth draft, without planes and with them."""
-    kinds = {
-        planes: load_model(model, widen=widen, dtype="float16", device=device, byte_planes=planes)
-        for planes in (False, True)
-    }
+def measure(kinds: Mapping[bool, LoadedModel], rounds: int, num_prompts: int) -> list[dict[str, Any]]:
+    """One row for the target and for each full-depth draft, by whether it is in planes."""
     targets: dict[tuple[bool, int], tuple[LoadedModel, DraftPlan, KVCache]] = {}
     for planes, loaded in kinds.items():
         for bits in BITS:
@@ -46,9 +42,10 @@ def measure(model: str, widen: int, rounds: int, num_prompts: int, device: str) 
                 ms = _step_ms(loaded, plan, cache, count)
                 if number:  # the first round warms up
                     times.setdefault((planes, bits, count), []).append(ms)
+    meters = {planes: _meter(loaded, num_prompts) for planes, loaded in kinds.items()}
     return [
         {
-            "widen": widen,
+            "widen": loaded.widen,
             "planes": planes,
             "bits": bits,
             "ms": {
@@ -56,7 +53,7 @@ def measure(model: str, widen: int, rounds: int, num_prompts: int, device: str) 
             },
             "weight_bytes": plan.weight_bytes,
             "extra_bytes": plan.extra_bytes,
-            "agreement": None if bits == FULL_BITS else _agreement(loaded, bits, num_prompts),
+            "agreement": None if bits == FULL_BITS else meters[planes].measure(plan.policy).top1_agreement,
         }
         for (planes, bits), (loaded, plan, _) in targets.items()
     ]
@@ -78,11 +75,10 @@ def _wait(loaded: LoadedModel) -> None:
         torch.cuda.synchronize(loaded.runtime.device)
 
 
-def _agreement(loaded: LoadedModel, bits: int, num_prompts: int) -> float:
+def _meter(loaded: LoadedModel, num_prompts: int) -> AgreementMeter:
     prompts = encode_prompts(calibration_prompts(), loaded.tokenizer, _PROMPT_TOKENS)[:num_prompts]
     tokens = [prompt.tokens for prompt in prompts]
-    meter = AgreementMeter(loaded.runtime, tokens, _NEW_TOKENS, eos=loaded.generation_eos)
-    return meter.measure(DraftPolicy.uniform(loaded.runtime.spec.num_blocks, bits, FULL_BITS)).top1_agreement
+    return AgreementMeter(loaded.runtime, tokens, _NEW_TOKENS, eos=loaded.generation_eos)
 
 
 def markdown(document: Mapping[str, Any]) -> str:
@@ -121,8 +117,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows: list[dict[str, Any]] = []
     for factor in options.widen:
         print(f"widened {factor} times", file=sys.stderr)
-        rows += measure(options.model, factor, options.rounds, options.num_prompts, options.device)
-    runtime = load_model(options.model, device=options.device).runtime
+        kinds = {
+            planes: load_model(options.model, widen=factor, dtype="float16", device=options.device, byte_planes=planes)
+            for planes in (False, True)
+        }
+        rows += measure(kinds, options.rounds, options.num_prompts)
+    runtime = kinds[True].runtime
     document = {
         "model": options.model,
         "command": command_line("byte_planes", arguments),

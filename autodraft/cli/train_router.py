@@ -78,15 +78,7 @@ def _run(job: Any, as_json: bool) -> None:
     from autodraft.cli.progress import RouterDisplay
 
     def load(widen: int) -> LoadedModel:
-        return load_target(
-            job.model,
-            None,
-            widen=widen,
-            dtype=job.dtype,
-            device=job.device,
-            backend=job.backend,
-            revision=job.revision,
-        )
+        return load_target(job.model, None, **{**job.loading, "widen": widen})
 
     loaded = load(1)
     from autodraft.training.radial.routed_draft import write_profile

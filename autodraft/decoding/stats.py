@@ -112,14 +112,12 @@ class DecodingStats:
             return
         for source in set(sources[1:]):
             self.drafts[source].cycles += 1
-        for source in sources[1:]:
-            self.drafts[source].drafted_tokens += 1
         for node in path[1 : emitted_tokens + 1]:
             self.drafts[sources[node]].accepted_tokens += 1
-        accepted = set(path[:emitted_tokens])  # what comes after the end of the output was not reached
-        for node, parent in enumerate(tree.parents):
-            if parent in accepted:
-                self.drafts[sources[node]].reached_tokens += 1
+        accepted = path[:emitted_tokens]  # what comes after the end of the output was not reached
+        for source, parent in zip(sources[1:], tree.parents[1:], strict=True):
+            self.drafts[source].drafted_tokens += 1
+            self.drafts[source].reached_tokens += parent in accepted
 
 
 @dataclass

@@ -23,8 +23,8 @@ from autodraft.runtime.rows import Rows
 
 LANES = 16
 KIND_F32, KIND_BF16, KIND_INT8, KIND_INT4, KIND_F16, KIND_PLANES, KIND_UPPER = range(7)
-_INPUT_MULTIPLE = {KIND_BF16: 32, KIND_INT8: 64, KIND_INT4: INT4_GROUP_SIZE}  # whole tiles: 64 bytes
-_INPUT_MULTIPLE_OF_PLANES = 2
+# Whole tiles of 64 bytes; pairs of bytes.
+_INPUT_MULTIPLE = {KIND_BF16: 32, KIND_INT8: 64, KIND_INT4: INT4_GROUP_SIZE, KIND_PLANES: 2}
 
 
 class CLinear(ctypes.Structure):
@@ -208,7 +208,7 @@ class PackedLinear:
 def pack_planes(planes: BytePlanes, bias: Tensor | None = None) -> PackedLinear:
     """Pack both planes for `KIND_PLANES`; outputs and inputs are padded with zeros."""
     outputs, inputs = planes.shape
-    padding = -inputs % _INPUT_MULTIPLE_OF_PLANES
+    padding = -inputs % _INPUT_MULTIPLE[KIND_PLANES]
     padded = planes.mapped(lambda plane: F.pad(pad_panels(plane), (0, padding)))
     upper, lower = _interleave(padded.upper, 1), _interleave(padded.lower, 1)
     bias = _packed_bias(bias, outputs)

@@ -76,14 +76,14 @@ def per_channel(
     BLOCK_OUTPUTS: tl.constexpr,
     BLOCK_INPUTS: tl.constexpr,
     WHOLE_TILES: tl.constexpr,  # whether inputs is a multiple of BLOCK_INPUTS
-    IN_PLANES: tl.constexpr,
     LINES: tl.constexpr,
     EARLY: tl.constexpr,
 ):
     """Weights in the precision of x, or as int8 with one scale per output, which is applied to the sum.
 
-    `IN_PLANES`: float16 in two planes, of which `weight` is the upper one; without `lower` it is all there is.
+    As int8 without a scale they are float16 in two planes, the upper one here; without `lower` it is all there is.
     """
+    in_planes: tl.constexpr = scale is None and weight.dtype.element_ty == tl.int8
     row = tl.program_id(0) * ROW_BLOCK + tl.arange(0, ROW_BLOCK)
     output = tl.program_id(1) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
     place = tl.arange(0, BLOCK_INPUTS)
@@ -106,7 +106,7 @@ def per_channel(
             x_tile = tl.load(x_tiles + start, mask=is_row & is_input, other=0.0)
             w_tile = tl.load(weight + of_tile + start, mask=is_input, other=0)
             lower_tile = None if lower is None else tl.load(lower + of_tile + start, mask=is_input, other=0)
-        if IN_PLANES:
+        if in_planes:
             w_tile = _from_planes(w_tile, lower_tile)
         total = tl.dot(x_tile, tl.trans(w_tile.to(x_tile.dtype)), total, input_precision="ieee")
     is_output = output < outputs

@@ -93,7 +93,6 @@ class TritonLinear:
 
     Attributes:
         weight, lower, scale: as `per_channel` or, three-dimensional, as `per_group` takes them.
-        in_planes: whether `weight` is the upper of two planes.
         bias: float32 [outputs], or None.
         dtype: of the activations that the product takes.
         tile: of products on tensor cores.
@@ -108,7 +107,6 @@ class TritonLinear:
     tile: Tile
     row_tile: RowTile | None
     lower: Tensor | None = None
-    in_planes: bool = False
 
     def rounding(self, rows: int) -> int | None:
         """Bits of the weights where so many rows may also come as a `RoundedRow`; None: they may not."""
@@ -144,7 +142,7 @@ class TritonLinear:
             per_group[grid](x, self.weight, *scaled, groups, adds, tile.outputs, block, whole, **options)
         else:
             given = (x, self.weight, self.lower, *scaled)
-            per_channel[grid](*given, adds, tile.outputs, tile.inputs, whole, self.in_planes, **options)
+            per_channel[grid](*given, adds, tile.outputs, tile.inputs, whole, **options)
 
     def _multiply_row(self, x: RoundedRow, y: Tensor, adds: bool) -> None:
         tile, outputs = self.row_tile, y.shape[1]
@@ -242,7 +240,7 @@ def _of_planes(planes: BytePlanes, bits: int, bias: Tensor | None, tile: Tile | 
     outputs, inputs = planes.shape
     tile = tile or TILES.get(bits) or full_tile(outputs, _processors(planes.upper.device))
     lower = planes.lower if bits == FULL_BITS else None
-    return TritonLinear(planes.upper, None, bias, planes.dtype, inputs, tile, None, lower, in_planes=True)
+    return TritonLinear(planes.upper, None, bias, planes.dtype, inputs, tile, None, lower)
 
 
 def _words(quantized: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ class BlockWeights:
     def _planes(self, names: Sequence[str]) -> dict[str, Projection]:
         """Parts of the planes of these matrices one below the other; nothing where those have none."""
         found = {name: projection for name in names if (projection := getattr(self, name)) is not None}
-        whole = BytePlanes.of(torch.cat([projection.weight for projection in found.values()]))
+        whole = BytePlanes.of(joined([projection.weight for projection in found.values()]))
         if whole is None:
             return {}
         parts = whole.split([len(projection.weight) for projection in found.values()])
@@ -108,14 +108,17 @@ class TargetWeights:
     @cached_property
     def silent_sub_layers(self) -> frozenset[int]:
         """Sub-layers, 2 * block + (0 attention, 1 MLP), that add exactly zero, as in a checkpoint that lost them."""
-        outputs = (projection for block in self.blocks for projection in (block.output, block.down))
-        return frozenset(index for index, output in enumerate(outputs) if output.is_zero)
+        return frozenset(index for index, output in enumerate(self._outputs) if output.is_zero)
 
     @cached_property
     def plane_sub_layers(self) -> frozenset[int]:
         """Sub-layers whose matrices are kept in planes."""
-        outputs = (projection for block in self.blocks for projection in (block.output, block.down))
-        return frozenset(index for index, output in enumerate(outputs) if isinstance(output.matrix, BytePlanes))
+        return frozenset(index for index, output in enumerate(self._outputs) if isinstance(output.matrix, BytePlanes))
+
+    @property
+    def _outputs(self) -> list[Projection]:
+        """The map out of each sub-layer."""
+        return [projection for block in self.blocks for projection in (block.output, block.down)]
 
     @classmethod
     def from_hf(cls, model: Any, spec: ModelSpec, *, byte_planes: bool = False) -> TargetWeights:

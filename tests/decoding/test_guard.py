@@ -100,7 +100,7 @@ def test_one_bad_cycle_suspends_nothing():
     assert all(_run(guard, 1, num_accepted=0, steps=2.0) + _run(guard, 50, num_accepted=3, steps=2.0))
 
 
-@pytest.mark.parametrize("steps", [1.0, 1.02])
+@pytest.mark.parametrize("steps", [1.0, 1.008])
 def test_cycles_without_a_proposal_are_no_evidence_against_a_plan(steps):
     """A look-up that found nothing has cost next to nothing; it must be there when the text begins to repeat itself."""
     plan = ScriptedPlan(length=0)
@@ -122,6 +122,18 @@ def test_cycles_that_take_longer_than_plain_decoding_are_avoided_even_where_noth
         guard.grow(bench := ScriptedBench())
         guard.observe(bench, [0], 1.2)
     assert plain > 800
+
+
+def test_plain_tokens_that_drafting_has_slowed_down_lengthen_the_next_pause():
+    pauses = []
+    for slower in (0.0, 3.0):
+        guard = GuardedScheduler(ScriptedPlan())
+        for _ in range(2):
+            while not guard.idle_cycles:
+                _run(guard, 1, num_accepted=0, steps=1.5)
+            pauses.append(guard.idle_cycles)
+            guard.pass_idle(guard.idle_cycles, guard.idle_cycles + slower)
+    assert pauses[0] == pauses[2] and pauses[3] > pauses[1] + 100
 
 
 def test_what_is_decoded_without_the_guard_counts_as_its_pause():

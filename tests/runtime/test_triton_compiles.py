@@ -58,7 +58,7 @@ def product(bits, kind, capability, whole, in_planes=False):
     if bits == 4:
         constants |= {"BLOCK_GROUPS": tile.inputs // 32}
         return ["triton_kernels", "per_group", types, constants, capability, tile.warps, tile.stages]
-    constants |= {"BLOCK_INPUTS": tile.inputs, "IN_PLANES": in_planes}
+    constants |= {"BLOCK_INPUTS": tile.inputs}
     types |= {"weight": "*i8", "lower": "*i8"} if in_planes else {}
     constants |= {"scale": None} if bits == 16 or in_planes else {}
     constants |= {} if bits == 16 and in_planes else {"lower": None}
