@@ -15,7 +15,7 @@ from autodraft.decoding.sources import TokenSource
 from autodraft.decoding.stats import DecodingStats, DraftCounts, FinishReason, Generation, StopCondition
 from autodraft.decoding.stop_strings import IncrementalText, StopStrings
 from autodraft.decoding.tree import TokenTree
-from autodraft.decoding.verification import Verified, verify_choices, verify_greedy, verify_sampled
+from autodraft.decoding.verification import Verified, verify_choices, verify_sampled
 
 if TYPE_CHECKING:
     from autodraft.decoding.hf_generate import custom_generate
@@ -45,7 +45,6 @@ __all__ = [
     "make_scheduler",
     "probabilities",
     "verify_choices",
-    "verify_greedy",
     "verify_sampled",
 ]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from autodraft.decoding.noise import NoiseStream
 from autodraft.decoding.sampling import SamplingConfig, SeenTokens, argmax_tokens, choose, filtered_scores, penalise
 from autodraft.decoding.tree import TokenTree
-from autodraft.decoding.verification import Verified, verify_greedy, verify_sampled
+from autodraft.decoding.verification import Verified, verify_sampled
 from autodraft.runtime import ChoiceNoise
 
 
@@ -59,8 +59,6 @@ class TargetChoice:
 
     def verify(self, tree: TokenTree, logits: Tensor) -> Verified:
         """Verify `tree` against the target's logits at its nodes. [n, vocab]"""
-        if self.is_plain:
-            return verify_greedy(tree, logits)
         return verify_sampled(tree, lambda node, depth: self._choose(tree, node, depth, logits[node : node + 1]))
 
     def commit(self, tokens: Sequence[int]) -> None:

@@ -19,6 +19,7 @@ from autodraft.decoding.sampling import GREEDY, SamplingConfig
 from autodraft.decoding.scheduled import ScheduledDrafter
 from autodraft.decoding.stats import DecodingStats, DraftCounts, FinishReason, Generation, StopCondition
 from autodraft.decoding.tree import TokenTree
+from autodraft.decoding.verification import verify_choices
 from autodraft.errors import ContextLengthError, InputError
 from autodraft.runtime import ChainStop, LoadedModel, TransformerRuntime
 
@@ -134,17 +135,17 @@ class CascadeDecoder:
         self._prefill(context, stats)
 
         # On a GPU a graph rounds the scores of a sampled chain otherwise than `choice` does.
-        in_chains = choice.is_plain or (choice.is_unfiltered and runtime.device.type == "cpu")
+        by_runtime = choice.is_plain or (choice.is_unfiltered and runtime.device.type == "cpu")
         ends = ChainStop(last_tokens=tuple(eos))
         started = runtime.clock()
         while output.finish_reason is None:
             idle = output.remaining if self.drafter is None else self.drafter.idle_tokens
-            if in_chains and idle:
+            if by_runtime and idle:
                 tokens = self._decode_alone(context, stats, choice, min(idle, output.remaining), ends)
                 emitted = output.extend(tokens)
                 stats.count_autoregressive(emitted)
             else:
-                outcome = self._run_cycle(context, output.remaining, stats, choice)
+                outcome = self._run_cycle(context, output.remaining, stats, choice, by_runtime)
                 tokens = outcome.committed
                 emitted = output.extend(tokens)
                 stats.count_cycle(emitted)
@@ -156,16 +157,24 @@ class CascadeDecoder:
         assert output.finish_reason is not None  # both go on until there is one
         return Generation(output.tokens, output.finish_reason, stats)
 
-    def _run_cycle(self, context: DraftContext, remaining: int, stats: DecodingStats, choice: TargetChoice) -> Outcome:
-        """Draft, verify and commit."""
+    def _run_cycle(
+        self, context: DraftContext, remaining: int, stats: DecodingStats, choice: TargetChoice, by_runtime: bool
+    ) -> Outcome:
+        """Draft, verify and commit; whether the runtime chooses the target's tokens or `choice`, from its logits."""
         runtime, cache = self.runtime, self._cache
         context.max_depth = remaining - 1
         context.max_nodes = cache.capacity - len(context.tokens)
         tree = self._propose(context, stats)
 
         verify_started = runtime.clock()
-        logits = runtime.forward(runtime.target, cache, tree.rows(cache.length))
-        path, bonus_token = choice.verify(tree, logits)
+        rows = tree.rows(cache.length)
+        if by_runtime:
+            depths = tree.depths
+            choices, logits = runtime.choose(cache, rows, choice.noise(0, max(depths) + 1), depths)
+            path, bonus_token = verify_choices(tree, choices)
+        else:
+            logits = runtime.forward(runtime.target, cache, rows)
+            path, bonus_token = choice.verify(tree, logits)
         cache.commit([cache.length + node for node in path])
         verify_s = runtime.clock() - verify_started
         stats.verify_s += verify_s

@@ -49,7 +49,8 @@ class Outcome:
         tree: what was verified; a root alone where nothing was proposed.
         path: accepted nodes, the root included.
         bonus_token: the target's own token after the path.
-        logits: the target's logits at each node, before any sampling settings. float32 [n, vocab]
+        logits: the target's logits at each node, before any sampling settings; they hold until the runtime's next pass.
+            float32 [n, vocab]
         verify_s: seconds that the verification took.
     """
 

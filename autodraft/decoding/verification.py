@@ -29,9 +29,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from torch import Tensor
-
-from autodraft.decoding.sampling import argmax_tokens
 from autodraft.decoding.tree import TokenTree
 
 
@@ -51,11 +48,6 @@ def verify_choices(tree: TokenTree, choices: Sequence[int]) -> Verified:
     """Accept the path along which each node's token is what the target chose at its parent. `choices`: [n]."""
     path = tree.descend(choices)
     return Verified(path, choices[path[-1]])
-
-
-def verify_greedy(tree: TokenTree, target_logits: Tensor) -> Verified:
-    """The longest path whose tokens equal the target's argmax. `target_logits`: [n, vocab]."""
-    return verify_choices(tree, argmax_tokens(target_logits))
 
 
 def verify_sampled(tree: TokenTree, choose: Callable[[int, int], int]) -> Verified:

@@ -109,6 +109,11 @@ class Backend(Protocol):
     ) -> list[Candidates]:
         """A forward pass of which only the `top` best tokens after each row are wanted."""
 
+    def choose(
+        self, plan: DraftPlan, cache: KVCache, rows: Rows, noise: ChoiceNoise | None, depths: Sequence[int]
+    ) -> tuple[list[int], Tensor]:
+        """See `TransformerRuntime.choose`."""
+
     def draft_chain(
         self,
         plan: DraftPlan,

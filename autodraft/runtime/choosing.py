@@ -80,17 +80,18 @@ def acceptance_bin(prob: float) -> int:
     return min(int(prob * prob * ACCEPTANCE_BINS), ACCEPTANCE_BINS - 1)
 
 
+def noised(logits: Tensor, noise: ChoiceNoise | None, depths: Sequence[int]) -> Tensor:
+    """What tokens are chosen by; `depths[i]` is the row of the noise for row i of the logits. [n, vocab]"""
+    if noise is None:
+        return logits
+    return logits / noise.temperature + torch.from_numpy(noise.rows[list(depths)]).to(logits.device)
+
+
 def best_tokens(
     logits: Tensor, top: int, noise: ChoiceNoise | None = None, depths: Sequence[int] = ()
 ) -> list[Candidates]:
-    """The `top` best tokens of each row, in plain PyTorch. [n, vocab]
-
-    `depths[i]` is the row of the noise for row i of the logits.
-    """
-    scores = logits
-    if noise is not None:
-        rows = torch.from_numpy(noise.rows[list(depths)]).to(logits.device)
-        scores = logits / noise.temperature + rows
+    """The `top` best tokens of each row, in plain PyTorch; arguments as for `noised`. [n, vocab]"""
+    scores = noised(logits, noise, depths)
     return [Candidates(*pair) for pair in zip(*(part.tolist() for part in best_of(scores, top)), strict=True)]
 
 

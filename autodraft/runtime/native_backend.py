@@ -250,11 +250,33 @@ class NativeBackend:
         depths: Sequence[int],
         routes: NativeRoutes | None = None,
     ) -> list[Candidates]:
+        tokens, probs = (ctypes.c_int32 * (len(rows) * top))(), (ctypes.c_float * (len(rows) * top))()
+        self._review(plan, cache, rows, top, noise, depths, tokens, probs, routes)
+        return binding.candidates(tokens, probs, len(rows), top)
+
+    def choose(
+        self, plan: DraftPlan, cache: KVCache, rows: Rows, noise: ChoiceNoise | None, depths: Sequence[int]
+    ) -> tuple[list[int], Tensor]:
+        tokens = (ctypes.c_int32 * len(rows))()
+        self._review(plan, cache, rows, 1, noise, depths, tokens)
+        return list(tokens), self._logits[: len(rows), : self._spec.vocab_size]
+
+    def _review(
+        self,
+        plan: DraftPlan,
+        cache: KVCache,
+        rows: Rows,
+        top: int,
+        noise: ChoiceNoise | None,
+        depths: Sequence[int],
+        tokens: ctypes.Array[ctypes.c_int32],
+        probs: ctypes.Array[ctypes.c_float] | None = None,
+        routes: NativeRoutes | None = None,
+    ) -> None:
         assert isinstance(cache, NativeCache)
         payload: _Payload = plan.payload
         struct, buffer = binding.rows_struct(rows)
         n = len(rows)
-        tokens, probs = (ctypes.c_int32 * (n * top))(), (ctypes.c_float * (n * top))()
         with self._lock:
             status = self._library.review(
                 ctypes.byref(self._model),
@@ -273,7 +295,6 @@ class NativeBackend:
             )
         del buffer
         _check(status)
-        return binding.candidates(tokens, probs, n, top)
 
     def draft_chain(
         self,

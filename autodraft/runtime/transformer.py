@@ -192,6 +192,17 @@ class TransformerRuntime:
             return plan.review(cache, rows, top, noise, depths)
         return self._backend.review(plan, cache, rows, top, noise, depths)
 
+    def choose(
+        self, cache: KVCache, rows: Rows, noise: ChoiceNoise | None = None, depths: Sequence[int] = ()
+    ) -> tuple[list[int], Tensor]:
+        """What the target chooses after each row, without filters: by `logits / T + noise`, or the largest logit.
+
+        Writes keys and values as `forward` does. Returns the tokens and the logits, float32 [n, vocab], which hold
+        until the runtime's next pass. `noise` and `depths` as in `review`.
+        """
+        self._check_room(cache, rows)
+        return self._backend.choose(self.target, cache, rows, noise, depths)
+
     def best_tokens(self, logits: Tensor, top: int) -> list[list[int]]:
         """The `top` best tokens of each row of what `forward` returned. [n, vocab]"""
         return self._backend.best_tokens(logits, top)

@@ -14,7 +14,7 @@ from autodraft.cascade import (
     Vertical,
     VerticalHorizontal,
 )
-from autodraft.decoding import CascadeDecoder, DraftContext, Drafter, Outcome, TokenTree, verify_greedy
+from autodraft.decoding import CascadeDecoder, DraftContext, Drafter, Outcome, TokenTree, verify_choices
 from autodraft.runtime import Rows
 from tests.decoding.drafts import (
     AUTOMATON,
@@ -262,7 +262,7 @@ def test_every_cascade_keeps_the_drafters_contract(runtime, cascade, max_depth, 
             assert 1 <= tree.num_drafted <= max_nodes and tree.depth <= max_depth
             assert all(0 <= draft < drafter.num_drafts for draft in tree.drafts[1:])
         logits = runtime.forward(runtime.target, cache, tree.rows(cache.length))
-        path, bonus_token = verify_greedy(tree, logits)
+        path, bonus_token = verify_choices(tree, logits.argmax(-1).tolist())
         cache.commit([cache.length + node for node in path])
         outcome = Outcome(tree, path, bonus_token, logits, 1.0)
         context.tokens += outcome.committed

@@ -49,6 +49,16 @@ def test_a_review_is_a_forward_and_the_best_tokens_of_its_rows(runtime, cache, n
     assert_same(runtime.review(plan, cache, rows, 4, *how), expected)
 
 
+@pytest.mark.parametrize("noisy", [False, True])
+def test_the_targets_choices_are_the_best_tokens_of_its_logits(runtime, cache, noise, noisy):
+    rows = Rows.tree([3, 9, 11, 60], [-1, 0, 0, 1], cache.length)
+    how = (noise, [0, 1, 1, 2]) if noisy else (None, ())
+    expected = runtime.forward(runtime.target, cache, rows)
+    tokens, logits = runtime.choose(cache, rows, *how)
+    assert torch.equal(logits, expected)
+    assert tokens == [row.tokens[0] for row in best_tokens(expected, 1, *how)]
+
+
 def test_the_best_tokens_of_logits(runtime, cache):
     logits = runtime.forward(runtime.target, cache, Rows.chain([3, 9], cache.length))
     assert runtime.best_tokens(logits, 5) == [list(each.tokens) for each in best_tokens(logits, 5)]

@@ -53,6 +53,14 @@ void choose(const float *logits, int vocab, const Choosing *how, int noise_row, 
     for (int j = top - 1; j >= 0; j--) probabilities[j] = expf(best[j] - best[0]) / total; /* best[0] goes last */
 }
 
+int32_t choose_token(const float *logits, int vocab, const Choosing *how, int noise_row) {
+    Choosing one = {how->temperature, 0, 1};
+    int32_t token;
+    float best;
+    find_best(logits, vocab, &one, how->noise ? how->noise + (size_t)noise_row * vocab : 0, &token, &best);
+    return token;
+}
+
 void choose_tokens(const float *logits, int vocab, int top, int32_t *tokens, float *scratch) {
     Choosing how = {1.0f, 0, top};
     find_best(logits, vocab, &how, 0, tokens, scratch);

@@ -25,6 +25,9 @@ typedef struct {
 /* The `top` best tokens of one row and their probabilities in softmax(logits) or softmax(logits / temperature + noise). */
 void choose(const float *logits, int vocab, const Choosing *how, int noise_row, int32_t *tokens, float *probabilities);
 
+/* The best token of one row alone. */
+int32_t choose_token(const float *logits, int vocab, const Choosing *how, int noise_row);
+
 /* The `top` largest of one row alone; `scratch` [top]. */
 void choose_tokens(const float *logits, int vocab, int top, int32_t *tokens, float *scratch);
 

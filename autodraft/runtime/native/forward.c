@@ -64,7 +64,7 @@ typedef struct {
     const Choosing *how;
     const int32_t *noise_rows;
     int32_t *tokens;
-    float *probabilities;
+    float *probabilities; /* or NULL: the best tokens alone */
 } Review;
 
 static void review_on(void *argument, int thread) {
@@ -74,12 +74,17 @@ static void review_on(void *argument, int thread) {
     run(c, thread);
     pool_barrier(c->ws->pool);
     share(c->rows->n, thread, c->threads, &first, &last);
-    for (int r = first; r < last; r++)
-        choose(c->logits + (size_t)r * stride, vocab, review->how, review->noise_rows[r], review->tokens + r * top,
-               review->probabilities + r * top);
+    for (int r = first; r < last; r++) {
+        const float *logits = c->logits + (size_t)r * stride;
+        if (review->probabilities)
+            choose(logits, vocab, review->how, review->noise_rows[r], review->tokens + r * top, review->probabilities + r * top);
+        else
+            review->tokens[r] = choose_token(logits, vocab, review->how, review->noise_rows[r]);
+    }
 }
 
-/* A forward pass and the best tokens after each row: tokens and probabilities [n][top]. Returns 0, or -1 without memory. */
+/* A forward pass and the best tokens after each row: tokens and probabilities [n][top], or the single best tokens [n] and no
+ * probabilities, where those are NULL. Returns 0, or -1 without memory. */
 int review(const Model *m, const Plan *plan, const Routing *routing, const Cache *cache, const Rows *rows, Workspace *ws,
            int width, int keys, float *logits, const Choosing *how, const int32_t *noise_rows, int32_t *tokens, float *probabilities) {
     int threads = pool_threads(ws->pool);

@@ -40,9 +40,9 @@ class World:
     def _pass(self, rows):
         self.now += 1 + 0.05 * (rows - 1)
 
-    def forward(self, plan, cache, rows):
+    def choose(self, cache, rows, *arguments):
         self._pass(len(rows))
-        return self._runtime.forward(plan, cache, rows)
+        return self._runtime.choose(cache, rows, *arguments)
 
     def review(self, plan, cache, rows, **options):
         self._pass(len(rows))
