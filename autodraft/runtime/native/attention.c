@@ -82,7 +82,7 @@ INLINE void attend_tile(const Query *q, const void *keys, const void *values, in
     for (int i = 0; i < COUNT; i++) {
         shared = q[i].prefix < shared ? q[i].prefix : shared;
         gather_scores(q + i, start);
-        scale[i] = 1.0f / exponentiate(q[i].scores, q[i].prefix + q[i].num_path, dim);
+        scale[i] = 1.0f / exponentiate(q[i].scores, q[i].prefix + q[i].num_path, dim, 0);
     }
     int offset = 0;
     for (; offset + 2 * LANES <= dim; offset += 2 * LANES) mix_tile(q, values, dtype, dim, offset, start, shared, scale, COUNT, 2);

@@ -42,18 +42,25 @@ INLINE void gather_scores(const Query *q, int start) {
     for (int j = 0; j < q->num_path; j++) q->scores[q->prefix + j] = q->scores[q->path[j] - start]; /* slots ascend */
 }
 
-/* Softmax over n scores (before their division by sqrt(dim)) in place, without the last division; the sum is returned. */
-INLINE float exponentiate(float *scores, int n, int dim) {
-    const f32x16 scale = splat(1.0f / sqrtf((float)dim));
-    int padded = (n + LANES - 1) / LANES * LANES;
-    for (int j = n; j < padded; j++) scores[j] = -INFINITY;
-    f32x16 highest = load(scores);
-    for (int j = LANES; j < padded; j += LANES) highest = max16(highest, load(scores + j));
-    f32x16 shift = splat(lane_max(highest)), sum = splat(0);
-    for (int j = 0; j < padded; j += LANES) {
-        f32x16 p = exp16((load(scores + j) - shift) * scale);
+/* Softmax over n scores (before their division by sqrt(dim)), without the last division; the sum is returned. Weights take
+ * the place of the scores or, rounded to 16 bits and padded with zeros to whole vectors, go to `rounded`, which may begin
+ * before the scores in the same memory. */
+INLINE float exponentiate(float *scores, int n, int dim, uint16_t *rounded) {
+    const f32x16 scale = splat(1.44269504f / sqrtf((float)dim)); /* a power of 2 */
+    const int whole = n / LANES * LANES;
+    f32x16 highest = splat(-INFINITY), sum = splat(0);
+    for (int j = 0; j < whole; j += LANES) highest = max16(highest, load(scores + j));
+    if (whole < n) {
+        f32x16 rest = first_lanes(load(scores + whole), n - whole, -INFINITY);
+        store(scores + whole, rest);
+        highest = max16(highest, rest);
+    }
+    const f32x16 shift = splat(lane_max(highest)) * scale;
+    for (int j = 0; j < n; j += LANES) {
+        f32x16 p = exp2_16(load(scores + j) * scale - shift);
         sum += p;
-        store(scores + j, p);
+        if (rounded) store_bf16(rounded + j, p);
+        else store(scores + j, p);
     }
     return lane_sum(sum);
 }

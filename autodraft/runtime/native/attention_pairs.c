@@ -10,7 +10,10 @@
 #ifdef __AVX512BF16__
 #define QUERIES 8
 #define MOST_CHANNELS 256
+#define MOST_BLOCKS 8
+#define MIXED 4 /* queries whose values are mixed at a time */
 #define TILE 32 /* slots of a tile of values */
+#define CHAINS 2 /* sums of a channel: pairs of slots take turns, for one product waits for the one before it */
 
 int attention_pairs_serve(int dim) { return dim <= MOST_CHANNELS; }
 
@@ -23,47 +26,62 @@ INLINE __m512bh splat_pair(const uint16_t *p) {
 INLINE f32x16 multiply_pairs(f32x16 sum, __m512bh a, __m512bh b) { return (f32x16)_mm512_dpbf16_ps((__m512)sum, a, b); }
 
 /* Scores of the 16 slots of each of BLOCKS key blocks against COUNT queries. */
-INLINE void score_blocks(const Query *q, const uint16_t (*rounded)[MOST_CHANNELS], const uint16_t *keys, int block, int dim,
-                         int start, const int COUNT, const int BLOCKS) {
-    const uint16_t *key = keys + (size_t)block * dim * LANES;
-    f32x16 sum[QUERIES][4];
+INLINE void score_blocks(const Query *q, const uint16_t (*rounded)[MOST_CHANNELS], const uint16_t *keys, const uint16_t *values, int block,
+                         int dim, int start, const int COUNT, const int BLOCKS) {
+    const uint16_t *key = keys + (size_t)block * dim * LANES, *value = values + (size_t)block * dim * LANES;
+    f32x16 sum[QUERIES][MOST_BLOCKS];
     UNROLL for (int i = 0; i < COUNT; i++) UNROLL for (int b = 0; b < BLOCKS; b++) sum[i][b] = splat(0);
     for (int d = 0; d < dim; d += 2) {
-        __m512bh pairs[4];
-        UNROLL for (int b = 0; b < BLOCKS; b++) pairs[b] = load_pairs(key + ((size_t)b * dim + d) * LANES);
+        __m512bh pairs[MOST_BLOCKS];
+        UNROLL for (int b = 0; b < BLOCKS; b++) {
+            pairs[b] = load_pairs(key + ((size_t)b * dim + d) * LANES);
+            __builtin_prefetch(value + ((size_t)b * dim + d) * LANES); /* as many values lie in as many lines */
+        }
         UNROLL for (int i = 0; i < COUNT; i++) {
             __m512bh query = splat_pair(rounded[i] + d);
             UNROLL for (int b = 0; b < BLOCKS; b++) sum[i][b] = multiply_pairs(sum[i][b], pairs[b], query);
         }
     }
-    UNROLL for (int i = 0; i < COUNT; i++) UNROLL for (int b = 0; b < BLOCKS; b++) store(q[i].scores + (block + b) * LANES - start, sum[i][b]);
+    UNROLL for (int i = 0; i < COUNT; i++)
+        UNROLL for (int b = 0; b < BLOCKS; b++) store(q[i].scores + (block + b) * LANES - start, sum[i][b]);
 }
 
 /* Scores of all slots up to the last one that anybody sees. */
-INLINE void score_all(const Query *q, const uint16_t *keys, int dim, int start, const int COUNT) {
+INLINE void score_all(const Query *q, const uint16_t *keys, const uint16_t *values, int dim, int start, const int COUNT) {
     uint16_t rounded[QUERIES][MOST_CHANNELS];
-    const int BLOCKS = COUNT == QUERIES ? 2 : 4; /* enough sums to keep the multipliers busy */
     int block = start / LANES, end = (slots_end(q, COUNT, start) + LANES - 1) / LANES;
     UNROLL for (int i = 0; i < COUNT; i++)
         for (int d = 0; d < dim; d += LANES) store_bf16(rounded[i] + d, load(q[i].query + d));
-    for (; block + BLOCKS <= end; block += BLOCKS) score_blocks(q, rounded, keys, block, dim, start, COUNT, BLOCKS);
-    for (; block < end; block++) score_blocks(q, rounded, keys, block, dim, start, COUNT, 1);
+    /* Sixteen sums at a time keep the multipliers busy. */
+    if (COUNT <= 2)
+        for (; block + 8 <= end; block += 8) score_blocks(q, rounded, keys, values, block, dim, start, COUNT, 8);
+    if (COUNT <= 4)
+        for (; block + 4 <= end; block += 4) score_blocks(q, rounded, keys, values, block, dim, start, COUNT, 4);
+    for (; block + 2 <= end; block += 2) score_blocks(q, rounded, keys, values, block, dim, start, COUNT, 2);
+    if (block < end) score_blocks(q, rounded, keys, values, block, dim, start, COUNT, 1);
+}
+
+typedef f32x16 Sums[2][CHAINS]; /* of a query, by vector of channels */
+
+INLINE void mix_pair(const Query *q, const uint16_t *value, int first, int slot, Sums *sum, int chain, const int COUNT,
+                     const int VECTORS) {
+    __m512bh pairs[2];
+    UNROLL for (int v = 0; v < VECTORS; v++) pairs[v] = load_pairs(value + (v * TILE + slot) * LANES);
+    UNROLL for (int i = 0; i < COUNT; i++) {
+        __m512bh weights = splat_pair(weights_of(q + i) + first + slot);
+        UNROLL for (int v = 0; v < VECTORS; v++) sum[i][v][chain] = multiply_pairs(sum[i][v][chain], pairs[v], weights);
+    }
 }
 
 /* Weights of `columns` slots, the first of which begins a tile, times 16 * VECTORS channels from `channel` on of their values. */
-INLINE void mix(const Query *q, const uint16_t *values, int dim, int channel, int columns, f32x16 sum[][2], const int COUNT,
+INLINE void mix(const Query *q, const uint16_t *values, int dim, int channel, int columns, Sums *sum, const int COUNT,
                 const int VECTORS) {
     for (int first = 0; first < columns; first += TILE) {
         const uint16_t *value = values + (size_t)first * dim + channel * TILE;
-        int slots = columns - first < TILE ? columns - first : TILE;
-        for (int slot = 0; slot < slots; slot += 2) {
-            __m512bh pairs[2];
-            UNROLL for (int v = 0; v < VECTORS; v++) pairs[v] = load_pairs(value + (v * TILE + slot) * LANES);
-            UNROLL for (int i = 0; i < COUNT; i++) {
-                __m512bh weights = splat_pair(weights_of(q + i) + first + slot);
-                UNROLL for (int v = 0; v < VECTORS; v++) sum[i][v] = multiply_pairs(sum[i][v], pairs[v], weights);
-            }
-        }
+        int slots = columns - first < TILE ? columns - first : TILE, slot = 0;
+        for (; slot + 2 * CHAINS <= slots; slot += 2 * CHAINS)
+            UNROLL for (int c = 0; c < CHAINS; c++) mix_pair(q, value, first, slot + 2 * c, sum, c, COUNT, VECTORS);
+        for (int c = 0; slot < slots; slot += 2, c++) mix_pair(q, value, first, slot, sum, c, COUNT, VECTORS);
     }
 }
 
@@ -79,39 +97,46 @@ INLINE u32x16 value_of(const Query *q, const uint16_t *values, int dim, int star
 
 /* The last keys of a query whose path lies scattered: pairs of values are put together by position. */
 INLINE void mix_tail(const Query *q, const uint16_t *values, int dim, int channel, int start, const uint16_t *tail, int tail_keys,
-                     f32x16 *sum, const int VECTORS) {
+                     Sums sum, const int VECTORS) {
     int n = q->prefix + q->num_path, key = n - tail_keys;
     for (key -= (start + key) % 2; key < n; key += 2, tail += 2)
         UNROLL for (int v = 0; v < VECTORS; v++) {
             u32x16 pair = value_of(q, values, dim, start, key, channel + v * LANES, 0) |
                           value_of(q, values, dim, start, key + 1, channel + v * LANES, 1);
-            sum[v] = multiply_pairs(sum[v], (__m512bh)pair, splat_pair(tail));
+            f32x16 *chain = &sum[v][(start + key) / 2 % CHAINS];
+            *chain = multiply_pairs(*chain, (__m512bh)pair, splat_pair(tail));
         }
 }
 
 INLINE void mix_all(const Query *q, const uint16_t *values, int dim, int start, int columns, const uint16_t *tails, int tail_stride,
                     const int *tail_keys, const float *scale, int channel, const int COUNT, const int VECTORS) {
     int first = start / TILE * TILE;
-    f32x16 sum[QUERIES][2];
-    UNROLL for (int i = 0; i < COUNT; i++) UNROLL for (int v = 0; v < VECTORS; v++) sum[i][v] = splat(0);
+    Sums sum[MIXED];
+    UNROLL for (int i = 0; i < COUNT; i++)
+        UNROLL for (int v = 0; v < VECTORS; v++) UNROLL for (int c = 0; c < CHAINS; c++) sum[i][v][c] = splat(0);
     mix(q, values + (size_t)first * dim, dim, channel, columns, sum, COUNT, VECTORS);
     UNROLL for (int i = 0; i < COUNT; i++)
         if (tail_keys[i])
             mix_tail(q + i, values, dim, channel, start, tails + (size_t)i * tail_stride, tail_keys[i], sum[i], VECTORS);
     UNROLL for (int i = 0; i < COUNT; i++)
-        UNROLL for (int v = 0; v < VECTORS; v++) store(q[i].out + channel + v * LANES, sum[i][v] * splat(scale[i]));
+        UNROLL for (int v = 0; v < VECTORS; v++)
+            store(q[i].out + channel + v * LANES, (sum[i][v][0] + sum[i][v][1]) * splat(scale[i]));
 }
 
 INLINE void attend_few(const Query *q, const uint16_t *keys, const uint16_t *values, int dim, int start, uint16_t *tails,
                        int tail_stride, const int COUNT) {
-    int tail_keys[QUERIES], first = start / TILE * TILE, columns = columns_of(q, COUNT, start, first, 2), channel = 0;
+    int tail_keys[QUERIES], first = start / TILE * TILE, columns = columns_of(q, COUNT, start, first, 2), channel;
     float scale[QUERIES];
-    score_all(q, keys, dim, start, COUNT);
+    score_all(q, keys, values, dim, start, COUNT);
     UNROLL for (int i = 0; i < COUNT; i++)
         scale[i] = 1.0f / weigh(q + i, dim, start, first, columns, tails + (size_t)i * tail_stride, tail_keys + i, 2);
-    for (; channel + 2 * LANES <= dim; channel += 2 * LANES)
-        mix_all(q, values, dim, start, columns, tails, tail_stride, tail_keys, scale, channel, COUNT, 2);
-    if (channel < dim) mix_all(q, values, dim, start, columns, tails, tail_stride, tail_keys, scale, channel, COUNT, 1);
+    for (int i = 0; i < COUNT; i += MIXED) {
+        const int some = COUNT < MIXED ? COUNT : MIXED;
+        const uint16_t *tail = tails + (size_t)i * tail_stride;
+        for (channel = 0; channel + 2 * LANES <= dim; channel += 2 * LANES)
+            mix_all(q + i, values, dim, start, columns, tail, tail_stride, tail_keys + i, scale + i, channel, some, 2);
+        if (channel < dim) mix_all(q + i, values, dim, start, columns, tail, tail_stride, tail_keys + i, scale + i, channel, some, 1);
+    }
 }
 
 #define FOR_COUNT(COUNT)                                                                                              \

@@ -24,12 +24,16 @@ INLINE int columns_of(const Query *queries, int count, int start, int first, con
     return (columns + KEYS - 1) / KEYS * KEYS;
 }
 
-/* Weights of `n` keys at column `at`, zeros around them up to `columns`. */
-INLINE void round_weights(const float *p, int n, uint16_t *to, int at, int columns) {
-    int i = 0;
-    for (; i < n; i += LANES) store_bf16(to + at + i, load(p + i)); /* forwards: `to` may begin before `p` in the same memory */
+/* Zeros around `n` weights at column `at`, up to `columns`. */
+INLINE void pad_weights(uint16_t *to, int n, int at, int columns) {
     for (int column = 0; column < at; column++) to[column] = 0;
     for (int column = at + n; column < columns; column++) to[column] = 0;
+}
+
+/* Weights of `n` keys at column `at`, zeros around them up to `columns`. */
+INLINE void round_weights(const float *p, int n, uint16_t *to, int at, int columns) {
+    for (int i = 0; i < n; i += LANES) store_bf16(to + at + i, load(p + i)); /* forwards: `to` may begin before `p` in the same memory */
+    pad_weights(to, n, at, columns);
 }
 
 /* Where a query's weights come to stand, in the memory of its scores. */
@@ -39,16 +43,19 @@ INLINE uint16_t *weights_of(const Query *q) { return (uint16_t *)(q->scores - SC
  * keys stay; the last `tail_keys` go to `tail`. */
 INLINE float weigh(const Query *q, int dim, int start, int first, int columns, uint16_t *tail, int *tail_keys, const int KEYS) {
     int offset = start - first, n = q->prefix + q->num_path, straight = straight_keys(q, start), kept = n;
-    gather_scores(q, start);
-    float sum = exponentiate(q->scores, n, dim);
     *tail_keys = 0;
-    if (straight < n) {
-        kept = (straight + offset) / KEYS * KEYS - offset;
-        kept = kept > 0 ? kept : 0;
-        *tail_keys = n - kept;
-        int at = kept ? 0 : offset % KEYS;
-        round_weights(q->scores + kept, n - kept, tail, at, (at + n - kept + KEYS - 1) / KEYS * KEYS);
+    if (straight == n) {
+        float sum = exponentiate(q->scores, n, dim, weights_of(q) + offset);
+        pad_weights(weights_of(q), (n + LANES - 1) / LANES * LANES, offset, columns);
+        return sum;
     }
+    gather_scores(q, start);
+    float sum = exponentiate(q->scores, n, dim, 0);
+    kept = (straight + offset) / KEYS * KEYS - offset;
+    kept = kept > 0 ? kept : 0;
+    *tail_keys = n - kept;
+    int at = kept ? 0 : offset % KEYS;
+    round_weights(q->scores + kept, n - kept, tail, at, (at + n - kept + KEYS - 1) / KEYS * KEYS);
     round_weights(q->scores, kept, weights_of(q), offset, columns);
     return sum;
 }

@@ -22,6 +22,7 @@ static size_t round64(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 int reserve(Workspace *ws, const Model *m, int rows, int keys, int width, int threads) {
     int group = m->num_heads / m->num_kv_heads, queries = rows * group < MAX_QUERIES ? rows * group : MAX_QUERIES;
+    keys = (keys + LANES - 1) / LANES * LANES; /* scores of every query begin at a line of the cache */
     size_t per_row = round64(sizeof(float) * m->hidden) + 3 * round64(sizeof(float) * width);
     size_t private_bytes = round64(sizeof(float) * rows * m->hidden) + round64(sizeof(float) * (size_t)rows * width) +
                            round64(sizeof(float) * rows) + round64(sizeof(int32_t) * (size_t)rows * (width / 32 + 1)) +

@@ -74,6 +74,9 @@ INLINE void split_f16(u16x32 bits, f32x16 to[2]) {
     to[0] = f16_to_float(halves[0]), to[1] = f16_to_float(halves[1]);
 }
 INLINE void store_bf16(uint16_t *p, f32x16 v) {
+#ifdef __AVX512BF16__
+    _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh((__m512)v)); /* subnormal numbers become 0 */
+#else
     u32x16 bits = (u32x16)v;
     bits = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
 #ifdef __AVX512F__
@@ -81,6 +84,7 @@ INLINE void store_bf16(uint16_t *p, f32x16 v) {
 #else
     u16x16 h = __builtin_convertvector(bits, u16x16);
     memcpy(p, &h, sizeof h);
+#endif
 #endif
 }
 
@@ -91,6 +95,10 @@ INLINE f32x16 max16(f32x16 a, f32x16 b) { /* b where they do not compare */
 #else
     return select16(a > b, a, b);
 #endif
+}
+
+INLINE f32x16 first_lanes(f32x16 v, int n, float others) { /* `others` behind the first n lanes */
+    return select16((i32x16){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} < splat_i32(n), v, splat(others));
 }
 
 INLINE int any16(i32x16 mask) {
@@ -123,33 +131,39 @@ INLINE float lane_max(f32x16 v) {
 #endif
 }
 
-/* exp to about 2 ulp (Cody-Waite reduction, degree 6); exp(-inf) = 0. */
-INLINE f32x16 exp16(f32x16 x) {
+INLINE f32x16 round16(f32x16 x) { /* to whole numbers, of at most 2^22 */
 #ifdef __AVX512F__
+    return (f32x16)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
+    return x + splat(12582912.0f) - splat(12582912.0f);
+#endif
+}
+
+/* 2^(whole + f) for f between -1/2 and 1/2, to about 2 ulp (degree 5, in few steps that wait for each other). */
+INLINE f32x16 power_of_two(f32x16 whole, f32x16 f) {
+    f32x16 squared = f * f;
+    f32x16 low = splat(0.240222424f) * f + splat(0.693147004f), high = splat(0.00967151299f) * f + splat(0.0555073358f);
+    f32x16 p = ((splat(0.00132647203f) * squared + high) * squared + low) * f + splat(1.0f);
+#ifdef __AVX512F__
+    return (f32x16)_mm512_scalef_ps((__m512)p, (__m512)whole);
+#else
+    whole = max16(splat(-127.0f), whole); /* 2^-127 is 0 here, and 2^128 infinite */
+    whole = select16(whole > splat(128.0f), splat(128.0f), whole);
+    return p * (f32x16)((__builtin_convertvector(whole, i32x16) + 127) << 23);
+#endif
+}
+
+INLINE f32x16 exp2_16(f32x16 x) { /* exp2_16(-inf) = 0 */
+    x = max16(splat(-152.0f), x);
+    f32x16 whole = round16(x);
+    return power_of_two(whole, x - whole);
+}
+
+INLINE f32x16 exp16(f32x16 x) { /* exp16(-inf) = 0 */
     x = max16(splat(-105.0f), x);
-    f32x16 n = (f32x16)_mm512_roundscale_ps((__m512)(x * splat(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-#else
-    i32x16 underflow = x < splat(-87.0f);
-    x = select16(x > splat(88.0f), splat(88.0f), x);
-    x = select16(underflow, splat(0.0f), x);
-    f32x16 n = x * splat(1.44269504f) + splat(12582912.0f);
-    i32x16 exponent = (i32x16)n - (i32x16)splat(12582912.0f);
-    n = n - splat(12582912.0f);
-#endif
-    f32x16 r = x - n * splat(0.693359375f);
-    r = r + n * splat(2.12194440e-4f);
-    f32x16 p = splat(1.9875691500e-4f);
-    p = p * r + splat(1.3981999507e-3f);
-    p = p * r + splat(8.3334519073e-3f);
-    p = p * r + splat(4.1665795894e-2f);
-    p = p * r + splat(1.6666665459e-1f);
-    p = p * r + splat(5.0000001201e-1f);
-    p = p * r * r + r + splat(1.0f);
-#ifdef __AVX512F__
-    return (f32x16)_mm512_scalef_ps((__m512)p, (__m512)n);
-#else
-    return select16(underflow, splat(0.0f), p * (f32x16)((exponent + 127) << 23));
-#endif
+    f32x16 whole = round16(x * splat(1.44269504f));
+    f32x16 r = x - whole * splat(0.693359375f) + whole * splat(2.12194440e-4f); /* Cody and Waite: the first product is exact */
+    return power_of_two(whole, r * splat(1.44269504f));
 }
 
 #endif
