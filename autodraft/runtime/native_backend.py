@@ -25,6 +25,7 @@ from autodraft.runtime.backend import KVCache
 from autodraft.runtime.byte_planes import PLANE_BITS, BytePlanes, fits_float16
 from autodraft.runtime.choosing import Candidates, ChainStop, ChoiceNoise
 from autodraft.runtime.draft_weights import DraftWeights
+from autodraft.runtime.huge_pages import HugePages
 from autodraft.runtime.native_build import NativeUnavailableError, load_library
 from autodraft.runtime.native_cache import NativeCache
 from autodraft.runtime.native_model import FULL_KINDS, arithmetic_dtype, model_struct
@@ -53,6 +54,10 @@ class _PackedSegment:
     @property
     def width(self) -> int:
         return max(self.inputs.padded_outputs, int(self.outputs.struct.k_padded), self.count)
+
+    def moved(self, pages: HugePages) -> _PackedSegment:
+        """The same with its matrices there."""
+        return replace(self, inputs=self.inputs.moved(pages), outputs=self.outputs.moved(pages))
 
     @property
     def upper(self) -> _PackedSegment:
@@ -93,6 +98,7 @@ class NativeBackend:
         # Packed segments live as long as a plan that uses them; the key says whose weights they are.
         self._segments: weakref.WeakValueDictionary[tuple[str, Segment], _PackedSegment] = weakref.WeakValueDictionary()
         self._heads: dict[int, binding.PackedLinear] = {}
+        self._pages = HugePages()
         self._model, self._model_tensors = model_struct(spec, weights, dtype, max_positions)
         self._threads = torch.get_num_threads()
         self._workspace = ctypes.c_void_p(self._library.workspace_new(self._threads))
@@ -109,10 +115,12 @@ class NativeBackend:
     def compile(self, policy: DraftPolicy, own: DraftWeights | None = None) -> DraftPlan:
         source = self._source if own is None else SegmentSource(self._spec, own.applied_to(self.weights))
         owner = "" if own is None else own.digest
-        head = self._head(policy.head_bits)
+        # Every step of the target reads all of it; drafts come and go.
+        pages = self._pages if policy.is_full and own is None else None
+        head = self._head(policy.head_bits, pages)
         grouped: dict[tuple[int, str], list[_PackedSegment]] = {}
         for segment in source.segments_of(policy):
-            grouped.setdefault((segment.block, segment.kind), []).append(self._segment(segment, source, owner))
+            grouped.setdefault((segment.block, segment.kind), []).append(self._segment(segment, source, owner, pages))
         owned: list[Any] = [head, *(segment for group in grouped.values() for segment in group)]
         blocks = (binding.CBlockPlan * self._spec.num_blocks)()
         for index in range(self._spec.num_blocks):
@@ -130,9 +138,10 @@ class NativeBackend:
             silent=source.silent, in_planes=source.in_planes, owns_weights=own is not None,
         )  # fmt: skip
 
-    def _head(self, bits: int) -> binding.PackedLinear:
+    def _head(self, bits: int, pages: HugePages | None) -> binding.PackedLinear:
         if bits not in self._heads:
-            self._heads[bits] = self._pack(self.weights.head, bits)
+            packed = self._pack(self.weights.head, bits)
+            self._heads[bits] = packed if pages is None else packed.moved(pages)
         return self._heads[bits]
 
     def _pack(self, weight: Matrix, bits: int, bias: Tensor | None = None) -> binding.PackedLinear:
@@ -146,10 +155,13 @@ class NativeBackend:
             kind = binding.KIND_F16
         return binding.pack(weight, kind, bias)
 
-    def _segment(self, segment: Segment, source: SegmentSource, owner: str) -> _PackedSegment:
+    def _segment(
+        self, segment: Segment, source: SegmentSource, owner: str, pages: HugePages | None = None
+    ) -> _PackedSegment:
         packed = self._segments.get((owner, segment))
         if packed is None:
-            packed = self._segments[owner, segment] = self._pack_segment(segment, source, owner)
+            packed = self._pack_segment(segment, source, owner)
+            packed = self._segments[owner, segment] = packed if pages is None else packed.moved(pages)
         return packed
 
     def _pack_segment(self, segment: Segment, source: SegmentSource, owner: str) -> _PackedSegment:

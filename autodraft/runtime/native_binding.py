@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from autodraft.runtime.byte_planes import BytePlanes
 from autodraft.runtime.choosing import ACCEPTANCE_BINS, Candidates, ChainStop, ChoiceNoise
+from autodraft.runtime.huge_pages import HugePages
 from autodraft.runtime.quantization import INT4_GROUP_SIZE, quantize_int4, quantize_int8
 from autodraft.runtime.rows import Rows
 
@@ -27,12 +28,15 @@ KIND_F32, KIND_BF16, KIND_INT8, KIND_INT4, KIND_F16, KIND_PLANES, KIND_UPPER = r
 _INPUT_MULTIPLE = {KIND_BF16: 32, KIND_INT8: 64, KIND_INT4: INT4_GROUP_SIZE, KIND_PLANES: 2}
 
 
+_POINTERS = ("weight", "lower", "scale", "sum", "bias")
+
+
 class CLinear(ctypes.Structure):
     """One packed matrix."""
 
     _fields_ = (
         *((name, c_int32) for name in ("kind", "n", "k", "k_padded")),
-        *((name, c_void_p) for name in ("weight", "lower", "scale", "sum", "bias")),
+        *((name, c_void_p) for name in _POINTERS),
     )
 
 
@@ -196,6 +200,15 @@ class PackedLinear:
     @property
     def padded_outputs(self) -> int:
         return -(-int(self.struct.n) // LANES) * LANES
+
+    def moved(self, pages: HugePages) -> PackedLinear:
+        """The same with all it consists of there."""
+        moved = {tensor.data_ptr(): pages.moved(tensor) for tensor in self.tensors}
+        struct = CLinear.from_buffer_copy(self.struct)
+        for name in _POINTERS:
+            tensor = moved.get(getattr(struct, name))
+            setattr(struct, name, pointer(tensor))
+        return PackedLinear(struct, tuple(moved.values()))
 
     @property
     def upper(self) -> PackedLinear:

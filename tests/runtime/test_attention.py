@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autodraft.runtime import native_binding as binding
-from autodraft.runtime.native_build import load_library
 from autodraft.runtime.native_cache import NativeCache
 from autodraft.runtime.spec import ModelSpec
+from tests.runtime.instruction_sets import INSTRUCTION_SETS, engine
 
 KINDS = {torch.float32: binding.KIND_F32, torch.bfloat16: binding.KIND_BF16}
 SCORE_MARGIN, TAIL_QUERIES, TAIL_MARGIN = 32, 16, 64
@@ -28,7 +28,7 @@ class _Query(ctypes.Structure):
     )
 
 
-def attend(queries, keys, values, where, start, dtype):
+def attend(library, queries, keys, values, where, start, dtype):
     """What queries mix, each seeing its `where`: (prefix, path slots). Keys and values: [slots, dim]"""
     count, dim = queries.shape
     spec = ModelSpec("llama", 1, dim, dim, 1, 1, dim, 16, CAPACITY, "rms", 1e-6, "silu", True, True, False)
@@ -53,7 +53,7 @@ def attend(queries, keys, values, where, start, dtype):
             for i, (prefix, path) in enumerate(where)
         )
     )
-    load_library().attend(
+    library.attend(
         structs,
         count,
         ctypes.c_void_p(cache.keys.data_ptr()),
@@ -65,6 +65,11 @@ def attend(queries, keys, values, where, start, dtype):
         CAPACITY + TAIL_MARGIN,
     )
     return out
+
+
+@pytest.fixture(scope="module", params=INSTRUCTION_SETS)
+def library(request):
+    return engine(request.param)
 
 
 def _case(data, dtype):
@@ -89,9 +94,9 @@ def _slots(start, prefix, path):
 @pytest.mark.parametrize("dtype", KINDS)
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_attention_is_that_of_pytorch(dtype, data):
+def test_attention_is_that_of_pytorch(library, dtype, data):
     queries, keys, values, start, where = _case(data, dtype)
-    found = attend(queries, keys, values, where, start, dtype)
+    found = attend(library, queries, keys, values, where, start, dtype)
     for query, (prefix, path), mixed in zip(queries, where, found, strict=True):
         seen = _slots(start, prefix, path)
         scores = keys[seen].double() @ query.double() / len(query) ** 0.5
@@ -103,14 +108,16 @@ def test_attention_is_that_of_pytorch(dtype, data):
 @pytest.mark.parametrize("dtype", KINDS)
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_a_query_gives_the_same_bits_alone_and_in_line(dtype, data):
+def test_a_query_gives_the_same_bits_alone_and_in_line(library, dtype, data):
     """In line: with its scattered keys moved to the slots that follow its prefix."""
     queries, keys, values, start, where = _case(data, dtype)
-    together = attend(queries, keys, values, where, start, dtype)
+    together = attend(library, queries, keys, values, where, start, dtype)
     for i, (prefix, path) in enumerate(where):
-        assert torch.equal(attend(queries[i : i + 1], keys, values, where[i : i + 1], start, dtype)[0], together[i])
+        assert torch.equal(
+            attend(library, queries[i : i + 1], keys, values, where[i : i + 1], start, dtype)[0], together[i]
+        )
         seen = _slots(start, prefix, path)
         moved_keys, moved_values = keys.clone(), values.clone()
         moved_keys[start : start + len(seen)], moved_values[start : start + len(seen)] = keys[seen], values[seen]
-        in_line = attend(queries[i : i + 1], moved_keys, moved_values, [(len(seen), [])], start, dtype)
+        in_line = attend(library, queries[i : i + 1], moved_keys, moved_values, [(len(seen), [])], start, dtype)
         assert torch.equal(in_line[0], together[i])

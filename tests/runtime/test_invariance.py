@@ -5,20 +5,30 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autodraft.runtime import Rows, build_runtime
+from autodraft.runtime import Rows, build_runtime, native_backend
+from tests.runtime.instruction_sets import INSTRUCTION_SETS, engine
 from tests.runtime.tiny import tiny_model
 
 VOCAB = 97
 
 
 # Heads of 32 channels meet tile registers where there are some, heads of 16 never do.
-CASES = ["native-float32", "native-bfloat16", "native-bfloat16-tiles", "torch-float32", "torch-bfloat16"]
+CASES = [
+    *("native-float32", "native-bfloat16", "native-bfloat16-tiles", "torch-float32", "torch-bfloat16"),
+    *("avx2-bfloat16", "avx512-bfloat16", "sse-bfloat16"),
+]
 
 
 @pytest.fixture(scope="module", params=CASES)
 def runtime(request):
     backend, dtype, *wide = request.param.split("-")
-    return build_runtime(tiny_model("llama-head-dim" if wide else "llama").to(getattr(torch, dtype)), backend=backend)
+    model = tiny_model("llama-head-dim" if wide else "llama").to(getattr(torch, dtype))
+    if backend not in INSTRUCTION_SETS:
+        return build_runtime(model, backend=backend)
+    with pytest.MonkeyPatch.context() as patch:
+        library = engine(backend)
+        patch.setattr(native_backend, "load_library", lambda: library)
+        return build_runtime(model, backend="native")
 
 
 def _step_by_step(runtime, prompt, tokens):

@@ -1,4 +1,4 @@
-"""The engine's matrix products: against PyTorch, row by row, and tile registers against vector registers."""
+"""The engine's matrix products on every instruction set: against PyTorch, row by row, and tiles against vectors."""
 
 import ctypes
 import shutil
@@ -10,6 +10,7 @@ from autodraft.runtime import native_binding as binding
 from autodraft.runtime.byte_planes import BytePlanes
 from autodraft.runtime.native_build import compile_library, load_library
 from autodraft.runtime.quantization import fake_quantize
+from tests.runtime.instruction_sets import INSTRUCTION_SETS, engine
 
 KINDS = {
     "float32": binding.KIND_F32,
@@ -62,6 +63,11 @@ def vectors(tmp_path_factory):
     return ctypes.CDLL(str(path))
 
 
+@pytest.fixture(scope="module", params=INSTRUCTION_SETS)
+def library(request):
+    return engine(request.param)
+
+
 def _case(shape, kind, seed=0):
     generator = torch.Generator().manual_seed(seed)
     outputs, inputs = shape
@@ -72,7 +78,7 @@ def _case(shape, kind, seed=0):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_products_are_those_of_pytorch(kind, shape):
+def test_products_are_those_of_pytorch(library, kind, shape):
     weight, bias, linear, x = _case(shape, kind)
     bits = {"8 bits": 8, "4 bits": 4}.get(kind)
     effective = weight if bits is None else fake_quantize(weight, bits)
@@ -81,24 +87,22 @@ def test_products_are_those_of_pytorch(kind, shape):
     relative = {"float32": 1e-5, "float16": 1e-5, "16 bits": 2e-2, "8 bits": 5e-2, "4 bits": 5e-2}[kind]
     tolerance = relative * expected.std()
     for rows in ROWS:
-        found = product(load_library(), linear, x[:rows])[:, : shape[0]]
+        found = product(library, linear, x[:rows])[:, : shape[0]]
         assert (found - expected[:rows]).abs().max() < tolerance
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_a_row_does_not_depend_on_the_others(kind, shape):
+def test_a_row_does_not_depend_on_the_others(library, kind, shape):
     _, _, linear, x = _case(shape, kind, seed=1)
     start = torch.randn(max(ROWS), linear.padded_outputs)
-    alone = torch.cat(
-        [product(load_library(), linear, x[row : row + 1], start[row : row + 1]) for row in range(max(ROWS))]
-    )
+    alone = torch.cat([product(library, linear, x[row : row + 1], start[row : row + 1]) for row in range(max(ROWS))])
     for rows in ROWS:
-        assert torch.equal(product(load_library(), linear, x[:rows], start[:rows]), alone[:rows])
+        assert torch.equal(product(library, linear, x[:rows], start[:rows]), alone[:rows])
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_float16_gives_the_bits_of_float32(shape):
+def test_float16_gives_the_bits_of_float32(library, shape):
     """Of numbers that both hold, down to the smallest ones."""
     weight, bias, _, x = _case(shape, "float32", seed=4)
     smallest = 2.0**-24
@@ -106,11 +110,11 @@ def test_float16_gives_the_bits_of_float32(shape):
     exact = weight.half().float()
     wide, half = (binding.pack(exact, kind, bias) for kind in (binding.KIND_F32, binding.KIND_F16))
     for rows in ROWS:
-        assert torch.equal(product(load_library(), wide, x[:rows]), product(load_library(), half, x[:rows]))
+        assert torch.equal(product(library, wide, x[:rows]), product(library, half, x[:rows]))
 
 
 @pytest.mark.parametrize("shape", (*SHAPES, (48, 33)), ids=str)
-def test_planes_give_the_bits_of_float16_and_the_upper_one_those_of_its_values(shape):
+def test_planes_give_the_bits_of_float16_and_the_upper_one_those_of_its_values(library, shape):
     weight, bias, _, x = _case(shape, "float32", seed=5)
     planes = BytePlanes.of(weight.half().float())
     both = binding.pack_planes(planes, bias)
@@ -118,7 +122,7 @@ def test_planes_give_the_bits_of_float16_and_the_upper_one_those_of_its_values(s
     start = torch.randn(max(ROWS), both.padded_outputs)
     for rows in ROWS:
         for found, expected in ((both, half), (both.upper, upper)):
-            found, expected = (product(load_library(), each, x[:rows], start[:rows]) for each in (found, expected))
+            found, expected = (product(library, each, x[:rows], start[:rows]) for each in (found, expected))
             assert torch.equal(found, expected)
 
 

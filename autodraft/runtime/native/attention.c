@@ -9,70 +9,70 @@
 #include "attention_tiles.h"
 
 #define TILE 4 /* queries that share a loaded key or value */
+#define LEAST (WIDTH == 16 ? 2 : PARTS) /* vectors of keys or values at a time: as many sums as there are registers for, */
+#define MOST (2 * LEAST)                /* or, of one or two queries, as keep the multipliers busy */
 
-/* Channels offset .. offset + 15 of the value in a slot. */
-INLINE f32x16 load_value(const void *values, int dtype, int dim, size_t slot, int offset) {
+/* WIDTH channels from `offset` on of the value in a slot. */
+INLINE f32v load_value(const void *values, int dtype, int dim, size_t slot, int offset) {
     if (dtype != KIND_BF16) return load((const float *)values + slot * dim + offset);
-    u32x16 pair;
+    u32v pair;
     memcpy(&pair, (const uint16_t *)values + value_index(dtype, dim, slot & ~(size_t)1, offset), sizeof pair);
-    return (f32x16)(slot & 1 ? pair & 0xffff0000u : pair << 16);
+    return (f32v)(slot & 1 ? pair & 0xffff0000u : pair << 16);
 }
 
-/* Scores of the 16 slots of each of BLOCKS key blocks against COUNT queries. */
-INLINE void score_tile(const Query *q, const void *keys, int dtype, size_t block, int dim, f32x16 out[][TILE],
-                       const int COUNT, const int BLOCKS) {
-    f32x16 acc[2][TILE];
-    for (int b = 0; b < BLOCKS; b++) for (int i = 0; i < COUNT; i++) acc[b][i] = splat(0);
-    if (dtype == KIND_BF16) {
-        for (int d = 0; d < dim; d += 2)
-            for (int b = 0; b < BLOCKS; b++) {
-                u32x16 pair;
-                memcpy(&pair, (const uint16_t *)keys + key_index(dtype, dim, (block + b) * LANES, d), sizeof pair);
-                f32x16 even = (f32x16)(pair << 16), odd = (f32x16)(pair & 0xffff0000u);
-                for (int i = 0; i < COUNT; i++) acc[b][i] += splat(q[i].query[d]) * even;
-                for (int i = 0; i < COUNT; i++) acc[b][i] += splat(q[i].query[d + 1]) * odd;
+/* Scores of VECTORS times WIDTH slots from `slot` on, which begins a block or a part of it, against COUNT queries. */
+INLINE void score_tile(const Query *q, const void *keys, int dtype, size_t slot, int dim, int start, const int COUNT,
+                       const int VECTORS) {
+    f32v acc[MOST][TILE];
+    UNROLL for (int v = 0; v < VECTORS; v++) UNROLL for (int i = 0; i < COUNT; i++) acc[v][i] = splat(0);
+    for (int d = 0; d < dim; d += 2) {
+        f32v even[MOST], odd[MOST];
+        UNROLL for (int v = 0; v < VECTORS; v++) {
+            if (dtype == KIND_BF16) {
+                u32v pair;
+                memcpy(&pair, (const uint16_t *)keys + key_index(dtype, dim, slot + v * WIDTH, d), sizeof pair);
+                even[v] = (f32v)(pair << 16), odd[v] = (f32v)(pair & 0xffff0000u);
+            } else {
+                const float *key = (const float *)keys + key_index(dtype, dim, slot + v * WIDTH, d);
+                even[v] = load(key), odd[v] = load(key + LANES);
             }
-    } else {
-        for (int d = 0; d < dim; d++)
-            for (int b = 0; b < BLOCKS; b++) {
-                f32x16 k = load((const float *)keys + ((block + b) * dim + d) * LANES);
-                for (int i = 0; i < COUNT; i++) acc[b][i] += splat(q[i].query[d]) * k;
-            }
+        }
+        UNROLL for (int i = 0; i < COUNT; i++) {
+            f32v first = splat(q[i].query[d]), second = splat(q[i].query[d + 1]);
+            UNROLL for (int v = 0; v < VECTORS; v++) acc[v][i] += first * even[v];
+            UNROLL for (int v = 0; v < VECTORS; v++) acc[v][i] += second * odd[v];
+        }
     }
-    for (int b = 0; b < BLOCKS; b++) for (int i = 0; i < COUNT; i++) out[b][i] = acc[b][i];
+    UNROLL for (int v = 0; v < VECTORS; v++)
+        UNROLL for (int i = 0; i < COUNT; i++) store(q[i].scores + slot + v * WIDTH - start, acc[v][i]);
 }
 
 /* Scores of all slots up to the last one that anybody sees. */
 INLINE void score_all(const Query *q, const void *keys, int dtype, int dim, int start, const int COUNT) {
-    f32x16 out[2][TILE];
-    int block = start / LANES, last = (slots_end(q, COUNT, start) + LANES - 1) / LANES;
-    for (; block < last; block += 2) {
-        int blocks = last - block > 1 ? 2 : 1;
-        if (blocks == 2) score_tile(q, keys, dtype, block, dim, out, COUNT, 2);
-        else score_tile(q, keys, dtype, block, dim, out, COUNT, 1);
-        for (int b = 0; b < blocks; b++)
-            for (int i = 0; i < COUNT; i++) store(q[i].scores + (block + b) * LANES - start, out[b][i]);
-    }
+    int slot = start / LANES * LANES, end = (slots_end(q, COUNT, start) + LANES - 1) / LANES * LANES;
+    for (; COUNT <= 2 && slot + MOST * WIDTH <= end; slot += MOST * WIDTH) score_tile(q, keys, dtype, slot, dim, start, COUNT, MOST);
+    for (; slot + LEAST * WIDTH <= end; slot += LEAST * WIDTH) score_tile(q, keys, dtype, slot, dim, start, COUNT, LEAST);
+    if (slot < end) score_tile(q, keys, dtype, slot, dim, start, COUNT, PARTS);
 }
 
-/* 16 * VECTORS channels of the mixed values of COUNT queries; the first `shared` keys are common to all. */
+/* VECTORS times WIDTH channels of the mixed values of COUNT queries; the first `shared` keys are common to all. */
 INLINE void mix_tile(const Query *q, const void *values, int dtype, int dim, int offset, int start, int shared, const float *scale,
                      const int COUNT, const int VECTORS) {
-    f32x16 acc[TILE][2];
-    for (int i = 0; i < COUNT; i++) for (int v = 0; v < VECTORS; v++) acc[i][v] = splat(0);
+    f32v acc[TILE][MOST];
+    UNROLL for (int i = 0; i < COUNT; i++) UNROLL for (int v = 0; v < VECTORS; v++) acc[i][v] = splat(0);
     for (int j = 0; j < shared; j++)
-        for (int v = 0; v < VECTORS; v++) {
-            f32x16 value = load_value(values, dtype, dim, start + j, offset + v * LANES);
-            for (int i = 0; i < COUNT; i++) acc[i][v] += splat(q[i].scores[j]) * value;
+        UNROLL for (int v = 0; v < VECTORS; v++) {
+            f32v value = load_value(values, dtype, dim, start + j, offset + v * WIDTH);
+            UNROLL for (int i = 0; i < COUNT; i++) acc[i][v] += splat(q[i].scores[j]) * value;
         }
-    for (int i = 0; i < COUNT; i++)
+    UNROLL for (int i = 0; i < COUNT; i++)
         for (int j = shared; j < q[i].prefix + q[i].num_path; j++) {
             size_t slot = j < q[i].prefix ? start + j : q[i].path[j - q[i].prefix];
-            for (int v = 0; v < VECTORS; v++)
-                acc[i][v] += splat(q[i].scores[j]) * load_value(values, dtype, dim, slot, offset + v * LANES);
+            UNROLL for (int v = 0; v < VECTORS; v++)
+                acc[i][v] += splat(q[i].scores[j]) * load_value(values, dtype, dim, slot, offset + v * WIDTH);
         }
-    for (int i = 0; i < COUNT; i++)
-        for (int v = 0; v < VECTORS; v++) store(q[i].out + offset + v * LANES, acc[i][v] * splat(scale[i]));
+    UNROLL for (int i = 0; i < COUNT; i++)
+        UNROLL for (int v = 0; v < VECTORS; v++) store(q[i].out + offset + v * WIDTH, acc[i][v] * splat(scale[i]));
 }
 
 INLINE void attend_tile(const Query *q, const void *keys, const void *values, int dtype, int dim, int start, const int COUNT) {
@@ -85,8 +85,11 @@ INLINE void attend_tile(const Query *q, const void *keys, const void *values, in
         scale[i] = 1.0f / exponentiate(q[i].scores, q[i].prefix + q[i].num_path, dim, 0);
     }
     int offset = 0;
-    for (; offset + 2 * LANES <= dim; offset += 2 * LANES) mix_tile(q, values, dtype, dim, offset, start, shared, scale, COUNT, 2);
-    if (offset < dim) mix_tile(q, values, dtype, dim, offset, start, shared, scale, COUNT, 1);
+    for (; COUNT <= 2 && offset + MOST * WIDTH <= dim; offset += MOST * WIDTH)
+        mix_tile(q, values, dtype, dim, offset, start, shared, scale, COUNT, MOST);
+    for (; offset + LEAST * WIDTH <= dim; offset += LEAST * WIDTH)
+        mix_tile(q, values, dtype, dim, offset, start, shared, scale, COUNT, LEAST);
+    if (offset < dim) mix_tile(q, values, dtype, dim, offset, start, shared, scale, COUNT, PARTS);
 }
 
 #define FOR_DTYPE(NAME, DTYPE)                                                                            \

@@ -46,18 +46,18 @@ INLINE void gather_scores(const Query *q, int start) {
  * the place of the scores or, rounded to 16 bits and padded with zeros to whole vectors, go to `rounded`, which may begin
  * before the scores in the same memory. */
 INLINE float exponentiate(float *scores, int n, int dim, uint16_t *rounded) {
-    const f32x16 scale = splat(1.44269504f / sqrtf((float)dim)); /* a power of 2 */
-    const int whole = n / LANES * LANES;
-    f32x16 highest = splat(-INFINITY), sum = splat(0);
-    for (int j = 0; j < whole; j += LANES) highest = max16(highest, load(scores + j));
+    const f32v scale = splat(1.44269504f / sqrtf((float)dim)); /* a power of 2 */
+    const int whole = n / WIDTH * WIDTH;
+    f32v highest = splat(-INFINITY), sum = splat(0);
+    for (int j = 0; j < whole; j += WIDTH) highest = max_each(highest, load(scores + j));
     if (whole < n) {
-        f32x16 rest = first_lanes(load(scores + whole), n - whole, -INFINITY);
+        f32v rest = first_lanes(load(scores + whole), n - whole, -INFINITY);
         store(scores + whole, rest);
-        highest = max16(highest, rest);
+        highest = max_each(highest, rest);
     }
-    const f32x16 shift = splat(lane_max(highest)) * scale;
-    for (int j = 0; j < n; j += LANES) {
-        f32x16 p = exp2_16(load(scores + j) * scale - shift);
+    const f32v shift = splat(lane_max(highest)) * scale;
+    for (int j = 0; j < n; j += WIDTH) {
+        f32v p = exp2_each(load(scores + j) * scale - shift);
         sum += p;
         if (rounded) store_bf16(rounded + j, p);
         else store(scores + j, p);

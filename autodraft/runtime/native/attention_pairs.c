@@ -23,13 +23,13 @@ INLINE __m512bh splat_pair(const uint16_t *p) {
     memcpy(&pair, p, sizeof pair);
     return (__m512bh)_mm512_set1_epi32(pair);
 }
-INLINE f32x16 multiply_pairs(f32x16 sum, __m512bh a, __m512bh b) { return (f32x16)_mm512_dpbf16_ps((__m512)sum, a, b); }
+INLINE f32v multiply_pairs(f32v sum, __m512bh a, __m512bh b) { return (f32v)_mm512_dpbf16_ps((__m512)sum, a, b); }
 
 /* Scores of the 16 slots of each of BLOCKS key blocks against COUNT queries. */
 INLINE void score_blocks(const Query *q, const uint16_t (*rounded)[MOST_CHANNELS], const uint16_t *keys, const uint16_t *values, int block,
                          int dim, int start, const int COUNT, const int BLOCKS) {
     const uint16_t *key = keys + (size_t)block * dim * LANES, *value = values + (size_t)block * dim * LANES;
-    f32x16 sum[QUERIES][MOST_BLOCKS];
+    f32v sum[QUERIES][MOST_BLOCKS];
     UNROLL for (int i = 0; i < COUNT; i++) UNROLL for (int b = 0; b < BLOCKS; b++) sum[i][b] = splat(0);
     for (int d = 0; d < dim; d += 2) {
         __m512bh pairs[MOST_BLOCKS];
@@ -61,7 +61,7 @@ INLINE void score_all(const Query *q, const uint16_t *keys, const uint16_t *valu
     if (block < end) score_blocks(q, rounded, keys, values, block, dim, start, COUNT, 1);
 }
 
-typedef f32x16 Sums[2][CHAINS]; /* of a query, by vector of channels */
+typedef f32v Sums[2][CHAINS]; /* of a query, by vector of channels */
 
 INLINE void mix_pair(const Query *q, const uint16_t *value, int first, int slot, Sums *sum, int chain, const int COUNT,
                      const int VECTORS) {
@@ -86,10 +86,10 @@ INLINE void mix(const Query *q, const uint16_t *values, int dim, int channel, in
 }
 
 /* Sixteen channels of the value of key number `key`, in the place of the first or the second of a pair. */
-INLINE u32x16 value_of(const Query *q, const uint16_t *values, int dim, int start, int key, int channel, int second) {
-    if (key < 0 || key >= q->prefix + q->num_path) return (u32x16)splat_i32(0);
+INLINE u32v value_of(const Query *q, const uint16_t *values, int dim, int start, int key, int channel, int second) {
+    if (key < 0 || key >= q->prefix + q->num_path) return (u32v)splat_i32(0);
     size_t slot = key < q->prefix ? start + key : q->path[key - q->prefix];
-    u32x16 pair;
+    u32v pair;
     memcpy(&pair, values + value_index(KIND_BF16, dim, slot & ~(size_t)1, channel), sizeof pair);
     pair = slot & 1 ? pair >> 16 : pair & 0xffffu;
     return second ? pair << 16 : pair;
@@ -101,9 +101,9 @@ INLINE void mix_tail(const Query *q, const uint16_t *values, int dim, int channe
     int n = q->prefix + q->num_path, key = n - tail_keys;
     for (key -= (start + key) % 2; key < n; key += 2, tail += 2)
         UNROLL for (int v = 0; v < VECTORS; v++) {
-            u32x16 pair = value_of(q, values, dim, start, key, channel + v * LANES, 0) |
+            u32v pair = value_of(q, values, dim, start, key, channel + v * LANES, 0) |
                           value_of(q, values, dim, start, key + 1, channel + v * LANES, 1);
-            f32x16 *chain = &sum[v][(start + key) / 2 % CHAINS];
+            f32v *chain = &sum[v][(start + key) / 2 % CHAINS];
             *chain = multiply_pairs(*chain, (__m512bh)pair, splat_pair(tail));
         }
 }

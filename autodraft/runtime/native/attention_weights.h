@@ -32,7 +32,7 @@ INLINE void pad_weights(uint16_t *to, int n, int at, int columns) {
 
 /* Weights of `n` keys at column `at`, zeros around them up to `columns`. */
 INLINE void round_weights(const float *p, int n, uint16_t *to, int at, int columns) {
-    for (int i = 0; i < n; i += LANES) store_bf16(to + at + i, load(p + i)); /* forwards: `to` may begin before `p` in the same memory */
+    for (int i = 0; i < n; i += WIDTH) store_bf16(to + at + i, load(p + i)); /* forwards: `to` may begin before `p` in the same memory */
     pad_weights(to, n, at, columns);
 }
 
@@ -46,7 +46,7 @@ INLINE float weigh(const Query *q, int dim, int start, int first, int columns, u
     *tail_keys = 0;
     if (straight == n) {
         float sum = exponentiate(q->scores, n, dim, weights_of(q) + offset);
-        pad_weights(weights_of(q), (n + LANES - 1) / LANES * LANES, offset, columns);
+        pad_weights(weights_of(q), (n + WIDTH - 1) / WIDTH * WIDTH, offset, columns);
         return sum;
     }
     gather_scores(q, start);

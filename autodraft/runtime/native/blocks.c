@@ -61,9 +61,9 @@ Private private_of(Workspace *ws, const Model *m, int thread) {
 }
 
 static void norm_row(const Model *m, const float *x, const float *weight, const float *bias, int n, float *y) {
-    f32x16 sum = splat(0), squares = splat(0);
-    for (int i = 0; i < n; i += LANES) {
-        f32x16 v = load(x + i);
+    f32v sum = splat(0), squares = splat(0);
+    for (int i = 0; i < n; i += WIDTH) {
+        f32v v = load(x + i);
         sum += v;
         squares += v * v;
     }
@@ -71,14 +71,14 @@ static void norm_row(const Model *m, const float *x, const float *weight, const 
     if (m->layer_norm) { /* second pass over the centred values, as precise as PyTorch's */
         mean = lane_sum(sum) / n;
         squares = splat(0);
-        for (int i = 0; i < n; i += LANES) {
-            f32x16 v = load(x + i) - splat(mean);
+        for (int i = 0; i < n; i += WIDTH) {
+            f32v v = load(x + i) - splat(mean);
             squares += v * v;
         }
     }
-    f32x16 inverse = splat(1.0f / sqrtf(lane_sum(squares) / n + m->norm_eps));
-    for (int i = 0; i < n; i += LANES) {
-        f32x16 v = (load(x + i) - splat(mean)) * inverse * load(weight + i);
+    f32v inverse = splat(1.0f / sqrtf(lane_sum(squares) / n + m->norm_eps));
+    for (int i = 0; i < n; i += WIDTH) {
+        f32v v = (load(x + i) - splat(mean)) * inverse * load(weight + i);
         store(y + i, bias ? v + load(bias + i) : v);
     }
 }
@@ -107,8 +107,8 @@ static void rotate(const Model *m, float *x, int position) {
     int half = m->head_dim / 2;
     const float *cosine = m->cosine + (size_t)position * half, *sine = m->sine + (size_t)position * half;
     int i = 0;
-    for (; i + LANES <= half; i += LANES) {
-        f32x16 a = load(x + i), b = load(x + i + half), c = load(cosine + i), s = load(sine + i);
+    for (; i + WIDTH <= half; i += WIDTH) {
+        f32v a = load(x + i), b = load(x + i + half), c = load(cosine + i), s = load(sine + i);
         store(x + i, a * c - b * s);
         store(x + i + half, b * c + a * s);
     }
@@ -125,14 +125,14 @@ static void write_cache(const Call *c, int block, int head, int slot, const floa
     size_t base = ((size_t)block * m->num_kv_heads + head) * c->cache->slots * dim;
     if (m->dtype == KIND_BF16) {
         uint16_t *keys = (uint16_t *)c->cache->keys + base, *values = (uint16_t *)c->cache->values + base;
-        for (int d = 0; d < dim; d += LANES) {
-            uint16_t half[LANES];
+        for (int d = 0; d < dim; d += WIDTH) {
+            uint16_t half[WIDTH];
             store_bf16(half, load(key + d));
             uint16_t *to = keys + key_index(KIND_BF16, dim, slot, d); /* two channels side by side, the next two a line on */
-            for (int i = 0; i < LANES / 2; i++) memcpy(to + i * 2 * LANES, half + 2 * i, 4);
+            for (int i = 0; i < WIDTH / 2; i++) memcpy(to + i * 2 * LANES, half + 2 * i, 4);
             store_bf16(half, load(value + d));
             to = values + value_index(KIND_BF16, dim, slot, d);
-            for (int i = 0; i < LANES; i++) to[2 * i] = half[i];
+            for (int i = 0; i < WIDTH; i++) to[2 * i] = half[i];
         }
     } else {
         float *keys = (float *)c->cache->keys + base, *values = (float *)c->cache->values + base;
@@ -212,10 +212,10 @@ void attention(const Call *c, int block, int thread, Private *mine) {
     }
 }
 
-static f32x16 activate(const Model *m, f32x16 v) {
-    if (m->activation == 1) return max16(v, splat(0));
-    if (m->activation == 0) return v / (splat(1.0f) + exp16(-v));
-    for (int i = 0; i < LANES; i++) v[i] = 0.5f * v[i] * (1.0f + erff(v[i] * 0.70710678f));
+static f32v activate(const Model *m, f32v v) {
+    if (m->activation == 1) return max_each(v, splat(0));
+    if (m->activation == 0) return v / (splat(1.0f) + exp_each(-v));
+    for (int i = 0; i < WIDTH; i++) v[i] = 0.5f * v[i] * (1.0f + erff(v[i] * 0.70710678f));
     return v;
 }
 
@@ -234,10 +234,11 @@ void mlp(const Call *c, int block, int thread, Private *mine) {
         for (int r = 0; r < c->rows->n; r++) {
             const float *in = ws->wide + (size_t)r * ws->width;
             float *hidden = ws->hidden + (size_t)r * ws->width;
-            for (int panel = first; panel < last; panel++) {
-                f32x16 v = activate(m, load(in + (size_t)panel * wide * LANES));
-                store(hidden + (size_t)panel * LANES, m->gated ? v * load(in + (size_t)(panel * 2 + 1) * LANES) : v);
-            }
+            for (int panel = first; panel < last; panel++)
+                for (int i = 0; i < LANES; i += WIDTH) {
+                    f32v v = activate(m, load(in + (size_t)panel * wide * LANES + i));
+                    store(hidden + (size_t)panel * LANES + i, m->gated ? v * load(in + (size_t)(panel * 2 + 1) * LANES + i) : v);
+                }
         }
         pool_barrier(ws->pool);
         product(c, &s->out, ws->hidden, ws->width, ws->x, m->hidden, 1, thread, mine);
@@ -248,12 +249,12 @@ void mlp(const Call *c, int block, int thread, Private *mine) {
 void embed(const Call *c, int thread) {
     const Model *m = c->m;
     int first, last, n = m->hidden;
-    share(c->rows->n * (n / LANES), thread, c->threads, &first, &last);
+    share(c->rows->n * (n / WIDTH), thread, c->threads, &first, &last);
     for (int item = first; item < last; item++) {
-        int row = item / (n / LANES), at = item % (n / LANES) * LANES;
+        int row = item / (n / WIDTH), at = item % (n / WIDTH) * WIDTH;
         size_t token = (size_t)c->rows->tokens[row] * n + at, position = (size_t)c->rows->positions[row] * n + at;
         int half = m->dtype == KIND_BF16;
-        f32x16 v = half ? load_bf16((const uint16_t *)m->embedding + token) : load((const float *)m->embedding + token);
+        f32v v = half ? load_bf16((const uint16_t *)m->embedding + token) : load((const float *)m->embedding + token);
         if (m->positions) v += half ? load_bf16((const uint16_t *)m->positions + position) : load((const float *)m->positions + position);
         store(c->ws->x + (size_t)row * n + at, v);
     }

@@ -3,9 +3,9 @@
 
 #include "vec.h"
 
-/* logits[i .. i + 16) as compared; only whole vectors. A quotient is rounded before the noise is added, as it is where the
+/* logits[i .. i + WIDTH) as compared; only whole vectors. A quotient is rounded before the noise is added, as it is where the
  * target's own choices are made: a product with 1 / temperature would be fused with the sum. */
-INLINE f32x16 scores_at(const float *logits, const float *noise, float temperature, int i) {
+INLINE f32v scores_at(const float *logits, const float *noise, float temperature, int i) {
     return noise ? load(logits + i) / splat(temperature) + load(noise + i) : load(logits + i);
 }
 
@@ -26,12 +26,12 @@ static void insert(int32_t *tokens, float *scores, int top, int token, float sco
 
 static void find_best(const float *logits, int vocab, const Choosing *how, const float *noise, int32_t *tokens, float *best) {
     const float temperature = how->temperature;
-    const int top = how->top, whole = vocab / LANES * LANES;
+    const int top = how->top, whole = vocab / WIDTH * WIDTH;
     for (int j = 0; j < top; j++) tokens[j] = 0, best[j] = -INFINITY;
-    for (int i = 0; i < whole; i += LANES) {
-        f32x16 score = scores_at(logits, noise, temperature, i);
-        if (!any16(score > splat(best[top - 1]))) continue;
-        for (int lane = 0; lane < LANES; lane++)
+    for (int i = 0; i < whole; i += WIDTH) {
+        f32v score = scores_at(logits, noise, temperature, i);
+        if (!any_lane(score > splat(best[top - 1]))) continue;
+        for (int lane = 0; lane < WIDTH; lane++)
             if (score[lane] > best[top - 1]) insert(tokens, best, top, i + lane, score[lane]);
     }
     for (int i = whole; i < vocab; i++) {
@@ -43,11 +43,11 @@ static void find_best(const float *logits, int vocab, const Choosing *how, const
 void choose(const float *logits, int vocab, const Choosing *how, int noise_row, int32_t *tokens, float *probabilities) {
     const float *noise = how->noise ? how->noise + (size_t)noise_row * vocab : 0;
     const float temperature = how->temperature;
-    const int top = how->top, whole = vocab / LANES * LANES;
+    const int top = how->top, whole = vocab / WIDTH * WIDTH;
     float *best = probabilities;
     find_best(logits, vocab, how, noise, tokens, best);
-    f32x16 sums = splat(0), highest = splat(best[0]);
-    for (int i = 0; i < whole; i += LANES) sums += exp16(scores_at(logits, noise, temperature, i) - highest);
+    f32v sums = splat(0), highest = splat(best[0]);
+    for (int i = 0; i < whole; i += WIDTH) sums += exp_each(scores_at(logits, noise, temperature, i) - highest);
     float total = lane_sum(sums);
     for (int i = whole; i < vocab; i++) total += expf(score_at(logits, noise, temperature, i) - best[0]);
     for (int j = top - 1; j >= 0; j--) probabilities[j] = expf(best[j] - best[0]) / total; /* best[0] goes last */

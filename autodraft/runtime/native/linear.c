@@ -7,13 +7,22 @@
 
 #include "tiles.h"
 
-#ifdef __AVX512F__
+#if WIDTH == 16
 #define MAX_ROWS 14 /* two panels of sums, their weights and an input in 32 registers */
-#else
-#define MAX_ROWS 8
-#endif
 #define MAX_ROWS_INT4 8
 #define MAX_ROWS_BYTES 8
+#else
+#define MAX_ROWS 5 /* one panel of sums, the same in 16 registers of half the width */
+#define MAX_ROWS_INT4 4
+#define MAX_ROWS_BYTES 4
+#endif
+#define MOST_VECTORS (4 * PARTS)
+/* Without one instruction for products of four bytes, two of which must not exceed 16 bits on their way. */
+#if defined(__AVX2__) && !defined(__AVX512F__) && !defined(__AVXVNNI__)
+#define BY_PAIRS 1
+#else
+#define BY_PAIRS 0
+#endif
 #define CACHED_PANELS 4
 #define PAGE 4096
 
@@ -21,13 +30,13 @@
 
 static void quantize_row(const float *x, int k, int k_padded, int with_groups, int8_t *q, float *scale, int32_t *corrections) {
     float highest = 0;
-    f32x16 highest16 = splat(0);
+    f32v highest_each = splat(0);
     int i = 0;
-    for (; i + LANES <= k; i += LANES) {
-        f32x16 v = load(x + i);
-        highest16 = max16(highest16, max16(v, -v));
+    for (; i + WIDTH <= k; i += WIDTH) {
+        f32v v = load(x + i);
+        highest_each = max_each(highest_each, max_each(v, -v));
     }
-    highest = lane_max(highest16);
+    highest = lane_max(highest_each);
     for (; i < k; i++) highest = fabsf(x[i]) > highest ? fabsf(x[i]) : highest;
     float inverse = highest > 0 ? 127.0f / highest : 0.0f;
     *scale = highest / 127.0f;
@@ -46,13 +55,13 @@ static void quantize_row(const float *x, int k, int k_padded, int with_groups, i
 #ifdef __AVX512BF16__
 typedef uint16_t pair_operand;
 INLINE pair_operand to_operand(float x) { return float_to_bf16(x); }
-INLINE void store_operands(pair_operand *p, f32x16 v) { store_bf16(p, v); }
+INLINE void store_operands(pair_operand *p, f32v v) { store_bf16(p, v); }
 #else
 typedef float pair_operand;
 INLINE pair_operand to_operand(float x) { return bf16_to_float(float_to_bf16(x)); }
-INLINE void store_operands(pair_operand *p, f32x16 v) {
-    u32x16 bits = (u32x16)v;
-    store(p, (f32x16)((bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u));
+INLINE void store_operands(pair_operand *p, f32v v) {
+    u32v bits = (u32v)v;
+    store(p, (f32v)((bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u));
 }
 #endif
 
@@ -64,7 +73,7 @@ void prepare(const Linear *w, const float *x, int rows, int stride, Activations 
         if (w->kind == KIND_BF16) {
             pair_operand *dst = (pair_operand *)a->data + (size_t)r * kp;
             int i = 0;
-            for (; i + LANES <= k; i += LANES) store_operands(dst + i, load(src + i));
+            for (; i + WIDTH <= k; i += WIDTH) store_operands(dst + i, load(src + i));
             for (; i < k; i++) dst[i] = to_operand(src[i]);
             for (; i < kp; i++) dst[i] = 0;
         } else if (w->kind != KIND_INT8 && w->kind != KIND_INT4) {
@@ -74,7 +83,7 @@ void prepare(const Linear *w, const float *x, int rows, int stride, Activations 
         } else {
             quantize_row(src, k, kp, w->kind == KIND_INT4, (int8_t *)a->data + (size_t)r * kp, a->scales + r,
                          a->corrections + (size_t)r * (kp / 32));
-            if (w->kind == KIND_INT8) { /* the kernel wants unsigned activations; `sum` takes the 128 back */
+            if (w->kind == KIND_INT8 && !BY_PAIRS) { /* the kernel wants unsigned activations; `sum` takes the 128 back */
                 uint8_t *dst = (uint8_t *)a->data + (size_t)r * kp;
                 for (int i = 0; i < kp; i++) dst[i] ^= 0x80;
             }
@@ -84,36 +93,45 @@ void prepare(const Linear *w, const float *x, int rows, int stride, Activations 
 
 /* ---------------------------------------------------------------- kernels: ROWS rows, PANELS panels of 16 outputs */
 
-/* Fetches what is `ahead` of the weights at `line`, if anything. A processor does so by itself, which is best for one or
- * two rows; but not across pages, nor far enough ahead of more arithmetic: then it is the same place in the next panels, if
- * more follow. Single rows of 4 bits, which are unpacked for so little, read one panel at a time, straight on. */
-INLINE const void *fetching(const void *line, size_t ahead, const int wanted) {
+/* Fetches what is `ahead` of the weights at `line`, if anything. A processor does so by itself, which is best for one or two
+ * rows of wide vectors; but not across pages, nor far enough ahead of more instructions: then it is the same place in the
+ * next panels, if more follow. Single rows of 4 bits, which are unpacked for so little, read one panel at a time, straight on. */
+#define FETCHES(ROWS) ((ROWS) > 2 || WIDTH < 16)
+INLINE const char *fetching(const void *line, size_t ahead, const int wanted) {
     if (wanted) __builtin_prefetch((const char *)line + ahead);
-    return line;
+    return (const char *)line;
+}
+
+INLINE void finish_all(const Linear *w, int panel, f32v acc[][MOST_VECTORS], float *y, int row, int stride, int add, const int ROWS,
+                       const int VECTORS) {
+    UNROLL for (int r = 0; r < ROWS; r++)
+        UNROLL for (int v = 0; v < VECTORS; v++) finish(w, panel * PARTS + v, acc[r][v], y + (size_t)(row + r) * stride, add);
 }
 
 /* Weights of 32 bits, or of 16 that are the same numbers: the arithmetic is the same, and so is every bit of the result. */
 INLINE void kernel_float(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride, int add,
                          const int ROWS, const int PANELS, const int HALF) {
-    const int k = w->k, size = HALF ? sizeof(uint16_t) : sizeof(float);
+    const int k = w->k, size = HALF ? sizeof(uint16_t) : sizeof(float), VECTORS = PANELS * PARTS;
     const float *x = (const float *)a->data + (size_t)row * a->stride;
     const char *wp = (const char *)w->weight + (size_t)panel * k * LANES * size;
     const size_t ahead = more ? (size_t)PANELS * k * LANES * size : 0;
-    f32x16 acc[MAX_ROWS][4];
-    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = splat(0);
+    f32v acc[MAX_ROWS][MOST_VECTORS];
+    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] = splat(0);
     for (int i = 0; i < k; i++) {
-        f32x16 wv[4];
+        f32v wv[MOST_VECTORS];
         UNROLL for (int p = 0; p < PANELS; p++) {
-            const void *line = fetching(wp + ((size_t)p * k + i) * LANES * size, ahead, ROWS > 2);
-            wv[p] = HALF ? load_f16((const uint16_t *)line) : load((const float *)line);
+            const char *line = fetching(wp + ((size_t)p * k + i) * LANES * size, ahead, FETCHES(ROWS));
+            UNROLL for (int part = 0; part < PARTS; part++) {
+                const char *from = line + part * WIDTH * size;
+                wv[p * PARTS + part] = HALF ? load_f16((const uint16_t *)from) : load((const float *)from);
+            }
         }
         UNROLL for (int r = 0; r < ROWS; r++) {
-            f32x16 xv = splat(x[(size_t)r * a->stride + i]);
-            UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] += xv * wv[p];
+            f32v xv = splat(x[(size_t)r * a->stride + i]);
+            UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] += xv * wv[v];
         }
     }
-    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++)
-        finish(w, panel + p, acc[r][p], y + (size_t)(row + r) * stride, add);
+    finish_all(w, panel, acc, y, row, stride, add, ROWS, VECTORS);
 }
 
 INLINE void kernel_f32(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride, int add,
@@ -130,27 +148,26 @@ INLINE void kernel_f16(const Linear *w, int panel, int more, const Activations *
  * together takes longer than multiplying. */
 INLINE void kernel_bytes(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride, int add,
                          const int ROWS, const int PANELS, const int BOTH) {
-    const int k = w->k_padded;
+    const int k = w->k_padded, VECTORS = PANELS * PARTS;
     const float *x = (const float *)a->data + (size_t)row * a->stride;
     const size_t first = (size_t)panel * k * LANES, ahead = more ? (size_t)PANELS * k * LANES : 0;
     const int8_t *upper = (const int8_t *)w->weight + first, *lower = BOTH ? (const int8_t *)w->lower + first : upper;
-    f32x16 acc[MAX_ROWS_BYTES][4];
-    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = splat(0);
+    f32v acc[MAX_ROWS_BYTES][MOST_VECTORS];
+    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] = splat(0);
     for (int i = 0; i < k; i += 2) {
-        f32x16 wv[4][2];
-        UNROLL for (int p = 0; p < PANELS; p++) {
-            size_t at = ((size_t)p * k + i) * LANES;
-            u16x32 bits = load_upper(fetching(upper + at, ahead, ROWS > 2));
-            if (BOTH) bits += load_extended(fetching(lower + at, ahead, ROWS > 2));
-            split_f16(bits, wv[p]);
+        f32v wv[4][2 * PARTS]; /* of both inputs, as they lie */
+        UNROLL for (int p = 0; p < PANELS; p++) UNROLL for (int part = 0; part < PARTS; part++) {
+            size_t at = ((size_t)p * k + i) * LANES + part * 2 * WIDTH;
+            u16v2 bits = load_upper((const int8_t *)fetching(upper + at, ahead, FETCHES(ROWS)));
+            if (BOTH) bits += load_extended((const int8_t *)fetching(lower + at, ahead, FETCHES(ROWS)));
+            split_f16(bits, wv[p] + 2 * part);
         }
         UNROLL for (int j = 0; j < 2; j++) UNROLL for (int r = 0; r < ROWS; r++) {
-            f32x16 xv = splat(x[(size_t)r * a->stride + i + j]);
-            UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] += xv * wv[p][j];
+            f32v xv = splat(x[(size_t)r * a->stride + i + j]);
+            UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] += xv * wv[v / PARTS][j * PARTS + v % PARTS];
         }
     }
-    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++)
-        finish(w, panel + p, acc[r][p], y + (size_t)(row + r) * stride, add);
+    finish_all(w, panel, acc, y, row, stride, add, ROWS, VECTORS);
 }
 
 INLINE void kernel_planes(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride, int add,
@@ -165,125 +182,155 @@ INLINE void kernel_upper(const Linear *w, int panel, int more, const Activations
 
 INLINE void kernel_bf16(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride,
                         int add, const int ROWS, const int PANELS) {
-    const int pairs = w->k_padded / 2;
+    const int pairs = w->k_padded / 2, VECTORS = PANELS * PARTS;
     const pair_operand *x = (const pair_operand *)a->data + (size_t)row * a->stride;
     const uint16_t *wp = (const uint16_t *)w->weight + (size_t)panel * pairs * 32;
     const size_t ahead = more ? sizeof(uint16_t) * PANELS * pairs * 32 : 0;
-    f32x16 acc[MAX_ROWS][4];
-    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = splat(0);
+    f32v acc[MAX_ROWS][MOST_VECTORS];
+    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] = splat(0);
     for (int i = 0; i < pairs; i++) {
 #ifdef __AVX512BF16__
         __m512bh wv[4];
         UNROLL for (int p = 0; p < PANELS; p++)
-            wv[p] = (__m512bh)_mm512_loadu_si512(fetching(wp + ((size_t)p * pairs + i) * 32, ahead, ROWS > 2));
+            wv[p] = (__m512bh)_mm512_loadu_si512(fetching(wp + ((size_t)p * pairs + i) * 32, ahead, FETCHES(ROWS)));
         UNROLL for (int r = 0; r < ROWS; r++) {
             int32_t pair;
             memcpy(&pair, x + (size_t)r * a->stride + 2 * i, 4);
             __m512bh xv = (__m512bh)_mm512_set1_epi32(pair);
-            UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = (f32x16)_mm512_dpbf16_ps((__m512)acc[r][p], wv[p], xv);
+            UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = (f32v)_mm512_dpbf16_ps((__m512)acc[r][p], wv[p], xv);
         }
 #else
-        f32x16 even[4], odd[4];
+        f32v even[MOST_VECTORS], odd[MOST_VECTORS];
         UNROLL for (int p = 0; p < PANELS; p++) {
-            u32x16 both;
-            memcpy(&both, fetching(wp + ((size_t)p * pairs + i) * 32, ahead, ROWS > 2), sizeof both);
-            even[p] = (f32x16)(both << 16);
-            odd[p] = (f32x16)(both & 0xffff0000u);
+            const char *line = fetching(wp + ((size_t)p * pairs + i) * 32, ahead, FETCHES(ROWS));
+            UNROLL for (int part = 0; part < PARTS; part++) {
+                const int v = p * PARTS + part;
+                u32v both;
+                memcpy(&both, line + part * sizeof both, sizeof both);
+                even[v] = (f32v)(both << 16), odd[v] = (f32v)(both & 0xffff0000u);
+                UNROLL for (int r = 0; r < ROWS && ROWS <= 2; r++) { /* now: there are not registers enough for all vectors */
+                    acc[r][v] += splat(x[(size_t)r * a->stride + 2 * i]) * even[v];
+                    acc[r][v] += splat(x[(size_t)r * a->stride + 2 * i + 1]) * odd[v];
+                }
+            }
         }
-        UNROLL for (int r = 0; r < ROWS; r++) {
-            f32x16 first = splat(x[(size_t)r * a->stride + 2 * i]), second = splat(x[(size_t)r * a->stride + 2 * i + 1]);
-            UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] += first * even[p];
-            UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] += second * odd[p];
+        UNROLL for (int r = 0; r < ROWS && ROWS > 2; r++) {
+            f32v first = splat(x[(size_t)r * a->stride + 2 * i]), second = splat(x[(size_t)r * a->stride + 2 * i + 1]);
+            UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] += first * even[v];
+            UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] += second * odd[v];
         }
 #endif
     }
-    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++)
-        finish(w, panel + p, acc[r][p], y + (size_t)(row + r) * stride, add);
+    finish_all(w, panel, acc, y, row, stride, add, ROWS, VECTORS);
 }
 
-/* acc += unsigned bytes * signed bytes, four at a time in each of 16 lanes. */
-INLINE i32x16 dot4(i32x16 acc, i32x16 unsigned4, i32x16 signed4) {
-#ifdef __AVX512VNNI__
-    return (i32x16)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)unsigned4, (__m512i)signed4);
+/* acc += unsigned bytes * signed bytes, four at a time in each lane; of unsigned bytes up to 127, where BY_PAIRS. */
+INLINE i32v dot4(i32v acc, i32v unsigned4, i32v signed4) {
+#if defined(__AVX512VNNI__)
+    return (i32v)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)unsigned4, (__m512i)signed4);
+#elif WIDTH == 8 && defined(__AVXVNNI__)
+    return (i32v)_mm256_dpbusd_avx_epi32((__m256i)acc, (__m256i)unsigned4, (__m256i)signed4);
+#elif BY_PAIRS
+    __m256i pairs = _mm256_maddubs_epi16((__m256i)unsigned4, (__m256i)signed4);
+    return acc + (i32v)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 #else
     for (int byte = 0; byte < 4; byte++) {
-        i32x16 u = (unsigned4 >> (8 * byte)) & 0xff;
-        i32x16 s = (signed4 << (24 - 8 * byte)) >> 24;
+        i32v u = (unsigned4 >> (8 * byte)) & 0xff;
+        i32v s = (signed4 << (24 - 8 * byte)) >> 24;
         acc += u * s;
     }
     return acc;
 #endif
 }
 
+/* acc += inputs * weights of 8 bits; inputs as `prepare` left them. */
+INLINE i32v dot_int8(i32v acc, i32v inputs, i32v weights) {
+#if BY_PAIRS
+    return dot4(acc, (i32v)_mm256_abs_epi8((__m256i)weights), (i32v)_mm256_sign_epi8((__m256i)inputs, (__m256i)weights));
+#else
+    return dot4(acc, inputs, weights);
+#endif
+}
+
 INLINE void kernel_int8(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride,
                         int add, const int ROWS, const int PANELS) {
-    const int quads = w->k_padded / 4;
+    const int quads = w->k_padded / 4, VECTORS = PANELS * PARTS;
     const uint8_t *x = (const uint8_t *)a->data + (size_t)row * a->stride;
     const int8_t *wp = (const int8_t *)w->weight + (size_t)panel * quads * 64;
     const size_t ahead = more ? (size_t)PANELS * quads * 64 : 0;
-    i32x16 acc[MAX_ROWS][4];
-    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = splat_i32(0);
+    i32v acc[MAX_ROWS][MOST_VECTORS];
+    f32v exact[MAX_ROWS][MOST_VECTORS];
+    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] = splat_i32(0);
     for (int i = 0; i < quads; i++) {
-        i32x16 wv[4];
-        UNROLL for (int p = 0; p < PANELS; p++) wv[p] = load_i32(fetching(wp + ((size_t)p * quads + i) * 64, ahead, ROWS > 2));
+        i32v wv[MOST_VECTORS];
+        UNROLL for (int p = 0; p < PANELS; p++) {
+            const char *line = fetching(wp + ((size_t)p * quads + i) * 64, ahead, FETCHES(ROWS));
+            UNROLL for (int part = 0; part < PARTS; part++) wv[p * PARTS + part] = load_i32(line + part * sizeof(i32v));
+        }
         UNROLL for (int r = 0; r < ROWS; r++) {
             int32_t quad;
             memcpy(&quad, x + (size_t)r * a->stride + 4 * i, 4);
-            i32x16 xv = splat_i32(quad);
-            UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = dot4(acc[r][p], xv, wv[p]);
+            i32v xv = splat_i32(quad);
+            UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] = dot_int8(acc[r][v], xv, wv[v]);
         }
     }
-    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++) {
-        i32x16 exact = acc[r][p] - load_i32(w->sum + (panel + p) * LANES);
-        f32x16 v = __builtin_convertvector(exact, f32x16) * load((const float *)w->scale + (panel + p) * LANES) * splat(a->scales[row + r]);
-        finish(w, panel + p, v, y + (size_t)(row + r) * stride, add);
+    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < VECTORS; v++) {
+        int first = (panel * PARTS + v) * WIDTH;
+        i32v sum = BY_PAIRS ? acc[r][v] : acc[r][v] - load_i32(w->sum + first);
+        exact[r][v] = __builtin_convertvector(sum, f32v) * load((const float *)w->scale + first) * splat(a->scales[row + r]);
     }
+    finish_all(w, panel, exact, y, row, stride, add, ROWS, VECTORS);
 }
 
 /* The high nibbles of a single row stay where they are, sixteen times their value, in a sum of their own. */
 INLINE void kernel_int4(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride,
                         int add, const int ROWS, const int PANELS) {
-    const int groups = w->k_padded / 32;
+    const int groups = w->k_padded / 32, VECTORS = PANELS * PARTS;
     const int8_t *x = (const int8_t *)a->data + (size_t)row * a->stride;
     const uint8_t *wp = (const uint8_t *)w->weight + (size_t)panel * groups * 256;
     const size_t ahead = more ? (size_t)PANELS * groups * 256 : 0;
-    const int apart = ROWS == 1;
-    f32x16 total[MAX_ROWS_INT4][4];
-    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++) total[r][p] = splat(0);
+    const int apart = ROWS == 1 && !BY_PAIRS;
+    f32v total[MAX_ROWS_INT4][MOST_VECTORS];
+    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < VECTORS; v++) total[r][v] = splat(0);
     for (int g = 0; g < groups; g++) {
-        i32x16 acc[MAX_ROWS_INT4][4], sixteenfold[4];
+        i32v acc[MAX_ROWS_INT4][MOST_VECTORS], sixteenfold[MOST_VECTORS];
         UNROLL for (int r = 0; r < ROWS; r++) {
-            i32x16 start = splat_i32(a->corrections[(size_t)(row + r) * groups + g]);
-            UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = start;
+            i32v start = splat_i32(a->corrections[(size_t)(row + r) * groups + g]);
+            UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] = start;
         }
-        UNROLL for (int p = 0; p < PANELS; p++) sixteenfold[p] = splat_i32(0);
+        UNROLL for (int v = 0; v < VECTORS; v++) sixteenfold[v] = splat_i32(0);
         UNROLL for (int i = 0; i < 4; i++) {
-            i32x16 low[4], high[4];
+            i32v low[MOST_VECTORS], high[MOST_VECTORS];
             UNROLL for (int p = 0; p < PANELS; p++) {
-                i32x16 both = load_i32(fetching(wp + (((size_t)p * groups + g) * 4 + i) * 64, apart ? PAGE : ahead,
-                                                apart || ROWS > 2));
-                low[p] = both & 0x0f0f0f0f;
-                high[p] = apart ? both & ~0x0f0f0f0f : (both >> 4) & 0x0f0f0f0f;
+                const char *line = fetching(wp + (((size_t)p * groups + g) * 4 + i) * 64, ROWS == 1 ? PAGE : ahead,
+                                            ROWS == 1 || FETCHES(ROWS));
+                UNROLL for (int part = 0; part < PARTS; part++) {
+                    i32v both = load_i32(line + part * sizeof(i32v));
+                    low[p * PARTS + part] = both & 0x0f0f0f0f;
+                    high[p * PARTS + part] = apart ? both & ~0x0f0f0f0f : (both >> 4) & 0x0f0f0f0f;
+                }
             }
             UNROLL for (int r = 0; r < ROWS; r++) {
                 int32_t first, second;
                 memcpy(&first, x + (size_t)r * a->stride + 32 * g + 8 * i, 4);
                 memcpy(&second, x + (size_t)r * a->stride + 32 * g + 8 * i + 4, 4);
-                UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = dot4(acc[r][p], low[p], splat_i32(first));
-                UNROLL for (int p = 0; p < PANELS; p++) {
-                    i32x16 *sum = apart ? &sixteenfold[p] : &acc[r][p];
-                    *sum = dot4(*sum, high[p], splat_i32(second));
+                UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] = dot4(acc[r][v], low[v], splat_i32(first));
+                UNROLL for (int v = 0; v < VECTORS; v++) {
+                    i32v *sum = apart ? &sixteenfold[v] : &acc[r][v];
+                    *sum = dot4(*sum, high[v], splat_i32(second));
                 }
             }
         }
-        UNROLL for (int p = 0; p < PANELS; p++) {
-            f32x16 scale = load_bf16((const uint16_t *)w->scale + ((size_t)(panel + p) * groups + g) * LANES);
-            if (apart) acc[0][p] += sixteenfold[p] >> 4;
-            UNROLL for (int r = 0; r < ROWS; r++) total[r][p] += __builtin_convertvector(acc[r][p], f32x16) * scale;
+        UNROLL for (int v = 0; v < VECTORS; v++) {
+            const int p = v / PARTS, part = v % PARTS;
+            const uint16_t *scales = (const uint16_t *)w->scale + ((size_t)(panel + p) * groups + g) * LANES;
+            f32v scale = load_bf16(scales + part * WIDTH);
+            if (apart) acc[0][v] += sixteenfold[v] >> 4;
+            UNROLL for (int r = 0; r < ROWS; r++) total[r][v] += __builtin_convertvector(acc[r][v], f32v) * scale;
         }
     }
-    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int p = 0; p < PANELS; p++)
-        finish(w, panel + p, total[r][p] * splat(a->scales[row + r]), y + (size_t)(row + r) * stride, add);
+    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < VECTORS; v++) total[r][v] *= splat(a->scales[row + r]);
+    finish_all(w, panel, total, y, row, stride, add, ROWS, VECTORS);
 }
 
 /* ---------------------------------------------------------------- dispatch */
@@ -297,31 +344,34 @@ INLINE void kernel_int4(const Linear *w, int panel, int more, const Activations 
             KERNEL(w, panel, panel + PANELS < last, a, row, y, stride, add, ROWS, PANELS);                              \
         for (; panel < end; panel++) KERNEL(w, panel, panel + 1 < last, a, row, y, stride, add, ROWS, 1);               \
     }
-#define UP_TO_8_ROWS(KERNEL, PANELS_OF_ONE)                                                                             \
-    PANEL_LOOP(KERNEL, 1, PANELS_OF_ONE) PANEL_LOOP(KERNEL, 2, 4) PANEL_LOOP(KERNEL, 3, 2) PANEL_LOOP(KERNEL, 4, 2)                 \
+#if WIDTH == 16
+#define FEW_ROWS(KERNEL, PANELS_OF_ONE)                                                                                 \
+    PANEL_LOOP(KERNEL, 1, PANELS_OF_ONE) PANEL_LOOP(KERNEL, 2, 4) PANEL_LOOP(KERNEL, 3, 2) PANEL_LOOP(KERNEL, 4, 2)     \
     PANEL_LOOP(KERNEL, 5, 2) PANEL_LOOP(KERNEL, 6, 2) PANEL_LOOP(KERNEL, 7, 2) PANEL_LOOP(KERNEL, 8, 2)
-#define NAMES_TO_8(KERNEL) \
-    0, KERNEL##_1, KERNEL##_2, KERNEL##_3, KERNEL##_4, KERNEL##_5, KERNEL##_6, KERNEL##_7, KERNEL##_8
-#if MAX_ROWS == 14
 #define ALL_ROWS(KERNEL)                                                                                                \
-    UP_TO_8_ROWS(KERNEL, 4) PANEL_LOOP(KERNEL, 9, 2) PANEL_LOOP(KERNEL, 10, 2) PANEL_LOOP(KERNEL, 11, 2)                   \
+    FEW_ROWS(KERNEL, 4) PANEL_LOOP(KERNEL, 9, 2) PANEL_LOOP(KERNEL, 10, 2) PANEL_LOOP(KERNEL, 11, 2)                    \
     PANEL_LOOP(KERNEL, 12, 2) PANEL_LOOP(KERNEL, 13, 2) PANEL_LOOP(KERNEL, 14, 2)
+#define NAMES_OF_FEW(KERNEL) \
+    0, KERNEL##_1, KERNEL##_2, KERNEL##_3, KERNEL##_4, KERNEL##_5, KERNEL##_6, KERNEL##_7, KERNEL##_8
 #define NAMES(KERNEL) \
-    NAMES_TO_8(KERNEL), KERNEL##_9, KERNEL##_10, KERNEL##_11, KERNEL##_12, KERNEL##_13, KERNEL##_14
+    NAMES_OF_FEW(KERNEL), KERNEL##_9, KERNEL##_10, KERNEL##_11, KERNEL##_12, KERNEL##_13, KERNEL##_14
 #else
-#define ALL_ROWS(KERNEL) UP_TO_8_ROWS(KERNEL, 4)
-#define NAMES NAMES_TO_8
+#define FEW_ROWS(KERNEL, PANELS_OF_ONE) \
+    PANEL_LOOP(KERNEL, 1, PANELS_OF_ONE) PANEL_LOOP(KERNEL, 2, 2) PANEL_LOOP(KERNEL, 3, 1) PANEL_LOOP(KERNEL, 4, 1)
+#define ALL_ROWS(KERNEL) FEW_ROWS(KERNEL, 2) PANEL_LOOP(KERNEL, 5, 1)
+#define NAMES_OF_FEW(KERNEL) 0, KERNEL##_1, KERNEL##_2, KERNEL##_3, KERNEL##_4
+#define NAMES(KERNEL) NAMES_OF_FEW(KERNEL), KERNEL##_5
 #endif
 ALL_ROWS(kernel_f32)
 ALL_ROWS(kernel_f16)
-UP_TO_8_ROWS(kernel_planes, 4)
-UP_TO_8_ROWS(kernel_upper, 4)
+FEW_ROWS(kernel_planes, 4)
+FEW_ROWS(kernel_upper, 4)
 ALL_ROWS(kernel_bf16)
 ALL_ROWS(kernel_int8)
-UP_TO_8_ROWS(kernel_int4, 1)
+FEW_ROWS(kernel_int4, 1)
 static void (*const kernels[][MAX_ROWS + 1])(const Linear *, int, int, int, const Activations *, int, float *, int, int) = {
-    {NAMES(kernel_f32)}, {NAMES(kernel_bf16)}, {NAMES(kernel_int8)}, {NAMES_TO_8(kernel_int4)}, {NAMES(kernel_f16)},
-    {NAMES_TO_8(kernel_planes)}, {NAMES_TO_8(kernel_upper)}};
+    {NAMES(kernel_f32)}, {NAMES(kernel_bf16)}, {NAMES(kernel_int8)}, {NAMES_OF_FEW(kernel_int4)}, {NAMES(kernel_f16)},
+    {NAMES_OF_FEW(kernel_planes)}, {NAMES_OF_FEW(kernel_upper)}};
 
 void multiply(const Linear *w, int first, int last, const Activations *a, int rows, float *y, int stride, int add) {
     if (tiles_serve(w->kind, rows)) {

@@ -17,9 +17,9 @@ void prepare(const Linear *w, const float *x, int rows, int stride, Activations 
 /* y[row][16 * first .. 16 * last) = or += W x (+ bias); y has room for whole panels. */
 void multiply(const Linear *w, int first, int last, const Activations *a, int rows, float *y, int stride, int add);
 
-/* The end of every kernel: 16 outputs of one row, with bias, stored or added. */
-INLINE void finish(const Linear *w, int panel, f32x16 v, float *y, int add) {
-    int first = panel * LANES;
+/* The end of every kernel: a vector of outputs of one row, with bias, stored or added. */
+INLINE void finish(const Linear *w, int vector, f32v v, float *y, int add) {
+    int first = vector * WIDTH;
     if (w->bias) v += load(w->bias + first);
     if (add) v += load(y + first);
     store(y + first, v);

@@ -97,22 +97,22 @@ static void visit(Walk *w, int node, int count) {
 static int destination(const Router *router, int state, const float *x, int n) {
     int units = router->units, places = router->places, best = 0;
     float inner[MAX_UNITS];
-    f32x16 squares = splat(0);
-    for (int i = 0; i < n; i += LANES) squares += load(x + i) * load(x + i);
-    f32x16 inverse = splat(1.0f / sqrtf(lane_sum(squares) / n + 1e-6f));
+    f32v squares = splat(0);
+    for (int i = 0; i < n; i += WIDTH) squares += load(x + i) * load(x + i);
+    f32v inverse = splat(1.0f / sqrtf(lane_sum(squares) / n + 1e-6f));
     const float *in = router->in + (size_t)state * n * units, *out = router->out + (size_t)state * units * places;
-    for (int u = 0; u < units; u += LANES) {
-        f32x16 sums[4] = {splat(0), splat(0), splat(0), splat(0)}; /* four chains hide the latency of each */
+    for (int u = 0; u < units; u += WIDTH) {
+        f32v sums[4] = {splat(0), splat(0), splat(0), splat(0)}; /* four chains hide the latency of each */
         for (int i = 0; i < n; i += 4)
             for (int j = 0; j < 4; j++) sums[j] += splat(x[i + j]) * load(in + (size_t)(i + j) * units + u);
-        f32x16 sum = (sums[0] + sums[1] + sums[2] + sums[3]) * inverse + load(router->in_bias + (size_t)state * units + u);
-        store(inner + u, max16(sum, splat(0)));
+        f32v sum = (sums[0] + sums[1] + sums[2] + sums[3]) * inverse + load(router->in_bias + (size_t)state * units + u);
+        store(inner + u, max_each(sum, splat(0)));
     }
     float highest = -INFINITY;
-    for (int place = 0; place < places; place += LANES) {
-        f32x16 odds = load(router->out_bias + (size_t)state * places + place);
+    for (int place = 0; place < places; place += WIDTH) {
+        f32v odds = load(router->out_bias + (size_t)state * places + place);
         for (int u = 0; u < units; u++) odds += splat(inner[u]) * load(out + (size_t)u * places + place);
-        for (int i = 0; i < LANES; i++)
+        for (int i = 0; i < WIDTH; i++)
             if (odds[i] > highest) highest = odds[i], best = place + i;
     }
     return best;

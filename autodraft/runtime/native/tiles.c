@@ -132,8 +132,8 @@ static void multiply_wide(const Linear *w, int first, int last, const Activation
                     finish(w, panel + p, load((const float *)sum), out, add);
                     continue;
                 }
-                i32x16 exact = load_i32(sum) - load_i32(w->sum + (panel + p) * LANES);
-                f32x16 v = __builtin_convertvector(exact, f32x16) * load((const float *)w->scale + (panel + p) * LANES);
+                i32v exact = load_i32(sum) - load_i32(w->sum + (panel + p) * LANES);
+                f32v v = __builtin_convertvector(exact, f32v) * load((const float *)w->scale + (panel + p) * LANES);
                 finish(w, panel + p, v * splat(a->scales[row + r]), out, add);
             }
     }
@@ -165,7 +165,7 @@ INLINE void multiply_groups(const Linear *w, int first, int last, const Activati
     for (int panel = first; panel < last; panel++) {
         const uint8_t *packed = (const uint8_t *)w->weight + (size_t)panel * groups * 256;
         const uint16_t *scales = (const uint16_t *)w->scale + (size_t)panel * groups * LANES;
-        f32x16 total[TILE_ROWS];
+        f32v total[TILE_ROWS];
         UNROLL for (int r = 0; r < ROWS; r++) total[r] = splat(0);
         for (int start = 0; start < groups; start += BATCH) {
             int end = groups - start < BATCH ? groups : start + BATCH, g;
@@ -179,9 +179,9 @@ INLINE void multiply_groups(const Linear *w, int first, int last, const Activati
             while (g < end) GROUP_PRODUCT(0)
             FENCE;
             for (g = start; g < end; g++) {
-                f32x16 scale = load_bf16(scales + (size_t)g * LANES);
+                f32v scale = load_bf16(scales + (size_t)g * LANES);
                 UNROLL for (int r = 0; r < ROWS; r++)
-                    total[r] += __builtin_convertvector(load_i32(sums[g - start][r]), f32x16) * scale;
+                    total[r] += __builtin_convertvector(load_i32(sums[g - start][r]), f32v) * scale;
             }
         }
         UNROLL for (int r = 0; r < ROWS; r++)

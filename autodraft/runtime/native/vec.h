@@ -1,30 +1,39 @@
-/* Sixteen floats at a time, in portable vector extensions; intrinsics only where the compiler cannot find them.
+/* As many floats at a time as the processor has lanes, in portable vector extensions; intrinsics only where the compiler
+ * cannot find them. Vectors wider than the processor's would go through memory: compilers split them badly.
  * Every function here treats its lanes alike and independently, so results do not depend on what stands beside. */
 #ifndef AUTODRAFT_VEC_H
 #define AUTODRAFT_VEC_H
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
-#ifdef __AVX512F__
+#ifdef __AVX2__
 #include <immintrin.h>
 #endif
 
-#define LANES 16
+#define LANES 16 /* outputs of a panel of weights, slots of a block of keys: in memory, on every processor */
+#if defined(__AVX512F__)
+#define WIDTH 16
+#elif defined(__AVX2__)
+#define WIDTH 8
+#else
+#define WIDTH 4
+#endif
+#define PARTS (LANES / WIDTH) /* vectors of a panel */
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
-typedef float f32x16 __attribute__((vector_size(64)));
-typedef int32_t i32x16 __attribute__((vector_size(64)));
-typedef uint32_t u32x16 __attribute__((vector_size(64)));
-typedef uint16_t u16x16 __attribute__((vector_size(32)));
-typedef uint16_t u16x32 __attribute__((vector_size(64)));
-typedef int16_t i16x32 __attribute__((vector_size(64)));
-typedef int8_t i8x32 __attribute__((vector_size(32)));
+typedef float f32v __attribute__((vector_size(4 * WIDTH)));
+typedef int32_t i32v __attribute__((vector_size(4 * WIDTH)));
+typedef uint32_t u32v __attribute__((vector_size(4 * WIDTH)));
+typedef uint16_t u16v __attribute__((vector_size(2 * WIDTH)));
+typedef uint16_t u16v2 __attribute__((vector_size(4 * WIDTH))); /* for two vectors of floats */
+typedef int16_t i16v2 __attribute__((vector_size(4 * WIDTH)));
+typedef int8_t i8v2 __attribute__((vector_size(2 * WIDTH)));
 
-INLINE f32x16 splat(float x) { return (f32x16){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
-INLINE i32x16 splat_i32(int32_t x) { return (i32x16){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
-INLINE i32x16 load_i32(const void *p) { i32x16 v; memcpy(&v, p, sizeof v); return v; }
-INLINE f32x16 load(const float *p) { f32x16 v; memcpy(&v, p, sizeof v); return v; }
-INLINE void store(float *p, f32x16 v) { memcpy(p, &v, sizeof v); }
+INLINE f32v splat(float x) { return x - (f32v){0}; } /* in one instruction; x + 0 would turn -0 into 0 */
+INLINE i32v splat_i32(int32_t x) { return x + (i32v){0}; }
+INLINE i32v load_i32(const void *p) { i32v v; memcpy(&v, p, sizeof v); return v; }
+INLINE f32v load(const float *p) { f32v v; memcpy(&v, p, sizeof v); return v; }
+INLINE void store(float *p, f32v v) { memcpy(p, &v, sizeof v); }
 
 INLINE float bf16_to_float(uint16_t x) {
     uint32_t bits = (uint32_t)x << 16;
@@ -38,131 +47,141 @@ INLINE uint16_t float_to_bf16(float x) { /* round to nearest even; NaN stays NaN
     if ((bits & 0x7fffffffu) > 0x7f800000u) return (uint16_t)((bits >> 16) | 0x40);
     return (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
-INLINE f32x16 load_bf16(const uint16_t *p) {
+INLINE f32v load_bf16(const uint16_t *p) {
 #ifdef __AVX512F__
-    return (f32x16)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16);
+    return (f32v)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16);
 #else
-    u16x16 h;
+    u16v h;
     memcpy(&h, p, sizeof h);
-    return (f32x16)(__builtin_convertvector(h, u32x16) << 16);
+    return (f32v)(__builtin_convertvector(h, u32v) << 16);
 #endif
 }
-INLINE f32x16 f16_to_float(u16x16 h) { /* of finite numbers */
-#ifdef __AVX512F__
-    return (f32x16)_mm512_cvtph_ps((__m256i)h);
+INLINE f32v f16_to_float(u16v h) { /* of finite numbers */
+#if defined(__AVX512F__)
+    return (f32v)_mm512_cvtph_ps((__m256i)h);
+#elif defined(__AVX2__) && defined(__F16C__)
+    return (f32v)_mm256_cvtph_ps((__m128i)h);
 #else
-    u32x16 bits = __builtin_convertvector(h, u32x16);
-    f32x16 size = (f32x16)((bits & 0x7fffu) << 13) * splat(0x1p112f); /* exponents are 112 apart */
-    return (f32x16)((u32x16)size | (bits & 0x8000u) << 16);
+    u32v bits = __builtin_convertvector(h, u32v);
+    f32v size = (f32v)((bits & 0x7fffu) << 13) * splat(0x1p112f); /* exponents are 112 apart */
+    return (f32v)((u32v)size | (bits & 0x8000u) << 16);
 #endif
 }
-INLINE f32x16 load_f16(const uint16_t *p) {
-    u16x16 h;
+INLINE f32v load_f16(const uint16_t *p) {
+    u16v h;
     memcpy(&h, p, sizeof h);
     return f16_to_float(h);
 }
-INLINE u16x32 load_extended(const int8_t *p) {
-    i8x32 bytes;
+INLINE u16v2 load_extended(const int8_t *p) {
+    i8v2 bytes;
     memcpy(&bytes, p, sizeof bytes);
-    return (u16x32)__builtin_convertvector(bytes, i16x32);
+    return (u16v2)__builtin_convertvector(bytes, i16v2);
 }
 /* The float16 bits of the upper bytes of autodraft/runtime/byte_planes.py; the lower ones are added to them as integers. */
-INLINE u16x32 load_upper(const int8_t *p) { return load_extended(p) << 7 & 0xbf80; }
-INLINE void split_f16(u16x32 bits, f32x16 to[2]) {
-    u16x16 halves[2];
+INLINE u16v2 load_upper(const int8_t *p) { return load_extended(p) << 7 & 0xbf80; }
+INLINE void split_f16(u16v2 bits, f32v to[2]) {
+    u16v halves[2];
     memcpy(halves, &bits, sizeof halves);
     to[0] = f16_to_float(halves[0]), to[1] = f16_to_float(halves[1]);
 }
-INLINE void store_bf16(uint16_t *p, f32x16 v) {
+INLINE void store_bf16(uint16_t *p, f32v v) {
 #ifdef __AVX512BF16__
     _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh((__m512)v)); /* subnormal numbers become 0 */
 #else
-    u32x16 bits = (u32x16)v;
+    u32v bits = (u32v)v;
     bits = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
 #ifdef __AVX512F__
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16((__m512i)bits));
 #else
-    u16x16 h = __builtin_convertvector(bits, u16x16);
+    u16v h = __builtin_convertvector(bits, u16v);
     memcpy(p, &h, sizeof h);
 #endif
 #endif
 }
 
-INLINE f32x16 select16(i32x16 mask, f32x16 a, f32x16 b) { return (f32x16)((mask & (i32x16)a) | (~mask & (i32x16)b)); }
-INLINE f32x16 max16(f32x16 a, f32x16 b) { /* b where they do not compare */
-#ifdef __AVX512F__
-    return (f32x16)_mm512_max_ps((__m512)a, (__m512)b);
+INLINE f32v select_each(i32v mask, f32v a, f32v b) { return (f32v)((mask & (i32v)a) | (~mask & (i32v)b)); }
+INLINE f32v max_each(f32v a, f32v b) { /* b where they do not compare */
+#if defined(__AVX512F__)
+    return (f32v)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (f32v)_mm256_max_ps((__m256)a, (__m256)b);
 #else
-    return select16(a > b, a, b);
+    return select_each(a > b, a, b);
 #endif
 }
 
-INLINE f32x16 first_lanes(f32x16 v, int n, float others) { /* `others` behind the first n lanes */
-    return select16((i32x16){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} < splat_i32(n), v, splat(others));
+INLINE f32v first_lanes(f32v v, int n, float others) { /* `others` behind the first n lanes */
+    i32v lanes;
+    for (int i = 0; i < WIDTH; i++) lanes[i] = i;
+    return select_each(lanes < splat_i32(n), v, splat(others));
 }
 
-INLINE int any16(i32x16 mask) {
-#ifdef __AVX512F__
+INLINE int any_lane(i32v mask) {
+#if defined(__AVX512F__)
     return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0;
+#elif defined(__AVX2__)
+    return !_mm256_testz_si256((__m256i)mask, (__m256i)mask);
 #else
     int any = 0;
-    for (int i = 0; i < LANES; i++) any |= mask[i];
+    for (int i = 0; i < WIDTH; i++) any |= mask[i];
     return any;
 #endif
 }
 
 /* Sum and maximum over lanes, in a fixed order. */
-INLINE float lane_sum(f32x16 v) {
+INLINE float lane_sum(f32v v) {
 #ifdef __AVX512F__
     return _mm512_reduce_add_ps((__m512)v);
 #else
     float s = 0;
-    for (int i = 0; i < LANES; i++) s += v[i];
+    for (int i = 0; i < WIDTH; i++) s += v[i];
     return s;
 #endif
 }
-INLINE float lane_max(f32x16 v) {
+INLINE float lane_max(f32v v) {
 #ifdef __AVX512F__
     return _mm512_reduce_max_ps((__m512)v);
 #else
     float m = v[0];
-    for (int i = 1; i < LANES; i++) m = v[i] > m ? v[i] : m;
+    for (int i = 1; i < WIDTH; i++) m = v[i] > m ? v[i] : m;
     return m;
 #endif
 }
 
-INLINE f32x16 round16(f32x16 x) { /* to whole numbers, of at most 2^22 */
-#ifdef __AVX512F__
-    return (f32x16)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+INLINE f32v round_each(f32v x) { /* to whole numbers, of at most 2^22 */
+#if defined(__AVX512F__)
+    return (f32v)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#elif defined(__AVX2__)
+    return (f32v)_mm256_round_ps((__m256)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #else
     return x + splat(12582912.0f) - splat(12582912.0f);
 #endif
 }
 
 /* 2^(whole + f) for f between -1/2 and 1/2, to about 2 ulp (degree 5, in few steps that wait for each other). */
-INLINE f32x16 power_of_two(f32x16 whole, f32x16 f) {
-    f32x16 squared = f * f;
-    f32x16 low = splat(0.240222424f) * f + splat(0.693147004f), high = splat(0.00967151299f) * f + splat(0.0555073358f);
-    f32x16 p = ((splat(0.00132647203f) * squared + high) * squared + low) * f + splat(1.0f);
+INLINE f32v power_of_two(f32v whole, f32v f) {
+    f32v squared = f * f;
+    f32v low = splat(0.240222424f) * f + splat(0.693147004f), high = splat(0.00967151299f) * f + splat(0.0555073358f);
+    f32v p = ((splat(0.00132647203f) * squared + high) * squared + low) * f + splat(1.0f);
 #ifdef __AVX512F__
-    return (f32x16)_mm512_scalef_ps((__m512)p, (__m512)whole);
+    return (f32v)_mm512_scalef_ps((__m512)p, (__m512)whole);
 #else
-    whole = max16(splat(-127.0f), whole); /* 2^-127 is 0 here, and 2^128 infinite */
-    whole = select16(whole > splat(128.0f), splat(128.0f), whole);
-    return p * (f32x16)((__builtin_convertvector(whole, i32x16) + 127) << 23);
+    whole = max_each(splat(-127.0f), whole); /* 2^-127 is 0 here, and 2^128 infinite */
+    whole = select_each(whole > splat(128.0f), splat(128.0f), whole);
+    return p * (f32v)((__builtin_convertvector(whole, i32v) + 127) << 23);
 #endif
 }
 
-INLINE f32x16 exp2_16(f32x16 x) { /* exp2_16(-inf) = 0 */
-    x = max16(splat(-152.0f), x);
-    f32x16 whole = round16(x);
+INLINE f32v exp2_each(f32v x) { /* exp2_each(-inf) = 0 */
+    x = max_each(splat(-152.0f), x);
+    f32v whole = round_each(x);
     return power_of_two(whole, x - whole);
 }
 
-INLINE f32x16 exp16(f32x16 x) { /* exp16(-inf) = 0 */
-    x = max16(splat(-105.0f), x);
-    f32x16 whole = round16(x * splat(1.44269504f));
-    f32x16 r = x - whole * splat(0.693359375f) + whole * splat(2.12194440e-4f); /* Cody and Waite: the first product is exact */
+INLINE f32v exp_each(f32v x) { /* exp_each(-inf) = 0 */
+    x = max_each(splat(-105.0f), x);
+    f32v whole = round_each(x * splat(1.44269504f));
+    f32v r = x - whole * splat(0.693359375f) + whole * splat(2.12194440e-4f); /* Cody and Waite: the first product is exact */
     return power_of_two(whole, r * splat(1.44269504f));
 }
 
