@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -170,10 +170,16 @@ class NativeBackend:
             return self._segment(replace(segment, bits=FULL_BITS), source, owner).upper
         block = self.weights.blocks[segment.block]
         rows, bias, count = weights.inputs, weights.inputs_bias, len(weights.channels)
+        in_panels: Callable[[Tensor], Tensor]
+        if segment.kind == "attention":
+            in_panels = partial(binding.group_by_head, heads=count, head_dim=self._spec.head_dim)
+        elif self._spec.gated:
+            in_panels = partial(binding.interleave_gate_up, channels=count)
+        else:
+            in_panels = binding.pad_panels
+        rows = rows.mapped(in_panels) if isinstance(rows, BytePlanes) else in_panels(rows)
+        bias = None if bias is None else in_panels(bias)
         if segment.kind == "mlp":
-            in_panels = partial(binding.interleave_gate_up, channels=count) if self._spec.gated else binding.pad_panels
-            rows = rows.mapped(in_panels) if isinstance(rows, BytePlanes) else in_panels(rows)
-            bias = None if bias is None else in_panels(bias)
             count = -(-count // binding.LANES) * binding.LANES
         out_bias = (block.output if segment.kind == "attention" else block.down).bias
         # The bias belongs to the sub-layer: its first segment adds it.

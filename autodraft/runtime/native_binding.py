@@ -279,6 +279,13 @@ def interleave_gate_up(rows: Tensor, channels: int) -> Tensor:
     return torch.stack((gate.view(shape), up.view(shape)), dim=1).flatten(0, 2)
 
 
+def group_by_head(rows: Tensor, heads: int, head_dim: int) -> Tensor:
+    """[queries; keys; values] rows (or entries) of KV heads -> queries, key and value of one head after the other."""
+    width = heads * head_dim
+    parts = rows.split([len(rows) - 2 * width, width, width])
+    return torch.cat([part.view(heads, -1, *rows.shape[1:]) for part in parts], dim=1).flatten(0, 1)
+
+
 def pad_panels(rows: Tensor) -> Tensor:
     """Zero rows (or entries) at the end, up to whole panels of 16."""
     return F.pad(rows, (0, 0) * (rows.ndim - 1) + (0, -len(rows) % LANES))

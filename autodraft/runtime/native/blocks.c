@@ -88,18 +88,27 @@ void norm_rows(const Call *c, const float *weight, const float *bias, Private *m
     for (int r = 0; r < c->rows->n; r++) norm_row(c->m, c->ws->x + (size_t)r * n, weight, bias, n, mine->normed + (size_t)r * n);
 }
 
-/* Without the outputs of the first panels. */
-static void product_after(const Call *c, int panels, const Linear *w, const float *x, int stride, float *y, int y_stride,
-                          int add, int thread, Private *mine) {
-    int first, last;
-    share((w->n + LANES - 1) / LANES - panels, thread, c->threads, &first, &last);
-    prepare(w, x, c->rows->n, stride, &mine->activations);
-    multiply(w, panels + first, panels + last, &mine->activations, c->rows->n, y, y_stride, add);
-}
-
 void product(const Call *c, const Linear *w, const float *x, int stride, float *y, int y_stride, int add, int thread,
              Private *mine) {
-    product_after(c, 0, w, x, stride, y, y_stride, add, thread, mine);
+    int first, last;
+    share((w->n + LANES - 1) / LANES, thread, c->threads, &first, &last);
+    prepare(w, x, c->rows->n, stride, &mine->activations);
+    multiply(w, first, last, &mine->activations, c->rows->n, y, y_stride, add);
+}
+
+/* Numbers of one head beside each other in `wide`: its queries, its key and its value. */
+static int head_width(const Model *m) { return (m->num_heads / m->num_kv_heads + 2) * m->head_dim; }
+
+/* Queries, keys and values of some of the segment's heads, or keys and values alone. */
+static void project_heads(const Call *c, const Segment *s, int first, int last, Private *mine) {
+    const Model *m = c->m;
+    int panels = head_width(m) / LANES, skipped = c->keys_only ? panels - 2 * m->head_dim / LANES : 0;
+    prepare(&s->in, mine->normed, c->rows->n, m->hidden, &mine->activations);
+    for (int head = first; head < last;) { /* at once where nothing lies between them */
+        int end = skipped ? head + 1 : last;
+        multiply(&s->in, head * panels + skipped, end * panels, &mine->activations, c->rows->n, c->ws->wide, c->ws->width, 0);
+        head = end;
+    }
 }
 
 static void rotate(const Model *m, float *x, int position) {
@@ -146,9 +155,7 @@ static void place_head(const Call *c, int block, const Segment *s, int row, int 
     const Model *m = c->m;
     const BlockNorms *norms = m->norms + block;
     int group = m->num_heads / m->num_kv_heads, dim = m->head_dim, position = c->rows->positions[row];
-    float *qkv = c->ws->wide + (size_t)row * c->ws->width;
-    float *q = qkv + (size_t)local * group * dim, *k = qkv + (size_t)(s->channels * group + local) * dim;
-    float *v = k + (size_t)s->channels * dim;
+    float *q = c->ws->wide + (size_t)row * c->ws->width + (size_t)local * head_width(m), *k = q + group * dim, *v = k + dim;
     for (int g = 0; g < group && !c->keys_only; g++) {
         float *head = q + (size_t)g * dim;
         if (norms->query_norm) norm_row(m, head, norms->query_norm, 0, dim, head);
@@ -170,8 +177,8 @@ static void attend_head(const Call *c, int block, const Segment *s, int first, i
         int count = 0, start = rows->prefix_starts[row];
         for (; row < last && rows->prefix_starts[row] == start && count + group <= MAX_QUERIES; row++)
             for (int g = 0; g < group; g++, count++) {
-                size_t at = (size_t)row * c->ws->width + (size_t)(local * group + g) * dim;
-                mine->queries[count] = (Query){c->ws->wide + at,
+                size_t start_of_row = (size_t)row * c->ws->width, at = start_of_row + (size_t)(local * group + g) * dim;
+                mine->queries[count] = (Query){c->ws->wide + start_of_row + (size_t)local * head_width(m) + (size_t)g * dim,
                                                mine->scores + (size_t)count * (c->ws->keys + 2 * SCORE_MARGIN) + SCORE_MARGIN,
                                                c->ws->mixed + at,
                                                rows->path_slots + rows->path_offsets[row],
@@ -191,12 +198,15 @@ void attention(const Call *c, int block, int thread, Private *mine) {
     if (plan->num_attention) norm_rows(c, norms->attention_norm, norms->attention_norm_bias, mine);
     for (int i = 0; i < plan->num_attention; i++) {
         const Segment *s = plan->attention + i;
-        int queries = c->keys_only ? s->channels * (c->m->num_heads / c->m->num_kv_heads) * c->m->head_dim / LANES : 0;
-        product_after(c, queries, &s->in, mine->normed, c->m->hidden, ws->wide, ws->width, 0, thread, mine);
-        pool_barrier(ws->pool);
-        int by_head = s->channels % c->threads == 0; /* then a thread reads only the keys it wrote */
+        int by_head = c->keys_only || s->channels % c->threads == 0; /* then a thread needs nothing but what it makes itself */
         share(by_head ? s->channels : s->channels * n, thread, c->threads, &first, &last);
-        if (by_head) first *= n, last *= n;
+        if (by_head) {
+            project_heads(c, s, first, last, mine);
+            first *= n, last *= n;
+        } else {
+            product(c, &s->in, mine->normed, c->m->hidden, ws->wide, ws->width, 0, thread, mine);
+            pool_barrier(ws->pool);
+        }
         for (int item = first; item < last; item++) place_head(c, block, s, item % n, item / n);
         if (!by_head || c->keys_only) pool_barrier(ws->pool);
         if (c->keys_only) continue;

@@ -24,7 +24,7 @@ typedef struct {
 typedef struct {
     int32_t channels;           /* KV heads, or neurons padded to 16 */
     const int32_t *kv_heads;    /* attention only */
-    Linear in, out;             /* {q,k,v} and {o}; {gate,up} interleaved by panel, or {up}, and {down} */
+    Linear in, out;             /* {q,k,v} by KV head, and {o}; {gate,up} interleaved by panel, or {up}, and {down} */
 } Segment;
 
 typedef struct {

@@ -28,14 +28,14 @@
 
 typedef struct {
     Pool *pool;
-    int thread, started_at;
+    int thread;
+    unsigned long long started_at;
 } Seat;
 
 struct Pool {
-    _Alignas(64) atomic_int arrived;
-    _Alignas(64) atomic_int phase;    /* counts barriers */
-    _Alignas(64) atomic_int started;  /* counts jobs */
-    _Alignas(64) atomic_int sleepers;
+    _Alignas(64) atomic_ullong arrivals; /* at barriers, of all threads together */
+    _Alignas(64) atomic_ullong started;  /* jobs */
+    _Alignas(64) atomic_uint sleepers;
     int wanted, threads, stopping;
     pid_t process;
     void (*job)(void *, int);
@@ -50,9 +50,16 @@ static int64_t now_ns(void) {
     return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
 }
 
-static void wait_for_change(Pool *pool, atomic_int *word, int old, int64_t spin_ns) {
+#ifdef __linux__
+/* Calls that put threads to sleep look at 32 bits, the lower ones of a count: all processors here have them first. */
+static void futex(atomic_ullong *count, int what, unsigned value) { syscall(SYS_futex, count, what, value, 0, 0, 0); }
+#endif
+
+/* Waits until a count has come to `wanted`. */
+static void wait_for(Pool *pool, atomic_ullong *count, unsigned long long wanted, int64_t spin_ns) {
     int64_t until = 0;
-    for (int spins = 1; atomic_load_explicit(word, memory_order_acquire) == old; spins++) {
+    unsigned long long now;
+    for (int spins = 1; (now = atomic_load_explicit(count, memory_order_acquire)) < wanted; spins++) {
         if (spins == PAUSES_PER_LOOK) until = now_ns() + spin_ns;
         if (spins % PAUSES_PER_LOOK || now_ns() < until) {
 #ifdef __x86_64__
@@ -62,7 +69,7 @@ static void wait_for_change(Pool *pool, atomic_int *word, int old, int64_t spin_
         }
 #ifdef __linux__
         atomic_fetch_add(&pool->sleepers, 1);
-        syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, old, 0, 0, 0);
+        futex(count, FUTEX_WAIT_PRIVATE, (unsigned)now);
         atomic_fetch_sub(&pool->sleepers, 1);
 #else
         sched_yield();
@@ -70,29 +77,32 @@ static void wait_for_change(Pool *pool, atomic_int *word, int old, int64_t spin_
     }
 }
 
-static void change(Pool *pool, atomic_int *word) {
-    atomic_fetch_add(word, 1);
+static void wake(Pool *pool, atomic_ullong *count) {
 #ifdef __linux__
-    if (atomic_load(&pool->sleepers)) syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, pool->threads, 0, 0, 0);
+    if (atomic_load(&pool->sleepers)) futex(count, FUTEX_WAKE_PRIVATE, pool->threads);
+#else
+    (void)pool, (void)count;
 #endif
 }
 
 void pool_barrier(Pool *pool) {
     if (!pool || pool->threads == 1) return;
-    int phase = atomic_load(&pool->phase);
-    if (atomic_fetch_add(&pool->arrived, 1) == pool->threads - 1) {
-        atomic_store(&pool->arrived, 0);
-        change(pool, &pool->phase);
-    } else {
-        wait_for_change(pool, &pool->phase, phase, SPIN_NS);
-    }
+    /* One change of one line: each that moves from core to core takes a tenth of a microsecond or more. */
+    unsigned long long before = atomic_fetch_add(&pool->arrivals, 1), wanted = (before / pool->threads + 1) * pool->threads;
+    if (before + 1 == wanted) wake(pool, &pool->arrivals);
+    else wait_for(pool, &pool->arrivals, wanted, SPIN_NS);
+}
+
+static void start(Pool *pool) {
+    atomic_fetch_add(&pool->started, 1);
+    wake(pool, &pool->started);
 }
 
 static void *work(void *argument) {
     Seat *seat = (Seat *)argument;
     Pool *pool = seat->pool;
-    for (int seen = seat->started_at;; seen++) {
-        wait_for_change(pool, &pool->started, seen, SPIN_BETWEEN_JOBS_NS);
+    for (unsigned long long seen = seat->started_at;; seen++) {
+        wait_for(pool, &pool->started, seen + 1, SPIN_BETWEEN_JOBS_NS);
         if (pool->stopping) return 0;
         pool->job(pool->argument, seat->thread);
         pool_barrier(pool);
@@ -102,7 +112,7 @@ static void *work(void *argument) {
 static void start_workers(Pool *pool) {
     pool->process = getpid();
     pool->threads = pool->wanted;
-    atomic_store(&pool->arrived, 0);
+    atomic_store(&pool->arrivals, 0);
     atomic_store(&pool->sleepers, 0);
     for (int i = 1; i < pool->wanted; i++) {
         pool->seats[i] = (Seat){pool, i, atomic_load(&pool->started)};
@@ -126,7 +136,7 @@ void pool_run(Pool *pool, void (*job)(void *, int), void *argument) {
     }
     pool->job = job;
     pool->argument = argument;
-    change(pool, &pool->started);
+    start(pool);
     job(argument, 0);
     pool_barrier(pool);
 }
@@ -147,7 +157,7 @@ void pool_free(Pool *pool) {
     if (!pool) return;
     if (pool->process == getpid() && pool->threads > 1) {
         pool->stopping = 1;
-        change(pool, &pool->started);
+        start(pool);
         for (int i = 1; i < pool->threads; i++) pthread_join(pool->workers[i], 0);
     }
     free(pool->workers);
