@@ -123,6 +123,15 @@ def test_a_simulation_can_be_repeated(name: str) -> None:
     assert first != simulate(BOTH, schedule, num_tokens=500, truth=4)
 
 
+def test_a_rate_that_free_drafts_lift_does_not_stop_models_at_first() -> None:
+    """Six tokens per target step are no price for the time of a model that would never come to two."""
+    world = World(verify_cost={1: 1.0, 8: 1.1}, drafts=(ModelDraft(name="good", alpha=0.8, cost={1: 0.2}),))
+    schedule = default_schedule(world, "dytc")
+    bench = new_bench(world)
+    make_scheduler(schedule.scheduler, schedule.levels(world), guarded=False, rate=6.0).grow(bench)
+    assert len(bench.growth.kept_nodes()) >= 3
+
+
 def test_without_drafts_every_cycle_is_one_step() -> None:
     simulation = simulate(BOTH, default_schedule(BOTH, "autoregressive"), num_tokens=100)
     assert (simulation.speedup, simulation.histogram) == (1.0, {1: 100})

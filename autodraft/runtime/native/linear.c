@@ -259,7 +259,7 @@ INLINE void kernel_int8(const Linear *w, int panel, int more, const Activations 
     const int8_t *wp = (const int8_t *)w->weight + (size_t)panel * quads * 64;
     const size_t ahead = more ? (size_t)PANELS * quads * 64 : 0;
     i32v acc[MAX_ROWS][MOST_VECTORS];
-    f32v exact[MAX_ROWS][MOST_VECTORS];
+    f32v scaled[MAX_ROWS][MOST_VECTORS];
     UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] = splat_i32(0);
     for (int i = 0; i < quads; i++) {
         i32v wv[MOST_VECTORS];
@@ -277,9 +277,9 @@ INLINE void kernel_int8(const Linear *w, int panel, int more, const Activations 
     UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < VECTORS; v++) {
         int first = (panel * PARTS + v) * WIDTH;
         i32v sum = BY_PAIRS ? acc[r][v] : acc[r][v] - load_i32(w->sum + first);
-        exact[r][v] = __builtin_convertvector(sum, f32v) * load((const float *)w->scale + first) * splat(a->scales[row + r]);
+        scaled[r][v] = __builtin_convertvector(sum, f32v) * load((const float *)w->scale + first) * splat(a->scales[row + r]);
     }
-    finish_all(w, panel, exact, y, row, stride, add, ROWS, VECTORS);
+    finish_all(w, panel, scaled, y, row, stride, add, ROWS, VECTORS);
 }
 
 /* The high nibbles of a single row stay where they are, sixteen times their value, in a sum of their own. */
