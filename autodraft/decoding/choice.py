@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from autodraft.decoding.noise import NoiseStream
-from autodraft.decoding.sampling import SamplingConfig, SeenTokens, argmax_tokens, choose, filtered_scores, penalise
+from autodraft.decoding.sampling import SamplingConfig, SeenTokens, choose, filtered_scores, penalise
 from autodraft.decoding.tree import TokenTree
 from autodraft.decoding.verification import Verified, verify_sampled
 from autodraft.runtime import ChoiceNoise
+from autodraft.runtime.choosing import argmax_tokens
 
 
 class TargetChoice:

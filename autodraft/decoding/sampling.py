@@ -59,16 +59,6 @@ GREEDY = SamplingConfig()
 _TOP_P_CANDIDATES = 256
 
 
-def argmax_tokens(logits: Tensor) -> list[int]:
-    """The token of the largest logit of each row. [n, vocab]
-
-    On a CPU by NumPy, whose argmax over few long rows is vectorised where ATen's is not.
-    """
-    best = logits.numpy().argmax(-1) if logits.device.type == "cpu" else logits.argmax(-1)
-    tokens: list[int] = best.tolist()
-    return tokens
-
-
 def penalise(logits: Tensor, penalty: float, seen: Tensor | None) -> Tensor:
     """Logits with the repetition penalty on the tokens that are `seen`. [n, vocab] -> [n, vocab]"""
     if seen is None or penalty == 1.0:

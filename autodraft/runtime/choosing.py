@@ -87,6 +87,16 @@ def noised(logits: Tensor, noise: ChoiceNoise | None, depths: Sequence[int]) -> 
     return logits / noise.temperature + torch.from_numpy(noise.rows[list(depths)]).to(logits.device)
 
 
+def argmax_tokens(scores: Tensor) -> list[int]:
+    """The token of the largest score of each row. [n, vocab]
+
+    On a CPU by NumPy, whose argmax over few long rows is vectorised where ATen's is not.
+    """
+    best = scores.numpy().argmax(-1) if scores.device.type == "cpu" else scores.argmax(-1)
+    tokens: list[int] = best.tolist()
+    return tokens
+
+
 def best_tokens(
     logits: Tensor, top: int, noise: ChoiceNoise | None = None, depths: Sequence[int] = ()
 ) -> list[Candidates]:

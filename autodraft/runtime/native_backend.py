@@ -1,4 +1,4 @@
-"""The compiled CPU backend: packed weights at 16 (or 32), 8 and 4 bits, one C call per forward pass.
+"""The compiled CPU backend: one C call per forward pass over weights at 16 (or 32), 8 and 4 bits.
 
 Row-invariant by construction: the logits of a row are bitwise the same whatever else is in the call and
 in whichever slots its ancestors lie, so verification reproduces autoregressive decoding exactly, without
@@ -9,11 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-import weakref
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -22,58 +18,24 @@ from autodraft.errors import AutodraftError
 from autodraft.policy import FULL_BITS, DraftPolicy
 from autodraft.runtime import native_binding as binding
 from autodraft.runtime.backend import KVCache
-from autodraft.runtime.byte_planes import PLANE_BITS, BytePlanes, fits_float16
 from autodraft.runtime.choosing import Candidates, ChainStop, ChoiceNoise
 from autodraft.runtime.draft_weights import DraftWeights
-from autodraft.runtime.huge_pages import HugePages
 from autodraft.runtime.native_build import NativeUnavailableError, load_library
 from autodraft.runtime.native_cache import NativeCache
 from autodraft.runtime.native_model import FULL_KINDS, arithmetic_dtype, model_struct
+from autodraft.runtime.native_packing import Packing, Payload
 from autodraft.runtime.native_routing import NativePasses, NativeRoutes
-from autodraft.runtime.plan import DraftPlan, Segment, SegmentSource
+from autodraft.runtime.plan import DraftPlan
 from autodraft.runtime.routing import Router
 from autodraft.runtime.rows import Rows
 from autodraft.runtime.spec import ModelSpec
-from autodraft.runtime.weights import Matrix, TargetWeights
+from autodraft.runtime.weights import TargetWeights
 
-_LOW_KINDS = {8: binding.KIND_INT8, 4: binding.KIND_INT4}
 _MAX_GROUP = 64  # MAX_QUERIES in forward.c
 
 
-@dataclass(frozen=True)
-class _PackedSegment:
-    count: int  # channels, padded to whole panels in an MLP
-    channels: Tensor
-    inputs: binding.PackedLinear
-    outputs: binding.PackedLinear
-
-    @property
-    def struct(self) -> binding.CSegment:
-        return binding.CSegment(self.count, self.channels.data_ptr(), self.inputs.struct, self.outputs.struct)
-
-    @property
-    def width(self) -> int:
-        return max(self.inputs.padded_outputs, int(self.outputs.struct.k_padded), self.count)
-
-    def moved(self, pages: HugePages) -> _PackedSegment:
-        """The same with its matrices there."""
-        return replace(self, inputs=self.inputs.moved(pages), outputs=self.outputs.moved(pages))
-
-    @property
-    def upper(self) -> _PackedSegment:
-        """Of a segment in planes, the same at 8 bits in the same memory."""
-        return replace(self, inputs=self.inputs.upper, outputs=self.outputs.upper)
-
-
-@dataclass(frozen=True)
-class _Payload:
-    struct: binding.CPlan
-    owned: tuple[Any, ...]
-    width: int  # widest activation, in channels
-
-
 class NativeBackend:
-    """Packs weights for the C engine and calls it; see `Backend` for the contract."""
+    """Calls the C engine; see `Backend` for the contract."""
 
     name = "native"
     available_bits: tuple[int, ...] = (FULL_BITS, 8, 4)
@@ -91,14 +53,8 @@ class NativeBackend:
             raise NativeUnavailableError(f"the compiled engine takes at most {_MAX_GROUP} query heads per KV head")
         self.weights = weights
         self._spec, self._cache_dtype = spec, arithmetic_dtype(dtype)
-        self._kinds = {FULL_BITS: FULL_KINDS[dtype], **_LOW_KINDS}
-        # A checkpoint has one dtype: what its head was stored in, all of it was.
-        self.full_bytes = 2 if dtype.itemsize == 2 or fits_float16(weights.head) else dtype.itemsize
-        self._source = SegmentSource(spec, weights)
-        # Packed segments live as long as a plan that uses them; the key says whose weights they are.
-        self._segments: weakref.WeakValueDictionary[tuple[str, Segment], _PackedSegment] = weakref.WeakValueDictionary()
-        self._heads: dict[int, binding.PackedLinear] = {}
-        self._pages = HugePages()
+        self._packing = Packing(spec, weights, dtype)
+        self.full_bytes = self._packing.full_bytes
         self._model, self._model_tensors = model_struct(spec, weights, dtype, max_positions)
         self._threads = torch.get_num_threads()
         self._workspace = ctypes.c_void_p(self._library.workspace_new(self._threads))
@@ -113,81 +69,7 @@ class NativeBackend:
         return NativeCache(self._spec, capacity, self._cache_dtype)
 
     def compile(self, policy: DraftPolicy, own: DraftWeights | None = None) -> DraftPlan:
-        source = self._source if own is None else SegmentSource(self._spec, own.applied_to(self.weights))
-        owner = "" if own is None else own.digest
-        # Every step of the target reads all of it; drafts come and go.
-        pages = self._pages if policy.is_full and own is None else None
-        head = self._head(policy.head_bits, pages)
-        grouped: dict[tuple[int, str], list[_PackedSegment]] = {}
-        for segment in source.segments_of(policy):
-            grouped.setdefault((segment.block, segment.kind), []).append(self._segment(segment, source, owner, pages))
-        owned: list[Any] = [head, *(segment for group in grouped.values() for segment in group)]
-        blocks = (binding.CBlockPlan * self._spec.num_blocks)()
-        for index in range(self._spec.num_blocks):
-            arrays = []
-            for kind in ("attention", "mlp"):
-                group = grouped.get((index, kind), [])
-                arrays.append((len(group), binding.segment_array([segment.struct for segment in group])))
-            owned.extend(array for _, array in arrays)
-            blocks[index] = binding.CBlockPlan(arrays[0][0], arrays[1][0], arrays[0][1], arrays[1][1])
-        widths = [segment.width for group in grouped.values() for segment in group]
-        width = -(-max([self._spec.hidden_size, *widths]) // 64) * 64
-        payload = _Payload(binding.CPlan(blocks, head.struct), (blocks, *owned), width)
-        return DraftPlan(
-            policy, self._spec, self.full_bytes, payload,
-            silent=source.silent, in_planes=source.in_planes, owns_weights=own is not None,
-        )  # fmt: skip
-
-    def _head(self, bits: int, pages: HugePages | None) -> binding.PackedLinear:
-        if bits not in self._heads:
-            packed = self._pack(self.weights.head, bits)
-            self._heads[bits] = packed if pages is None else packed.moved(pages)
-        return self._heads[bits]
-
-    def _pack(self, weight: Matrix, bits: int, bias: Tensor | None = None) -> binding.PackedLinear:
-        """A matrix for the engine; one of 32 bits in 16 where those hold the same numbers: half the bytes to read."""
-        if isinstance(weight, BytePlanes):
-            if bits == FULL_BITS:
-                return binding.pack_planes(weight, bias)
-            weight = weight.joined()
-        kind = self._kinds[bits]
-        if kind == binding.KIND_F32 and fits_float16(weight):
-            kind = binding.KIND_F16
-        return binding.pack(weight, kind, bias)
-
-    def _segment(
-        self, segment: Segment, source: SegmentSource, owner: str, pages: HugePages | None = None
-    ) -> _PackedSegment:
-        packed = self._segments.get((owner, segment))
-        if packed is None:
-            packed = self._pack_segment(segment, source, owner)
-            packed = self._segments[owner, segment] = packed if pages is None else packed.moved(pages)
-        return packed
-
-    def _pack_segment(self, segment: Segment, source: SegmentSource, owner: str) -> _PackedSegment:
-        weights, bits = source.weights_of(segment), segment.bits
-        if bits == PLANE_BITS and isinstance(weights.inputs, BytePlanes):
-            return self._segment(replace(segment, bits=FULL_BITS), source, owner).upper
-        block = self.weights.blocks[segment.block]
-        rows, bias, count = weights.inputs, weights.inputs_bias, len(weights.channels)
-        in_panels: Callable[[Tensor], Tensor]
-        if segment.kind == "attention":
-            in_panels = partial(binding.group_by_head, heads=count, head_dim=self._spec.head_dim)
-        elif self._spec.gated:
-            in_panels = partial(binding.interleave_gate_up, channels=count)
-        else:
-            in_panels = binding.pad_panels
-        rows = rows.mapped(in_panels) if isinstance(rows, BytePlanes) else in_panels(rows)
-        bias = None if bias is None else in_panels(bias)
-        if segment.kind == "mlp":
-            count = -(-count // binding.LANES) * binding.LANES
-        out_bias = (block.output if segment.kind == "attention" else block.down).bias
-        # The bias belongs to the sub-layer: its first segment adds it.
-        packed_in, packed_out = (
-            self._pack(rows, bits, bias),
-            self._pack(weights.outputs, bits, out_bias if segment.start == 0 else None),
-        )
-        return _PackedSegment(count, weights.channels.to(torch.int32).contiguous(), packed_in, packed_out)
+        return self._packing.compile(policy, own)
 
     def forward(
         self,
@@ -238,7 +120,7 @@ class NativeBackend:
         routes: NativeRoutes | None = None,
     ) -> None:
         assert isinstance(cache, NativeCache)
-        payload: _Payload = plan.payload
+        payload: Payload = plan.payload
         struct, buffer = binding.rows_struct(rows)
         with self._lock:
             status = self._library.forward(
@@ -292,7 +174,7 @@ class NativeBackend:
         routes: NativeRoutes | None = None,
     ) -> None:
         assert isinstance(cache, NativeCache)
-        payload: _Payload = plan.payload
+        payload: Payload = plan.payload
         struct, buffer = binding.rows_struct(rows)
         n = len(rows)
         with self._lock:
@@ -327,7 +209,7 @@ class NativeBackend:
         routes: NativeRoutes | None = None,
     ) -> list[Candidates]:
         assert isinstance(cache, NativeCache)
-        payload: _Payload = plan.payload
+        payload: Payload = plan.payload
         n = len(fed)
         tokens, probs = (ctypes.c_int32 * (num_tokens * top))(), (ctypes.c_float * (num_tokens * top))()
         stopping, owned = binding.stopping(stop)

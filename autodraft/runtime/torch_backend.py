@@ -18,7 +18,15 @@ from torch.nn import functional as F
 
 from autodraft.policy import DraftPolicy
 from autodraft.runtime.backend import KVCache
-from autodraft.runtime.choosing import Candidates, ChainStop, ChoiceNoise, best_tokens, greedy_chain, noised
+from autodraft.runtime.choosing import (
+    Candidates,
+    ChainStop,
+    ChoiceNoise,
+    argmax_tokens,
+    best_tokens,
+    greedy_chain,
+    noised,
+)
 from autodraft.runtime.draft_weights import DraftWeights
 from autodraft.runtime.linears import Linear, Linears
 from autodraft.runtime.plan import DraftPlan, Segment, SegmentSource
@@ -178,8 +186,7 @@ class TorchBackend:
         self, plan: DraftPlan, cache: KVCache, rows: Rows, noise: ChoiceNoise | None, depths: Sequence[int]
     ) -> tuple[list[int], Tensor]:
         logits = self._all_logits(plan, cache, rows)
-        tokens: list[int] = noised(logits, noise, depths).argmax(-1).tolist()
-        return tokens, logits
+        return argmax_tokens(noised(logits, noise, depths)), logits
 
     def _all_logits(self, plan: DraftPlan, cache: KVCache, rows: Rows) -> Tensor:
         logits = self.forward(plan, cache, rows)

@@ -6,9 +6,11 @@ import platform
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from autodraft.runtime import TransformerRuntime, build_runtime, native_backend
 from autodraft.runtime.native_build import compile_library, load_library
 
 # Name -> flags of the compiler, and what the processor has to have.
@@ -34,6 +36,14 @@ def engine(name: str) -> ctypes.CDLL:
         path = Path(folder) / f"{name}.so"
         compile_library(compiler, path, flags)
         return ctypes.CDLL(str(path))  # stays mapped without its file
+
+
+def build_on(name: str, model: Any, **options: Any) -> TransformerRuntime:
+    """A runtime of a model on one of `INSTRUCTION_SETS`."""
+    library = engine(name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native_backend, "load_library", lambda: library)
+        return build_runtime(model, backend="native", **options)
 
 
 @functools.cache

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from autodraft.runtime import native_binding as binding
 from autodraft.runtime.native_cache import NativeCache
 from autodraft.runtime.spec import ModelSpec
-from tests.runtime.instruction_sets import INSTRUCTION_SETS, engine
 
 KINDS = {torch.float32: binding.KIND_F32, torch.bfloat16: binding.KIND_BF16}
 SCORE_MARGIN, TAIL_QUERIES, TAIL_MARGIN = 32, 16, 64
@@ -65,11 +64,6 @@ def attend(library, queries, keys, values, where, start, dtype):
         CAPACITY + TAIL_MARGIN,
     )
     return out
-
-
-@pytest.fixture(scope="module", params=INSTRUCTION_SETS)
-def library(request):
-    return engine(request.param)
 
 
 def _case(data, dtype):

@@ -1,11 +1,13 @@
-"""Whole models on every instruction set: Hugging Face's own logits, and the choices of the best one."""
+"""Whole models on every instruction set: Hugging Face's own logits, and the low bits of the best one."""
+
+from functools import partial
 
 import pytest
 import torch
 
 from autodraft.policy import DraftPolicy
-from autodraft.runtime import Rows, build_runtime, native_backend
-from tests.runtime.instruction_sets import INSTRUCTION_SETS, engine
+from autodraft.runtime import Rows
+from tests.runtime.instruction_sets import INSTRUCTION_SETS, build_on
 from tests.runtime.tiny import tiny_model
 
 TOKENS = [5, 17, 3, 80, 44, 17, 3, 61, 9, 30]
@@ -13,15 +15,8 @@ TOKENS = [5, 17, 3, 80, 44, 17, 3, 61, 9, 30]
 
 @pytest.fixture(scope="module", params=INSTRUCTION_SETS)
 def build(request):
-    """A runtime of a model on one instruction set."""
-    library = engine(request.param)
-
-    def build(model):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(native_backend, "load_library", lambda: library)
-            return build_runtime(model, backend="native", max_length=64)
-
-    return build
+    """Builds runtimes on one instruction set."""
+    return partial(build_on, request.param, max_length=64)
 
 
 @pytest.mark.parametrize("family", ["llama", "llama-head-dim", "qwen2", "qwen3", "opt"])
@@ -41,6 +36,6 @@ def test_low_bits_round_alike_everywhere(build, bits):
     """To what floats add up differently: rounding inputs to bytes is a step, which a last bit may take."""
     model, policy = tiny_model("llama-head-dim"), DraftPolicy.uniform(3, bits)
     logits = []
-    for runtime in (build(model), build_runtime(model, backend="native", max_length=64)):
+    for runtime in (build(model), build_on("native", model, max_length=64)):
         logits.append(runtime.forward(runtime.plan(policy), runtime.new_cache(), Rows.chain(TOKENS, 0)))
     assert (logits[0] - logits[1]).abs().mean() < 0.02 * logits[1].std()

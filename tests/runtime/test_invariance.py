@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autodraft.runtime import Rows, build_runtime, native_backend
-from tests.runtime.instruction_sets import INSTRUCTION_SETS, engine
+from autodraft.runtime import Rows, build_runtime
+from tests.runtime.instruction_sets import INSTRUCTION_SETS, build_on
 from tests.runtime.tiny import tiny_model
 
 VOCAB = 97
@@ -25,10 +25,7 @@ def runtime(request):
     model = tiny_model("llama-head-dim" if wide else "llama").to(getattr(torch, dtype))
     if backend not in INSTRUCTION_SETS:
         return build_runtime(model, backend=backend)
-    with pytest.MonkeyPatch.context() as patch:
-        library = engine(backend)
-        patch.setattr(native_backend, "load_library", lambda: library)
-        return build_runtime(model, backend="native")
+    return build_on(backend, model)
 
 
 def _step_by_step(runtime, prompt, tokens):

@@ -10,7 +10,6 @@ from autodraft.runtime import native_binding as binding
 from autodraft.runtime.byte_planes import BytePlanes
 from autodraft.runtime.native_build import compile_library, load_library
 from autodraft.runtime.quantization import fake_quantize
-from tests.runtime.instruction_sets import INSTRUCTION_SETS, engine
 
 KINDS = {
     "float32": binding.KIND_F32,
@@ -61,11 +60,6 @@ def vectors(tmp_path_factory):
     path = tmp_path_factory.mktemp("engine") / "vectors.so"
     compile_library(compiler, path, ["-mno-amx-tile"])
     return ctypes.CDLL(str(path))
-
-
-@pytest.fixture(scope="module", params=INSTRUCTION_SETS)
-def library(request):
-    return engine(request.param)
 
 
 def _case(shape, kind, seed=0):
