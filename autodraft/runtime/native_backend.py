@@ -59,6 +59,7 @@ class NativeBackend:
         self._threads = torch.get_num_threads()
         self._workspace = ctypes.c_void_p(self._library.workspace_new(self._threads))
         self._logits = torch.empty((0, self._padded_vocab))
+        self._logits_by_rows: dict[int, Tensor] = {}
         self._lock = threading.Lock()  # the workspace serves one call at a time
 
     def __del__(self) -> None:
@@ -159,7 +160,7 @@ class NativeBackend:
     ) -> tuple[list[int], Tensor]:
         tokens = (ctypes.c_int32 * len(rows))()
         self._review(plan, cache, rows, 1, noise, depths, tokens)
-        return list(tokens), self._logits[: len(rows), : self._spec.vocab_size]
+        return tokens[:], self._logits_of(len(rows))
 
     def _review(
         self,
@@ -189,7 +190,7 @@ class NativeBackend:
                 _longest(rows),
                 ctypes.c_void_p(self._scratch_logits(n)),
                 ctypes.byref(binding.choosing(top, noise)),
-                (ctypes.c_int32 * n)(*depths),
+                None if noise is None else (ctypes.c_int32 * n)(*depths),
                 tokens,
                 probs,
             )
@@ -252,7 +253,14 @@ class NativeBackend:
         """Address of room for the logits of `rows` rows that nobody outside the engine reads."""
         if self._logits.shape[0] < rows:
             self._logits = torch.empty((rows, self._padded_vocab))
+            self._logits_by_rows.clear()
         return self._logits.data_ptr()
+
+    def _logits_of(self, rows: int) -> Tensor:
+        """The first rows of that room; looks are kept, for each takes as long as a tenth of a short pass."""
+        if rows not in self._logits_by_rows:
+            self._logits_by_rows[rows] = self._logits[:rows, : self._spec.vocab_size]
+        return self._logits_by_rows[rows]
 
     @property
     def _padded_vocab(self) -> int:
@@ -261,6 +269,8 @@ class NativeBackend:
 
 def _longest(rows: Rows) -> int:
     """Slots from the first one that a row sees to its last one, at most."""
+    if rows.is_chain:
+        return rows.slots[-1] + 1
     ends = zip(rows.prefix_starts, rows.prefix_lengths, rows.paths, strict=True)
     return max(max(length, path[-1] + 1 - start) for start, length, path in ends)
 

@@ -162,19 +162,26 @@ def stopping(stop: ChainStop) -> tuple[CStopping, object]:
     """The structure and what it points to."""
     acceptance = None if stop.acceptance is None else (c_float * ACCEPTANCE_BINS)(*stop.acceptance)
     number = len(stop.last_tokens)
-    last_tokens = (c_int32 * number)(*stop.last_tokens)
+    last_tokens = (c_int32 * number)(*stop.last_tokens) if number else None
     structure = CStopping(stop.threshold, acceptance, stop.reach, stop.least, last_tokens, number)
     return structure, (acceptance, last_tokens)
 
 
 def candidates(tokens: ctypes.Array[c_int32], probs: ctypes.Array[c_float], rows: int, top: int) -> list[Candidates]:
     """What the engine chose, row by row."""
-    return [Candidates(tokens[i : i + top], probs[i : i + top]) for i in range(0, rows * top, top)]
+    best, likely = tokens[: rows * top], probs[: rows * top]  # lists are cut faster than what C has written
+    return [Candidates(best[i : i + top], likely[i : i + top]) for i in range(0, rows * top, top)]
 
 
 def rows_struct(rows: Rows) -> tuple[CRows, array[int]]:
     """The structure and the buffer it points into."""
     n = len(rows)
+    width = 4 * n
+    if rows.is_chain:  # most passes are: what is the same is written once
+        buffer = array("i", (*rows.tokens, *rows.slots, *[0] * n, *range(n + 1)))
+        tokens = buffer.buffer_info()[0]
+        slots, zeros, offsets = tokens + width, tokens + 2 * width, tokens + 3 * width
+        return CRows(n, tokens, slots, slots, zeros, slots, offsets, slots), buffer
     buffer = array("i", rows.tokens)
     for part in (rows.positions, rows.slots, rows.prefix_starts, rows.prefix_lengths):
         buffer.extend(part)
@@ -186,7 +193,6 @@ def rows_struct(rows: Rows) -> tuple[CRows, array[int]]:
     for path in rows.paths:
         buffer.extend(path)
     address = buffer.buffer_info()[0]
-    width = 4 * n
     return CRows(n, *(address + width * part for part in range(6)), address + 6 * width + 4), buffer
 
 

@@ -34,6 +34,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @property
+    def is_chain(self) -> bool:
+        """Whether `chain` made them: every row sees all slots up to its own, which is also its position."""
+        return self.prefix_lengths is self.slots
+
     @classmethod
     def chain(cls, tokens: Sequence[int], length: int) -> Rows:
         """Successive tokens after `length` committed ones, written to the slots that follow them."""

@@ -5,6 +5,11 @@
 #include "blocks.h"
 
 #include <stdlib.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+#define LARGE_PAGE ((size_t)2 << 20)
 
 Workspace *workspace_new(int threads) {
     Workspace *ws = (Workspace *)calloc(1, sizeof(Workspace));
@@ -20,10 +25,21 @@ void workspace_free(Workspace *ws) {
 
 static size_t round64(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
+/* At least so much memory, its size in `bytes`; in one page where the system has such: small ones that happen to share sets of
+ * the second-level cache make every step of a process some percent slower. */
+static char *allocate(size_t *bytes) {
+    *bytes = (*bytes + LARGE_PAGE - 1) / LARGE_PAGE * LARGE_PAGE;
+    char *memory = (char *)aligned_alloc(LARGE_PAGE, *bytes);
+#ifdef MADV_HUGEPAGE
+    if (memory) madvise(memory, *bytes, MADV_HUGEPAGE);
+#endif
+    return memory;
+}
+
 int reserve(Workspace *ws, const Model *m, int rows, int keys, int width, int threads) {
     int group = m->num_heads / m->num_kv_heads, queries = rows * group < MAX_QUERIES ? rows * group : MAX_QUERIES;
     keys = (keys + LANES - 1) / LANES * LANES; /* scores of every query begin at a line of the cache */
-    size_t per_row = round64(sizeof(float) * m->hidden) + 3 * round64(sizeof(float) * width);
+    size_t per_row = round64(sizeof(float) * m->hidden) + 5 * round64(sizeof(float) * width);
     size_t private_bytes = round64(sizeof(float) * rows * m->hidden) + round64(sizeof(float) * (size_t)rows * width) +
                            round64(sizeof(float) * rows) + round64(sizeof(int32_t) * (size_t)rows * (width / 32 + 1)) +
                            sizeof(Query) * MAX_QUERIES +
@@ -33,15 +49,18 @@ int reserve(Workspace *ws, const Model *m, int rows, int keys, int width, int th
     if (bytes > ws->memory_bytes) {
         free(ws->memory);
         ws->memory_bytes = 0;
-        ws->memory = (char *)aligned_alloc(64, round64(bytes + bytes / 4));
+        bytes += bytes / 4;
+        ws->memory = allocate(&bytes);
         if (!ws->memory) return -1;
-        ws->memory_bytes = round64(bytes + bytes / 4);
+        ws->memory_bytes = bytes;
     }
     char *p = ws->memory;
     ws->x = (float *)p, p += round64(sizeof(float) * m->hidden) * rows;
+    ws->projected = (float *)p, p += round64(sizeof(float) * width) * rows;
     ws->wide = (float *)p, p += round64(sizeof(float) * width) * rows;
     ws->mixed = (float *)p, p += round64(sizeof(float) * width) * rows;
     ws->hidden = (float *)p, p += round64(sizeof(float) * width) * rows;
+    ws->operands = p, p += round64(sizeof(float) * width) * rows;
     ws->shared_floats = (size_t)(p - ws->memory);
     ws->rows = rows, ws->keys = keys, ws->width = width, ws->private_bytes = private_bytes;
     return 0;
@@ -96,7 +115,23 @@ void product(const Call *c, const Linear *w, const float *x, int stride, float *
     multiply(w, first, last, &mine->activations, c->rows->n, y, y_stride, add);
 }
 
-/* Numbers of one head beside each other in `wide`: its queries, its key and its value. */
+/* A thread's own columns of rows [row, end) of x for the output projection `w`, which all threads are going to read. */
+static void leave_operands(const Call *c, const Linear *w, const float *x, int row, int end, int first, int last) {
+    Activations shared = {c->ws->operands, 0, 0, 0};
+    last = last < w->k ? last : w->k; /* neurons come in whole panels, what they are multiplied with need not */
+    if (first < last && prepares_columns(w)) prepare_columns(w, x, row, end, c->ws->width, first, last, &shared);
+}
+
+/* Adds an output projection to the stream: of what threads have left, or of x where whole rows have to be looked at first. */
+static void project_back(const Call *c, const Linear *w, const float *x, int thread, Private *mine) {
+    Activations shared = {c->ws->operands, w->k_padded, 0, 0};
+    int first, last;
+    share((w->n + LANES - 1) / LANES, thread, c->threads, &first, &last);
+    if (!prepares_columns(w)) prepare(w, x, c->rows->n, c->ws->width, &mine->activations);
+    multiply(w, first, last, prepares_columns(w) ? &shared : &mine->activations, c->rows->n, c->ws->x, c->m->hidden, 1);
+}
+
+/* Numbers of one head beside each other in `projected`: its queries, its key and its value. */
 static int head_width(const Model *m) { return (m->num_heads / m->num_kv_heads + 2) * m->head_dim; }
 
 /* Queries, keys and values of some of the segment's heads, or keys and values alone. */
@@ -106,7 +141,7 @@ static void project_heads(const Call *c, const Segment *s, int first, int last, 
     prepare(&s->in, mine->normed, c->rows->n, m->hidden, &mine->activations);
     for (int head = first; head < last;) { /* at once where nothing lies between them */
         int end = skipped ? head + 1 : last;
-        multiply(&s->in, head * panels + skipped, end * panels, &mine->activations, c->rows->n, c->ws->wide, c->ws->width, 0);
+        multiply(&s->in, head * panels + skipped, end * panels, &mine->activations, c->rows->n, c->ws->projected, c->ws->width, 0);
         head = end;
     }
 }
@@ -155,7 +190,7 @@ static void place_head(const Call *c, int block, const Segment *s, int row, int 
     const Model *m = c->m;
     const BlockNorms *norms = m->norms + block;
     int group = m->num_heads / m->num_kv_heads, dim = m->head_dim, position = c->rows->positions[row];
-    float *q = c->ws->wide + (size_t)row * c->ws->width + (size_t)local * head_width(m), *k = q + group * dim, *v = k + dim;
+    float *q = c->ws->projected + (size_t)row * c->ws->width + (size_t)local * head_width(m), *k = q + group * dim, *v = k + dim;
     for (int g = 0; g < group && !c->keys_only; g++) {
         float *head = q + (size_t)g * dim;
         if (norms->query_norm) norm_row(m, head, norms->query_norm, 0, dim, head);
@@ -178,7 +213,7 @@ static void attend_head(const Call *c, int block, const Segment *s, int first, i
         for (; row < last && rows->prefix_starts[row] == start && count + group <= MAX_QUERIES; row++)
             for (int g = 0; g < group; g++, count++) {
                 size_t start_of_row = (size_t)row * c->ws->width, at = start_of_row + (size_t)(local * group + g) * dim;
-                mine->queries[count] = (Query){c->ws->wide + start_of_row + (size_t)local * head_width(m) + (size_t)g * dim,
+                mine->queries[count] = (Query){c->ws->projected + start_of_row + (size_t)local * head_width(m) + (size_t)g * dim,
                                                mine->scores + (size_t)count * (c->ws->keys + 2 * SCORE_MARGIN) + SCORE_MARGIN,
                                                c->ws->mixed + at,
                                                rows->path_slots + rows->path_offsets[row],
@@ -204,7 +239,7 @@ void attention(const Call *c, int block, int thread, Private *mine) {
             project_heads(c, s, first, last, mine);
             first *= n, last *= n;
         } else {
-            product(c, &s->in, mine->normed, c->m->hidden, ws->wide, ws->width, 0, thread, mine);
+            product(c, &s->in, mine->normed, c->m->hidden, ws->projected, ws->width, 0, thread, mine);
             pool_barrier(ws->pool);
         }
         for (int item = first; item < last; item++) place_head(c, block, s, item % n, item / n);
@@ -213,11 +248,13 @@ void attention(const Call *c, int block, int thread, Private *mine) {
         for (int item = first; item < last;) { /* items run over rows first: the rows of a head go together */
             int end = item - item % n + n;
             end = end < last ? end : last;
-            attend_head(c, block, s, item % n, item % n + end - item, item / n, mine);
+            int row = item % n, local = item / n, channels = s->out.k / s->channels;
+            attend_head(c, block, s, row, row + end - item, local, mine);
+            leave_operands(c, &s->out, ws->mixed, row, row + end - item, local * channels, (local + 1) * channels);
             item = end;
         }
         pool_barrier(ws->pool);
-        product(c, &s->out, ws->mixed, ws->width, ws->x, c->m->hidden, 1, thread, mine);
+        project_back(c, &s->out, ws->mixed, thread, mine);
         pool_barrier(ws->pool);
     }
 }
@@ -250,8 +287,9 @@ void mlp(const Call *c, int block, int thread, Private *mine) {
                     store(hidden + (size_t)panel * LANES + i, m->gated ? v * load(in + (size_t)(panel * 2 + 1) * LANES + i) : v);
                 }
         }
+        leave_operands(c, &s->out, ws->hidden, 0, c->rows->n, first * LANES, last * LANES);
         pool_barrier(ws->pool);
-        product(c, &s->out, ws->hidden, ws->width, ws->x, m->hidden, 1, thread, mine);
+        project_back(c, &s->out, ws->hidden, thread, mine);
         pool_barrier(ws->pool);
     }
 }

@@ -22,7 +22,10 @@ typedef struct {
     size_t width, shared_floats, private_bytes;
     char *memory;
     size_t memory_bytes;
-    float *x, *wide, *mixed, *hidden;
+    float *x;
+    /* Of attention and of MLP: what a thread writes and reads back in one is nobody else's in the other. */
+    float *projected, *mixed, *wide, *hidden;
+    void *operands; /* what output projections multiply, where threads convert each their own part */
     Pool *pool;
 } Workspace;
 

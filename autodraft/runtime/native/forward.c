@@ -62,7 +62,7 @@ int forward(const Model *m, const Plan *plan, const Routing *routing, const Cach
 typedef struct {
     const Call *call;
     const Choosing *how;
-    const int32_t *noise_rows;
+    const int32_t *noise_rows; /* or NULL where there is no noise */
     int32_t *tokens;
     float *probabilities; /* or NULL: the best tokens alone */
 } Review;
@@ -76,10 +76,11 @@ static void review_on(void *argument, int thread) {
     share(c->rows->n, thread, c->threads, &first, &last);
     for (int r = first; r < last; r++) {
         const float *logits = c->logits + (size_t)r * stride;
+        int noise_row = review->noise_rows ? review->noise_rows[r] : 0;
         if (review->probabilities)
-            choose(logits, vocab, review->how, review->noise_rows[r], review->tokens + r * top, review->probabilities + r * top);
+            choose(logits, vocab, review->how, noise_row, review->tokens + r * top, review->probabilities + r * top);
         else
-            review->tokens[r] = choose_token(logits, vocab, review->how, review->noise_rows[r]);
+            review->tokens[r] = choose_token(logits, vocab, review->how, noise_row);
     }
 }
 

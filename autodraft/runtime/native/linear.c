@@ -65,28 +65,40 @@ INLINE void store_operands(pair_operand *p, f32v v) {
 }
 #endif
 
-void prepare(const Linear *w, const float *x, int rows, int stride, Activations *a) {
-    int k = w->k, kp = w->k_padded;
+int prepares_columns(const Linear *w) { return w->kind != KIND_INT8 && w->kind != KIND_INT4; }
+
+void prepare_columns(const Linear *w, const float *x, int row, int end, int stride, int first, int last, Activations *a) {
+    int kp = w->k_padded, behind = last == w->k ? kp : last;
     a->stride = kp;
-    for (int r = 0; r < rows; r++) {
+    for (int r = row; r < end; r++) {
         const float *src = x + (size_t)r * stride;
         if (w->kind == KIND_BF16) {
             pair_operand *dst = (pair_operand *)a->data + (size_t)r * kp;
-            int i = 0;
-            for (; i + WIDTH <= k; i += WIDTH) store_operands(dst + i, load(src + i));
-            for (; i < k; i++) dst[i] = to_operand(src[i]);
-            for (; i < kp; i++) dst[i] = 0;
-        } else if (w->kind != KIND_INT8 && w->kind != KIND_INT4) {
-            float *dst = (float *)a->data + (size_t)r * kp;
-            memcpy(dst, src, sizeof(float) * k);
-            memset(dst + k, 0, sizeof(float) * (kp - k));
+            int i = first;
+            for (; i + WIDTH <= last; i += WIDTH) store_operands(dst + i, load(src + i));
+            for (; i < last; i++) dst[i] = to_operand(src[i]);
+            for (; i < behind; i++) dst[i] = 0;
         } else {
-            quantize_row(src, k, kp, w->kind == KIND_INT4, (int8_t *)a->data + (size_t)r * kp, a->scales + r,
-                         a->corrections + (size_t)r * (kp / 32));
-            if (w->kind == KIND_INT8 && !BY_PAIRS) { /* the kernel wants unsigned activations; `sum` takes the 128 back */
-                uint8_t *dst = (uint8_t *)a->data + (size_t)r * kp;
-                for (int i = 0; i < kp; i++) dst[i] ^= 0x80;
-            }
+            float *dst = (float *)a->data + (size_t)r * kp;
+            memcpy(dst + first, src + first, sizeof(float) * (last - first));
+            memset(dst + last, 0, sizeof(float) * (behind - last));
+        }
+    }
+}
+
+void prepare(const Linear *w, const float *x, int rows, int stride, Activations *a) {
+    int k = w->k, kp = w->k_padded;
+    if (prepares_columns(w)) {
+        prepare_columns(w, x, 0, rows, stride, 0, k, a);
+        return;
+    }
+    a->stride = kp;
+    for (int r = 0; r < rows; r++) {
+        quantize_row(x + (size_t)r * stride, k, kp, w->kind == KIND_INT4, (int8_t *)a->data + (size_t)r * kp, a->scales + r,
+                     a->corrections + (size_t)r * (kp / 32));
+        if (w->kind == KIND_INT8 && !BY_PAIRS) { /* the kernel wants unsigned activations; `sum` takes the 128 back */
+            uint8_t *dst = (uint8_t *)a->data + (size_t)r * kp;
+            for (int i = 0; i < kp; i++) dst[i] ^= 0x80;
         }
     }
 }

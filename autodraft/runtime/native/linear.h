@@ -14,6 +14,12 @@ typedef struct {
 /* Convert `rows` rows of x (stride floats apart) for the kernel of `w`. */
 void prepare(const Linear *w, const float *x, int rows, int stride, Activations *a);
 
+/* Whether every input is converted by itself; whole numbers depend on the largest one of their row. */
+int prepares_columns(const Linear *w);
+
+/* The same for inputs [first, last) of rows [row, end) alone, where every input is converted by itself. */
+void prepare_columns(const Linear *w, const float *x, int row, int end, int stride, int first, int last, Activations *a);
+
 /* y[row][16 * first .. 16 * last) = or += W x (+ bias); y has room for whole panels. */
 void multiply(const Linear *w, int first, int last, const Activations *a, int rows, float *y, int stride, int add);
 
