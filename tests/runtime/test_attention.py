@@ -78,7 +78,10 @@ def _case(data, dtype):
         where.append((prefix, slots))
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 1000), label="seed"))
     keys, values = (torch.randn(CAPACITY, dim, generator=generator).to(dtype) for _ in range(2))
-    return torch.randn(len(where), dim, generator=generator), keys, values, start, where
+    # Of scores that lie far apart most weights are below every number of 32 bits.
+    spread = data.draw(st.sampled_from((1, 1, 60)), label="spread")
+    queries = (spread * torch.randn(len(where), dim, generator=generator)).to(dtype).float()
+    return queries, keys, values, start, where
 
 
 def _slots(start, prefix, path):
@@ -95,7 +98,7 @@ def test_attention_is_that_of_pytorch(library, dtype, data):
         seen = _slots(start, prefix, path)
         scores = keys[seen].double() @ query.double() / len(query) ** 0.5
         expected = scores.softmax(0) @ values[seen].double()
-        tolerance = 1e-5 if dtype == torch.float32 else 3e-2
+        tolerance = 1e-4 if dtype == torch.float32 else 3e-2
         torch.testing.assert_close(mixed.double(), expected, rtol=tolerance, atol=tolerance)
 
 

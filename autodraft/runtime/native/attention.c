@@ -77,13 +77,16 @@ INLINE void mix_tile(const Query *q, const void *values, int dtype, int dim, int
 
 INLINE void attend_tile(const Query *q, const void *keys, const void *values, int dtype, int dim, int start, const int COUNT) {
     int shared = q->prefix;
+    Softmax softmax[TILE];
     float scale[TILE];
     score_all(q, keys, dtype, dim, start, COUNT);
     for (int i = 0; i < COUNT; i++) {
         shared = q[i].prefix < shared ? q[i].prefix : shared;
         gather_scores(q + i, start);
-        scale[i] = 1.0f / exponentiate(q[i].scores, q[i].prefix + q[i].num_path, dim, 0);
+        softmax[i] = (Softmax){q[i].scores, 0, q[i].prefix + q[i].num_path, 0};
     }
+    exponentiate(softmax, dim, COUNT);
+    for (int i = 0; i < COUNT; i++) scale[i] = 1.0f / softmax[i].sum;
     int offset = 0;
     for (; COUNT <= 2 && offset + MOST * WIDTH <= dim; offset += MOST * WIDTH)
         mix_tile(q, values, dtype, dim, offset, start, shared, scale, COUNT, MOST);

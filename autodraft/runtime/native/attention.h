@@ -42,27 +42,47 @@ INLINE void gather_scores(const Query *q, int start) {
     for (int j = 0; j < q->num_path; j++) q->scores[q->prefix + j] = q->scores[q->path[j] - start]; /* slots ascend */
 }
 
-/* Softmax over n scores (before their division by sqrt(dim)), without the last division; the sum is returned. Weights take
- * the place of the scores or, rounded to 16 bits and padded with zeros to whole vectors, go to `rounded`, which may begin
- * before the scores in the same memory. */
-INLINE float exponentiate(float *scores, int n, int dim, uint16_t *rounded) {
+/* A softmax over n scores (before their division by sqrt(dim)), without the last division. Weights take the place of the
+ * scores or, rounded to 16 bits and padded with zeros to whole vectors, go to `rounded`, which may begin before the scores in
+ * the same memory. */
+typedef struct {
+    float *scores;
+    uint16_t *rounded; /* or NULL */
+    int n;
+    float sum; /* of the weights, before they are rounded */
+} Softmax;
+
+#define TOGETHER 4 /* softmaxes at a time: one alone waits for its own maximum and its own sums most of the time */
+
+INLINE f32v weights_at(const Softmax *s, int j, f32v scale, f32v shift) {
+    f32v p = exp2_each(load(s->scores + j) * scale - shift);
+    if (s->rounded) store_bf16(s->rounded + j, p);
+    else store(s->scores + j, p);
+    return p;
+}
+
+INLINE void exponentiate(Softmax *s, int dim, const int COUNT) {
     const f32v scale = splat(1.44269504f / sqrtf((float)dim)); /* a power of 2 */
-    const int whole = n / WIDTH * WIDTH;
-    f32v highest = splat(-INFINITY), sum = splat(0);
-    for (int j = 0; j < whole; j += WIDTH) highest = max_each(highest, load(scores + j));
-    if (whole < n) {
-        f32v rest = first_lanes(load(scores + whole), n - whole, -INFINITY);
-        store(scores + whole, rest);
-        highest = max_each(highest, rest);
+    f32v highest[TOGETHER], shift[TOGETHER], sum[TOGETHER];
+    int common = INT32_MAX, j;
+    UNROLL for (int i = 0; i < COUNT; i++) {
+        int whole = s[i].n / WIDTH * WIDTH;
+        common = whole < common ? whole : common;
+        highest[i] = splat(-INFINITY), sum[i] = splat(0);
+        if (whole == s[i].n) continue;
+        highest[i] = first_lanes(load(s[i].scores + whole), s[i].n - whole, -INFINITY);
+        store(s[i].scores + whole, highest[i]);
     }
-    const f32v shift = splat(lane_max(highest)) * scale;
-    for (int j = 0; j < n; j += WIDTH) {
-        f32v p = exp2_each(load(scores + j) * scale - shift);
-        sum += p;
-        if (rounded) store_bf16(rounded + j, p);
-        else store(scores + j, p);
+    for (j = 0; j < common; j += WIDTH) UNROLL for (int i = 0; i < COUNT; i++) highest[i] = max_each(highest[i], load(s[i].scores + j));
+    UNROLL for (int i = 0; i < COUNT; i++) {
+        for (j = common; j + WIDTH <= s[i].n; j += WIDTH) highest[i] = max_each(highest[i], load(s[i].scores + j));
+        shift[i] = splat(lane_max(highest[i])) * scale;
     }
-    return lane_sum(sum);
+    for (j = 0; j < common; j += WIDTH) UNROLL for (int i = 0; i < COUNT; i++) sum[i] += weights_at(s + i, j, scale, shift[i]);
+    UNROLL for (int i = 0; i < COUNT; i++) {
+        for (j = common; j < s[i].n; j += WIDTH) sum[i] += weights_at(s + i, j, scale, shift[i]);
+        s[i].sum = lane_sum(sum[i]);
+    }
 }
 
 /* Queries of one KV head whose prefixes start at the same slot; keys and values are that head's. Slots of a path ascend.

@@ -128,8 +128,10 @@ INLINE void attend_few(const Query *q, const uint16_t *keys, const uint16_t *val
     int tail_keys[QUERIES], first = start / TILE * TILE, columns = columns_of(q, COUNT, start, first, 2), channel;
     float scale[QUERIES];
     score_all(q, keys, values, dim, start, COUNT);
-    UNROLL for (int i = 0; i < COUNT; i++)
-        scale[i] = 1.0f / weigh(q + i, dim, start, first, columns, tails + (size_t)i * tail_stride, tail_keys + i, 2);
+    for (int i = 0; i < COUNT; i += TOGETHER)
+        weigh(q + i, dim, start, first, columns, tails + (size_t)i * tail_stride, tail_stride, tail_keys + i, scale + i, 2,
+              COUNT < TOGETHER ? COUNT : TOGETHER);
+    UNROLL for (int i = 0; i < COUNT; i++) scale[i] = 1.0f / scale[i];
     for (int i = 0; i < COUNT; i += MIXED) {
         const int some = COUNT < MIXED ? COUNT : MIXED;
         const uint16_t *tail = tails + (size_t)i * tail_stride;

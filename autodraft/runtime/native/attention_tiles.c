@@ -88,15 +88,25 @@ static void mix_tail(Group *g, int i, const uint16_t *tail, int tail_keys) {
     }
 }
 
+#define WEIGH(COUNT)                                                                                                     \
+    static void weigh_##COUNT(const Query *q, int dim, int start, int first, int columns, uint16_t *tails, int tail_stride, \
+                              int *tail_keys, float *sums) {                                                             \
+        weigh(q, dim, start, first, columns, tails, tail_stride, tail_keys, sums, KEYS, COUNT);                          \
+    }
+WEIGH(1) WEIGH(2) WEIGH(3) WEIGH(4)
+static void (*const weigh_some[TOGETHER + 1])(const Query *, int, int, int, int, uint16_t *, int, int *, float *) = {
+    0, weigh_1, weigh_2, weigh_3, weigh_4};
+
 static void attend_group(Group *g, uint16_t *tails, int tail_stride) {
-    int tail_keys[QUERIES], branches = 0, columns = columns_of(g->q, g->count, g->start, g->first, KEYS);
+    int tail_keys[QUERIES], branches = 0, columns = columns_of(g->q, g->count, g->start, g->first, KEYS), some;
     tiles_configure(g->count);
     score_all(g);
-    for (int i = 0; i < g->count; i++) {
-        uint16_t *tail = tails + (size_t)i * tail_stride;
-        g->sums[i] = weigh(g->q + i, g->dim, g->start, g->first, columns, tail, tail_keys + i, KEYS);
-        branches += tail_keys[i] > 0;
+    for (int i = 0; i < g->count; i += some) {
+        some = g->count - i < TOGETHER ? g->count - i : TOGETHER;
+        weigh_some[some](g->q + i, g->dim, g->start, g->first, columns, tails + (size_t)i * tail_stride, tail_stride, tail_keys + i,
+                         g->sums + i);
     }
+    for (int i = 0; i < g->count; i++) branches += tail_keys[i] > 0;
     memset(g->out, 0, sizeof g->out[0] * g->count);
     FENCE;
     const uint16_t *values = g->values + (size_t)g->first * g->dim;

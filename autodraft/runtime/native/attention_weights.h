@@ -39,25 +39,34 @@ INLINE void round_weights(const float *p, int n, uint16_t *to, int at, int colum
 /* Where a query's weights come to stand, in the memory of its scores. */
 INLINE uint16_t *weights_of(const Query *q) { return (uint16_t *)(q->scores - SCORE_MARGIN); }
 
-/* Scores of all slots from `start` on to weights; returns their sum. Of a query with a branch only whole products of straight
- * keys stay; the last `tail_keys` go to `tail`. */
-INLINE float weigh(const Query *q, int dim, int start, int first, int columns, uint16_t *tail, int *tail_keys, const int KEYS) {
-    int offset = start - first, n = q->prefix + q->num_path, straight = straight_keys(q, start), kept = n;
-    *tail_keys = 0;
-    if (straight == n) {
-        float sum = exponentiate(q->scores, n, dim, weights_of(q) + offset);
-        pad_weights(weights_of(q), (n + WIDTH - 1) / WIDTH * WIDTH, offset, columns);
-        return sum;
+/* Scores of all slots from `start` on to weights, with their sums. Of a query with a branch only whole products of straight
+ * keys stay; the last `tail_keys` go to its tail. COUNT is at most TOGETHER. */
+INLINE void weigh(const Query *q, int dim, int start, int first, int columns, uint16_t *tails, int tail_stride, int *tail_keys,
+                  float *sums, const int KEYS, const int COUNT) {
+    const int offset = start - first;
+    Softmax softmax[TOGETHER];
+    int straight[TOGETHER];
+    for (int i = 0; i < COUNT; i++) {
+        int n = q[i].prefix + q[i].num_path;
+        straight[i] = straight_keys(q + i, start);
+        softmax[i] = (Softmax){q[i].scores, straight[i] == n ? weights_of(q + i) + offset : 0, n, 0};
+        if (straight[i] < n) gather_scores(q + i, start);
     }
-    gather_scores(q, start);
-    float sum = exponentiate(q->scores, n, dim, 0);
-    kept = (straight + offset) / KEYS * KEYS - offset;
-    kept = kept > 0 ? kept : 0;
-    *tail_keys = n - kept;
-    int at = kept ? 0 : offset % KEYS;
-    round_weights(q->scores + kept, n - kept, tail, at, (at + n - kept + KEYS - 1) / KEYS * KEYS);
-    round_weights(q->scores, kept, weights_of(q), offset, columns);
-    return sum;
+    exponentiate(softmax, dim, COUNT);
+    for (int i = 0; i < COUNT; i++) {
+        int n = softmax[i].n;
+        sums[i] = softmax[i].sum, tail_keys[i] = 0;
+        if (straight[i] == n) {
+            pad_weights(weights_of(q + i), (n + WIDTH - 1) / WIDTH * WIDTH, offset, columns);
+            continue;
+        }
+        int kept = (straight[i] + offset) / KEYS * KEYS - offset;
+        kept = kept > 0 ? kept : 0;
+        tail_keys[i] = n - kept;
+        int at = kept ? 0 : offset % KEYS;
+        round_weights(q[i].scores + kept, n - kept, tails + (size_t)i * tail_stride, at, (at + n - kept + KEYS - 1) / KEYS * KEYS);
+        round_weights(q[i].scores, kept, weights_of(q + i), offset, columns);
+    }
 }
 
 #endif

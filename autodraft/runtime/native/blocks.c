@@ -174,9 +174,7 @@ static void write_cache(const Call *c, int block, int head, int slot, const floa
             store_bf16(half, load(key + d));
             uint16_t *to = keys + key_index(KIND_BF16, dim, slot, d); /* two channels side by side, the next two a line on */
             for (int i = 0; i < WIDTH / 2; i++) memcpy(to + i * 2 * LANES, half + 2 * i, 4);
-            store_bf16(half, load(value + d));
-            to = values + value_index(KIND_BF16, dim, slot, d);
-            for (int i = 0; i < WIDTH; i++) to[2 * i] = half[i];
+            store_alternate(values + value_index(KIND_BF16, dim, slot, d), load(value + d), slot % 2);
         }
     } else {
         float *keys = (float *)c->cache->keys + base, *values = (float *)c->cache->values + base;
