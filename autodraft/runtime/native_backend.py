@@ -257,7 +257,7 @@ class NativeBackend:
         return self._logits.data_ptr()
 
     def _logits_of(self, rows: int) -> Tensor:
-        """The first rows of that room; looks are kept, for each takes as long as a tenth of a short pass."""
+        """The first rows of that room; views are kept, for making one takes some per cent of a short pass."""
         if rows not in self._logits_by_rows:
             self._logits_by_rows[rows] = self._logits[:rows, : self._spec.vocab_size]
         return self._logits_by_rows[rows]

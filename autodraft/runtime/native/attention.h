@@ -54,6 +54,7 @@ typedef struct {
 
 #define TOGETHER 4 /* softmaxes at a time: one alone waits for its own maximum and its own sums most of the time */
 
+/* A vector of weights to where they belong, and for the sum. */
 INLINE f32v weights_at(const Softmax *s, int j, f32v scale, f32v shift) {
     f32v p = exp2_each(load(s->scores + j) * scale - shift);
     if (s->rounded) store_bf16(s->rounded + j, p);
@@ -61,6 +62,7 @@ INLINE f32v weights_at(const Softmax *s, int j, f32v scale, f32v shift) {
     return p;
 }
 
+/* COUNT of them, at most TOGETHER; each gives the same bits as alone. */
 INLINE void exponentiate(Softmax *s, int dim, const int COUNT) {
     const f32v scale = splat(1.44269504f / sqrtf((float)dim)); /* a power of 2 */
     f32v highest[TOGETHER], shift[TOGETHER], sum[TOGETHER];

@@ -94,6 +94,7 @@ static void mix_tail(Group *g, int i, const uint16_t *tail, int tail_keys) {
         weigh(q, dim, start, first, columns, tails, tail_stride, tail_keys, sums, KEYS, COUNT);                          \
     }
 WEIGH(1) WEIGH(2) WEIGH(3) WEIGH(4)
+/* A table: GCC 12 miscompiles a choice between function names that is called at once. */
 static void (*const weigh_some[TOGETHER + 1])(const Query *, int, int, int, int, uint16_t *, int, int *, float *) = {
     0, weigh_1, weigh_2, weigh_3, weigh_4};
 

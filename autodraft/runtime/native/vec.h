@@ -99,7 +99,7 @@ INLINE void store_bf16(uint16_t *p, f32v v) {
 #endif
 }
 
-/* To every second place from `p` on, in 16 bits; `p` is the `second` of two places. Nothing else is written. */
+/* In 16 bits to p[0], p[2], p[4]... and nowhere else; `second`: p is the second place of a pair that begins a line. */
 INLINE void store_alternate(uint16_t *p, f32v v, int second) {
     uint16_t half[WIDTH];
     store_bf16(half, v);
@@ -172,9 +172,12 @@ INLINE float lane_max(f32v v) {
 #endif
 }
 
-/* 2^x where 2^x is neither subnormal nor infinite: what is added to `rounded`, x to a whole number with this beside it, counts
- * as whole, and its last bits as an exponent. Degree 5, about 2 ulp, in few steps that wait for each other. */
+/* The last bit of numbers of its size counts as 1: added to a small number it rounds it to a whole one, whose bits are the last
+ * ones of the sum. Instructions that round, or scale by powers of two, go through one port of several on some processors. */
 #define ROUNDING 12582912.0f
+
+/* 2^(whole + fraction) where that is neither subnormal nor infinite; `rounded` is whole + ROUNDING, and the fraction lies between
+ * -1/2 and 1/2. To about 2 ulp: degree 5, in few steps that wait for each other. */
 INLINE f32v power_of_two(f32v rounded, f32v fraction) {
     f32v squared = fraction * fraction;
     f32v low = splat(0.240222424f) * fraction + splat(0.693147004f), high = splat(0.00967151299f) * fraction + splat(0.0555073358f);
