@@ -1,5 +1,7 @@
 """A row's logits are bitwise the same whatever else is in the call: the ground that losslessness stands on."""
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -49,6 +51,18 @@ def test_chain_verification_is_single_stepping_to_the_bit(runtime, data):
     together = runtime.forward(runtime.target, cache, Rows.chain(tokens, len(prompt)))
     for row, alone in enumerate(_step_by_step(runtime, prompt, tokens)):
         assert torch.equal(together[row], alone)
+
+
+def test_a_chain_is_told_apart_and_is_the_same_rows_written_out(runtime):
+    chain = Rows.chain([5, 17, 3, 80], 2)
+    written_out = Rows(*(list(getattr(chain, field.name)) for field in dataclasses.fields(Rows)))
+    assert chain.is_chain and not written_out.is_chain and not Rows.tree([5, 17], [-1, 0], 2).is_chain
+    logits = []
+    for rows in (chain, written_out):
+        cache = runtime.new_cache()
+        runtime.prefill(cache, [9, 30])
+        logits.append(runtime.forward(runtime.target, cache, rows).clone())
+    assert torch.equal(*logits)
 
 
 @settings(max_examples=25, deadline=None)
