@@ -98,7 +98,7 @@ def test_attention_is_that_of_pytorch(library, dtype, data):
         seen = _slots(start, prefix, path)
         scores = keys[seen].double() @ query.double() / len(query) ** 0.5
         expected = scores.softmax(0) @ values[seen].double()
-        tolerance = 1e-4 if dtype == torch.float32 else 3e-2
+        tolerance = 3e-2 if dtype == torch.bfloat16 else 1e-4 if query.abs().max() > 20 else 1e-5
         torch.testing.assert_close(mixed.double(), expected, rtol=tolerance, atol=tolerance)
 
 

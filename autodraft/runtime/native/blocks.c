@@ -124,11 +124,14 @@ static void leave_operands(const Call *c, const Linear *w, const float *x, int r
 
 /* Adds an output projection to the stream: of what threads have left, or of x where whole rows have to be looked at first. */
 static void project_back(const Call *c, const Linear *w, const float *x, int thread, Private *mine) {
+    if (!prepares_columns(w)) {
+        product(c, w, x, c->ws->width, c->ws->x, c->m->hidden, 1, thread, mine);
+        return;
+    }
     Activations shared = {c->ws->operands, w->k_padded, 0, 0};
     int first, last;
     share((w->n + LANES - 1) / LANES, thread, c->threads, &first, &last);
-    if (!prepares_columns(w)) prepare(w, x, c->rows->n, c->ws->width, &mine->activations);
-    multiply(w, first, last, prepares_columns(w) ? &shared : &mine->activations, c->rows->n, c->ws->x, c->m->hidden, 1);
+    multiply(w, first, last, &shared, c->rows->n, c->ws->x, c->m->hidden, 1);
 }
 
 /* Numbers of one head beside each other in `projected`: its queries, its key and its value. */

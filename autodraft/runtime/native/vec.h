@@ -124,16 +124,6 @@ INLINE f32v max_each(f32v a, f32v b) { /* b where they do not compare */
 #endif
 }
 
-INLINE f32v min_each(f32v a, f32v b) { /* b where they do not compare */
-#if defined(__AVX512F__)
-    return (f32v)_mm512_min_ps((__m512)a, (__m512)b);
-#elif defined(__AVX2__)
-    return (f32v)_mm256_min_ps((__m256)a, (__m256)b);
-#else
-    return select_each(a < b, a, b);
-#endif
-}
-
 INLINE f32v first_lanes(f32v v, int n, float others) { /* `others` behind the first n lanes */
     i32v lanes;
     for (int i = 0; i < WIDTH; i++) lanes[i] = i;
@@ -202,7 +192,7 @@ INLINE f32v exp2_each(f32v x) {
 
 /* e^x, and e^88 where it is more; 0 below e^-86. */
 INLINE f32v exp_each(f32v x) {
-    x = min_each(splat(88.0f), x);
+    x = -max_each(splat(-88.0f), -x);
     f32v rounded = x * splat(1.44269504f) + splat(ROUNDING), whole = rounded - splat(ROUNDING);
     f32v r = x - whole * splat(0.693359375f) + whole * splat(2.12194440e-4f); /* Cody and Waite: the first product is exact */
     return zero_below(x, -86.0f, power_of_two(rounded, r * splat(1.44269504f)));
