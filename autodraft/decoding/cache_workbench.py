@@ -64,12 +64,14 @@ class CacheWorkbench:
     Attributes:
         model_s: seconds of drafts' forward passes so far.
         cycle_steps: what those of this cycle take on average, in target steps.
+        cycle_calls: how often models were called in this cycle.
     """
 
     growth: Growth
     max_depth: int
     max_nodes: int
     cycle_steps: float
+    cycle_calls: int
 
     def __init__(
         self,
@@ -90,7 +92,7 @@ class CacheWorkbench:
         self.growth = Growth(context.tokens[-1])
         self.max_depth, self.max_nodes = context.max_depth, context.max_nodes
         self.times.set_context(len(context.tokens))
-        self.cycle_steps = 0.0
+        self.cycle_steps, self.cycle_calls = 0.0, 0
         self._context = context
         self._owner = -1
         self._placed = _Placed()
@@ -148,6 +150,7 @@ class CacheWorkbench:
     def _spent(self, seconds: float, steps: float) -> None:
         self.model_s += seconds
         self.cycle_steps += steps
+        self.cycle_calls += 1
 
     def _rows_for(self, draft: int, nodes: Sequence[int]) -> tuple[Rows, dict[int, int]]:
         """Rows of `nodes` and of the ancestors that are missing, and the row number of each node asked for."""

@@ -89,7 +89,7 @@ class ScheduledDrafter:
         self.scheduler = make_scheduler(cascade.scheduler, self.levels, guarded=guarded, rate=priors.rate)
         self._bench = CacheWorkbench(runtime, self.levels, self._plans, self._sources, self.times, self._clock)
         self._order: list[int] | None = None
-        self._started = 0.0
+        self._started = self._model_s_before = 0.0
         self._plain, self._guarded = PlainTime(runtime.target.weight_bytes), guarded
         self._is_timed_alone = self._is_after_cycle = False
         self._jump = LARGEST_JUMP  # what the next cycle may take at most, over what is usual
@@ -117,7 +117,7 @@ class ScheduledDrafter:
     def propose(self, context: DraftContext) -> TokenTree | None:
         if self._untimed:
             return None
-        self._started = self._clock()
+        self._started, self._model_s_before = self._clock(), self._bench.model_s
         self._bench.begin(context)
         self.scheduler.grow(self._bench)
         growth = self._bench.growth
@@ -132,6 +132,9 @@ class ScheduledDrafter:
             self._plain.record(1, outcome.verify_s)
             return
         seconds = self._clock() - self._started
+        self.times.record_decisions(
+            self._bench.cycle_calls + 1, seconds - outcome.verify_s - (self._bench.model_s - self._model_s_before)
+        )
         steps = self._cycle_steps(outcome, seconds)
         accepted = [self._order[node] for node in outcome.path]
         self.scheduler.observe(self._bench, accepted or [ROOT], steps)

@@ -70,6 +70,7 @@ class StepTimes:
         self._costs: dict[int, dict[int, float]] = {model: {} for model in self._priors}  # by rows, once asked for
         self._marginal: dict[int, float] = {}  # of the target, likewise
         self._records = 0
+        self._decision_s = 0.0
 
     def set_context(self, length: int) -> None:
         """The context has this many tokens now; a range that is entered first starts from what the last one showed."""
@@ -98,6 +99,17 @@ class StepTimes:
         self._records += 1
         if not count or self._records % _RECORDS_PER_REFRESH == 0:
             self._forget_costs()
+
+    def record_decisions(self, count: int, seconds: float) -> None:
+        """So many decisions what to run next took so long together, what they led to left out."""
+        each = seconds / count
+        self._decision_s = blend(self._decision_s, each) if self._decision_s else each
+
+    @property
+    def decision_cost(self) -> float:
+        """What it takes to decide what to run next, in target steps; 0 until it was measured."""
+        target_s = self.target_s
+        return self._decision_s / target_s if target_s else 0.0
 
     @property
     def target_s(self) -> float:

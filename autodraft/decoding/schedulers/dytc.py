@@ -119,7 +119,9 @@ class DyTCScheduler(TreeScheduler):
         for draft, model in self._models.items():
             alpha, cost = model.alpha.alpha, self._cost(cycle, draft)
             price = cycle.model_rate * cost + node_price
-            catch_up = 0.0 if cycle.last_model in (draft, NO_DRAFT) else self._catch_up(cycle, draft, leaf)
+            once = bench.times.decision_cost
+            if cycle.last_model not in (draft, NO_DRAFT):
+                once += self._catch_up(cycle, draft, leaf)
             most = min(room, bench.levels[draft].num_draft_tokens)
             length = max(self._best_length(cycle, alpha, cost, reach, most), 1)
             beside, bonus = self._beside(cycle, draft, places, node_price)
@@ -127,7 +129,7 @@ class DyTCScheduler(TreeScheduler):
             if self._is_probed(cycle, draft, leaf):
                 return step
             gain = reach * alpha * (1 - alpha**length) / (1 - alpha) - covered + bonus
-            value = gain - length * price - cycle.model_rate * catch_up
+            value = gain - length * price - cycle.model_rate * once
             if value > 0 and (best is None or value > best[0]):
                 best = value, step
         return best[1] if best is not None else None

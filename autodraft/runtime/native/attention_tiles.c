@@ -69,22 +69,50 @@ INLINE void mix(const char *weights, size_t weights_stride, const uint16_t *valu
     _tile_stored(1, out + c + LANES, MOST_CHANNELS * sizeof(float));
 }
 
-/* The last tiles of a query whose path lies scattered: its values are gathered by position. */
-static void mix_tail(Group *g, int i, const uint16_t *tail, int tail_keys) {
+/* The tile of values at positions [first, first + KEYS) for queries of q's row: its path is put where it would lie if it went on
+ * from the prefix. Positions that the row does not have have a weight of 0, so whatever lies there will do. */
+static void gather_values(const Group *g, const Query *q, int first, uint16_t *tile) {
+    const uint16_t *in_place = g->values + (size_t)first * g->dim;
+    int slots[KEYS];
+    for (int p = 0; p < KEYS; p++) {
+        int step = first + p - g->start - q->prefix; /* of the path */
+        slots[p] = step >= 0 && step < q->num_path ? q->path[step] : first + p;
+    }
+    for (int d = 0; d < g->dim; d += LANES, tile += LANES * KEYS, in_place += LANES * KEYS)
+        for (int p = 0; p < KEYS; p += 2) {
+            u32v pair, even, odd;
+            memcpy(&pair, in_place + p * LANES, sizeof pair);
+            if (slots[p] != first + p || slots[p + 1] != first + p + 1) {
+                memcpy(&even, g->values + value_index(KIND_BF16, g->dim, slots[p] & ~1, d), sizeof even);
+                memcpy(&odd, g->values + value_index(KIND_BF16, g->dim, slots[p + 1] & ~1, d), sizeof odd);
+                pair = (slots[p] & 1 ? even >> 16 : even & 0xffffu) | (slots[p + 1] & 1 ? odd & 0xffff0000u : odd << 16);
+            }
+            memcpy(tile + p * LANES, &pair, sizeof pair);
+        }
+}
+
+/* The last tiles of `count` queries of one row whose path lies scattered. */
+static void mix_tails(Group *g, int i, int count, const uint16_t *tails, int tail_stride, int tail_keys) {
     uint16_t gathered[MOST_CHANNELS * KEYS] __attribute__((aligned(64)));
     const Query *q = g->q + i;
-    int n = q->prefix + q->num_path, key = n - tail_keys;
-    for (int first = (g->start + key) / KEYS * KEYS, tile = 0; key < n; first += KEYS, tile++) {
-        memset(gathered, 0, sizeof(uint16_t) * g->dim * KEYS);
-        for (; key < n && g->start + key < first + KEYS; key++) {
-            int slot = key < q->prefix ? g->start + key : q->path[key - q->prefix], place = g->start + key - first;
-            for (int d = 0; d < g->dim; d++)
-                gathered[value_index(KIND_BF16, g->dim, place, d)] = g->values[value_index(KIND_BF16, g->dim, slot, d)];
-        }
+    int n = q->prefix + q->num_path, first = (g->start + n - tail_keys) / KEYS * KEYS;
+    for (; first < g->start + n; first += KEYS, tails += KEYS) {
+        gather_values(g, q, first, gathered);
         FENCE;
         for (int c = 0; c < g->dim; c += 32)
-            mix((const char *)(tail + tile * KEYS), KEYS * sizeof(uint16_t), gathered, g->dim, c, 1, g->out[i]);
+            mix((const char *)tails, tail_stride * sizeof(uint16_t), gathered, g->dim, c, 1, g->out[i]);
         FENCE;
+    }
+}
+
+/* All tails; queries of one row, which see the same keys, together. */
+static void mix_branches(Group *g, const uint16_t *tails, int tail_stride, const int *tail_keys) {
+    for (int i = 0, count; i < g->count; i += count) {
+        const Query *q = g->q + i;
+        for (count = 1; i + count < g->count && q[count].path == q->path && q[count].num_path == q->num_path;) count++;
+        if (!tail_keys[i]) continue;
+        tiles_configure(count);
+        mix_tails(g, i, count, tails + (size_t)i * tail_stride, tail_stride, tail_keys[i]);
     }
 }
 
@@ -99,7 +127,7 @@ static void (*const weigh_some[TOGETHER + 1])(const Query *, int, int, int, int,
     0, weigh_1, weigh_2, weigh_3, weigh_4};
 
 static void attend_group(Group *g, uint16_t *tails, int tail_stride) {
-    int tail_keys[QUERIES], branches = 0, columns = columns_of(g->q, g->count, g->start, g->first, KEYS), some;
+    int tail_keys[QUERIES], columns = columns_of(g->q, g->count, g->start, g->first, KEYS), some;
     tiles_configure(g->count);
     score_all(g);
     for (int i = 0; i < g->count; i += some) {
@@ -107,18 +135,13 @@ static void attend_group(Group *g, uint16_t *tails, int tail_stride) {
         weigh_some[some](g->q + i, g->dim, g->start, g->first, columns, tails + (size_t)i * tail_stride, tail_stride, tail_keys + i,
                          g->sums + i);
     }
-    for (int i = 0; i < g->count; i++) branches += tail_keys[i] > 0;
     memset(g->out, 0, sizeof g->out[0] * g->count);
     FENCE;
     const uint16_t *values = g->values + (size_t)g->first * g->dim;
     for (int c = 0; c < g->dim; c += 32)
         mix((const char *)weights_of(g->q), g->stride, values, g->dim, c, columns / KEYS, g->out[0]);
     FENCE;
-    if (branches) {
-        tiles_configure(1);
-        for (int i = 0; i < g->count; i++)
-            if (tail_keys[i]) mix_tail(g, i, tails + (size_t)i * tail_stride, tail_keys[i]);
-    }
+    mix_branches(g, tails, tail_stride, tail_keys);
     for (int i = 0; i < g->count; i++)
         for (int d = 0; d < g->dim; d += LANES) store(g->q[i].out + d, load(g->out[i] + d) * splat(1.0f / g->sums[i]));
 }
