@@ -140,6 +140,10 @@ Draft = Annotated[
 ]
 
 
+ModelDraft = SelfDraft | RoutedDraft
+"""A draft that takes forward passes; the others cost nothing."""
+
+
 class Chain(_Value):
     """The first draft that has a proposal drafts a chain; the others are not asked in that cycle."""
 
@@ -205,13 +209,21 @@ class Cascade(_Value):
         return tuple(draft.policy for draft in self.drafts if isinstance(draft, SelfDraft))
 
     @property
-    def models(self) -> tuple[SelfDraft | RoutedDraft, ...]:
-        """Its drafts that take forward passes; the others cost nothing."""
-        return tuple(draft for draft in self.drafts if isinstance(draft, SelfDraft | RoutedDraft))
+    def models(self) -> tuple[ModelDraft, ...]:
+        """Its drafts that take forward passes."""
+        return tuple(draft for draft in self.drafts if isinstance(draft, ModelDraft))
 
     @property
     def is_autoregressive(self) -> bool:
         return not self.drafts
+
+
+_DYNAMIC_LENGTH = 16
+
+
+def unbounded(draft: ModelDraft) -> ModelDraft:
+    """A draft for a scheduler that decides by itself how far it goes."""
+    return draft.model_copy(update={"num_draft_tokens": _DYNAMIC_LENGTH, "stop_threshold": 0.0})
 
 
 AUTOREGRESSIVE = Cascade()

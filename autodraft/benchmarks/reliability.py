@@ -27,7 +27,6 @@ from autodraft.measure.speedup import prompt_seed
 from autodraft.report.files import report_file
 from autodraft.report.reliability_plot import plot_reliability
 from autodraft.runtime import LoadedModel, load_model
-from autodraft.runtime.choosing import ACCEPTANCE_BINS
 
 _LONGEST_PROMPT = 384
 _FIRST, _OTHER, _REVIEWED = "first choice", "other choices", "others' tokens"
@@ -118,7 +117,7 @@ def _choice(evidence: int) -> str:
     """What a self-draft's class of evidence says of the token (see `ModelEvidence`)."""
     if evidence == ModelEvidence.NOT_CHOSEN:
         return _REVIEWED
-    return _FIRST if evidence < ACCEPTANCE_BINS else _OTHER
+    return _FIRST if ModelEvidence.is_first(evidence) else _OTHER
 
 
 def measure(

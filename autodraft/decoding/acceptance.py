@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
+from typing import Final
 
 from autodraft.runtime.choosing import ACCEPTANCE_BINS, acceptance_bin
 
 _LEAST, _MOST = 0.002, 0.998
 _LONG_RUN = 400
 _PRIOR_COUNT = 8
-_CHANCE = 1.5  # standard errors
+_CHANCE = 2.0  # standard errors
 
 
 class MovingAcceptance:
@@ -85,25 +86,48 @@ class Calibration:
 
 
 class ModelEvidence:
-    """Classes of evidence of a self-draft's tokens: the first choice, other choices, and tokens it would not choose.
+    """Classes of evidence of a self-draft's tokens, all but the last by `acceptance_bin` of their probability.
 
-    Class `acceptance_bin(prob)` for its first choice, `ACCEPTANCE_BINS` more for alternatives, one more for the rest.
+    Its first choices, those of them that a free draft had proposed too, its other choices, and tokens that are none.
     """
 
-    NUM_CLASSES = 2 * ACCEPTANCE_BINS + 1
-    NOT_CHOSEN = 2 * ACCEPTANCE_BINS
+    AGREED: Final = ACCEPTANCE_BINS
+    OTHER: Final = 2 * ACCEPTANCE_BINS
+    NOT_CHOSEN: Final = 3 * ACCEPTANCE_BINS
+    NUM_CLASSES: Final = NOT_CHOSEN + 1
 
     @staticmethod
     def first(prob: float) -> int:
         return acceptance_bin(prob)
 
-    @staticmethod
-    def other(prob: float) -> int:
-        return ACCEPTANCE_BINS + acceptance_bin(prob)
+    @classmethod
+    def agreed(cls, prob: float) -> int:
+        return cls.AGREED + acceptance_bin(prob)
+
+    @classmethod
+    def other(cls, prob: float) -> int:
+        return cls.OTHER + acceptance_bin(prob)
+
+    @classmethod
+    def is_first(cls, evidence: int) -> bool:
+        """Whether a token was a first choice, whoever had proposed it."""
+        return evidence < cls.OTHER
 
     @classmethod
     def priors(cls, alpha: float) -> list[float]:
         """First choices: sure ones above alpha, unsure ones below, closer the higher alpha is; alternatives: less."""
         centres = [((index + 0.5) / ACCEPTANCE_BINS) ** 0.5 for index in range(ACCEPTANCE_BINS)]
         first = [alpha * (centre * (2 - alpha) + (1 - centre) * 0.8) for centre in centres]
-        return [*first, *(0.7 * (1 - alpha) * centre + 0.3 * centre for centre in centres), 0.02]
+        agreed = [1 - 0.4 * (1 - prior) for prior in first]
+        return [*first, *agreed, *(0.7 * (1 - alpha) * centre + 0.3 * centre for centre in centres), 0.02]
+
+
+class FreeEvidence:
+    """Classes of evidence of a free draft's tokens: its own, and as many for where a model has chosen another token.
+
+    There a match says less, the shorter it is. That is learnt, so priors only have to be high enough to be tried.
+    """
+
+    @staticmethod
+    def priors(class_priors: Sequence[float]) -> list[float]:
+        return [*class_priors, *(prior**3 for prior in class_priors)]

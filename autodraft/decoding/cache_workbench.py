@@ -142,7 +142,7 @@ class CacheWorkbench:
         seconds = self._clock() - started
         self._spent(seconds, self.times.cost(draft, len(fed)) + (len(found) - 1) * self.times.cost(draft, 1))
         if len(fed) == 1:
-            self.times.record(draft, 1, seconds / len(found))
+            self.times.record_chain(draft, len(found), seconds)
         elif len(found) == 1:
             self.times.record(draft, len(fed), seconds)
         return found

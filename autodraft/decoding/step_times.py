@@ -20,6 +20,8 @@ _RISE, _FALL = 0.07, 0.25
 LARGEST_JUMP = 2.0
 _PRIOR_COUNT = 6
 _RECORDS_PER_REFRESH = 64  # costs are looked up far more often than they change
+_CHAIN_MEMORY, _USUAL_CHAIN = 0.99, 4
+_LEAST_EACH = 0.25  # of a chain's time per token, for each token after the first
 _SLOPE = 4  # rows over which the target's marginal cost is averaged: kernels take rows in batches
 
 
@@ -53,6 +55,37 @@ class CostPrior:
         return c0 + (costs[above] - c0) * (rows - n0) / (timed[above] - n0)
 
 
+class _ChainTimes:
+    """What a chain of one model's own tokens takes, in seconds: `start + tokens * each`.
+
+    Its first token is dearer than those after it: the call itself, and weights that come back to the caches. Least
+    squares with forgetting. Before there are chains of different lengths, all of it is taken to be per token.
+    """
+
+    def __init__(self, tokens: int, seconds: float) -> None:
+        self._sums = [0.0] * 5  # of 1, tokens, seconds, tokens^2, tokens * seconds
+        for supposed in (1, 2 * _USUAL_CHAIN):
+            self._add(supposed, seconds / tokens * supposed)
+
+    def record(self, tokens: int, seconds: float) -> None:
+        start, each = self.fit
+        self._add(tokens, min(seconds, LARGEST_JUMP * (start + tokens * each)))
+
+    def _add(self, tokens: int, seconds: float) -> None:
+        seen = (1.0, tokens, seconds, tokens * tokens, tokens * seconds)
+        self._sums = [_CHAIN_MEMORY * before + new for before, new in zip(self._sums, seen, strict=True)]
+
+    @property
+    def fit(self) -> tuple[float, float]:
+        """(start, each)"""
+        count, tokens, seconds, squares, products = self._sums
+        mean = seconds / tokens
+        spread = count * squares - tokens * tokens
+        each = (count * products - tokens * seconds) / spread if spread > 0 else mean
+        each = min(max(each, _LEAST_EACH * mean), mean)
+        return (seconds - each * tokens) / count, each
+
+
 class StepTimes:
     """Averages of measured steps, in seconds inside and in target steps outside.
 
@@ -70,6 +103,8 @@ class StepTimes:
         self._costs: dict[int, dict[int, float]] = {model: {} for model in self._priors}  # by rows, once asked for
         self._marginal: dict[int, float] = {}  # of the target, likewise
         self._records = 0
+        self._chains: dict[int, _ChainTimes] = {}
+        self._chain_costs: dict[int, tuple[float, float]] = {}  # by model, once asked for
         self._decision_s = 0.0
 
     def set_context(self, length: int) -> None:
@@ -100,6 +135,15 @@ class StepTimes:
         if not count or self._records % _RECORDS_PER_REFRESH == 0:
             self._forget_costs()
 
+    def record_chain(self, model: int, tokens: int, seconds: float) -> None:
+        """A model drafted so many tokens one after the other in so long."""
+        chains = self._chains.get(model)
+        if chains is None:
+            self._chains[model] = _ChainTimes(tokens, seconds)
+        else:
+            chains.record(tokens, seconds)
+        self.record(model, 1, seconds / tokens)
+
     def record_decisions(self, count: int, seconds: float) -> None:
         """So many decisions what to run next took so long together, what they led to left out."""
         each = seconds / count
@@ -123,6 +167,17 @@ class StepTimes:
             cost = self._costs[model][rows] = self._cost(model, rows)
         return cost
 
+    def chain_cost(self, model: int) -> tuple[float, float]:
+        """(what a chain takes however short it is, what each of its tokens takes beside that), in target steps."""
+        costs = self._chain_costs.get(model)
+        if costs is None:
+            chains, target_s = self._chains.get(model), self.target_s
+            if chains is None or not target_s:
+                return 0.0, self.cost(model, 1)
+            start, each = chains.fit
+            costs = self._chain_costs[model] = start / target_s, each / target_s
+        return costs
+
     def marginal_cost(self, rows: int) -> float:
         """What one more query token than `rows` adds to a step of the target, in target steps; at least 0."""
         cost = self._marginal.get(rows)
@@ -135,6 +190,7 @@ class StepTimes:
         for costs in self._costs.values():
             costs.clear()
         self._marginal.clear()
+        self._chain_costs.clear()
 
     def _cost(self, model: int, rows: int) -> float:
         target_s, seconds = self.target_s, self._seconds(model, rows)

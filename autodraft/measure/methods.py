@@ -22,6 +22,7 @@ from autodraft.cascade import (
     Draft,
     DyTC,
     Horizontal,
+    ModelDraft,
     PromptLookup,
     Scheduler,
     StaticTree,
@@ -29,6 +30,7 @@ from autodraft.cascade import (
     TokenRecycling,
     Vertical,
     VerticalHorizontal,
+    unbounded,
 )
 from autodraft.decoding import GREEDY, SamplingConfig
 from autodraft.decoding.on_the_fly import OnTheFlyDrafter
@@ -132,8 +134,26 @@ def _scheduled(scheduler: Scheduler, context: BenchContext) -> Ready | Unavailab
         return Unavailable("the profile's own scheduler")
     if len(context.drafts) == 1 and isinstance(scheduler, Vertical | Horizontal | VerticalHorizontal):
         return Unavailable("the profile has one draft: there is nothing to cascade")
-    cascade = Cascade(drafts=context.drafts, scheduler=scheduler)
-    return Ready(context.decoder(cascade, context.profile.priors), {"scheduler": _in_words(scheduler)})
+    cascade, priors = rescheduled(context.profile, scheduler)
+    settings = {"drafts": ", ".join(draft.kind for draft in cascade.drafts), "scheduler": _in_words(scheduler)}
+    return Ready(context.decoder(cascade, priors), settings)
+
+
+def rescheduled(profile: DraftProfile, scheduler: Scheduler) -> tuple[Cascade, Priors]:
+    """A profile's drafts as another scheduler wants them, and their priors.
+
+    Free ones come first where the first draft that has a proposal drafts alone, and behind the models where drafts
+    build on each other. Where the scheduler decides how far a model drafts, nothing else does.
+    """
+    drafts, priors = profile.cascade.drafts, profile.priors
+    alone = isinstance(scheduler, Chain | StaticTree)
+    order = sorted(range(len(drafts)), key=lambda number: isinstance(drafts[number], ModelDraft) == alone)
+    ordered = [drafts[number] for number in order]
+    if isinstance(scheduler, DyTC):
+        ordered = [unbounded(draft) if isinstance(draft, ModelDraft) else draft for draft in ordered]
+    if priors.drafts:
+        priors = priors.model_copy(update={"drafts": tuple(priors.drafts[number] for number in order)})
+    return Cascade(drafts=tuple(ordered), scheduler=scheduler), priors
 
 
 def _alone(cascade: Cascade, context: BenchContext) -> Ready:

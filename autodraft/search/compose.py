@@ -14,6 +14,7 @@ from autodraft.cascade import (
     Chain,
     DyTC,
     Horizontal,
+    ModelDraft,
     PromptLookup,
     RoutedDraft,
     SelfDraft,
@@ -22,6 +23,7 @@ from autodraft.cascade import (
     TokenRecycling,
     Vertical,
     VerticalHorizontal,
+    unbounded,
 )
 from autodraft.evaluator import Evaluation, draft_of
 from autodraft.policy import DraftPolicy
@@ -31,7 +33,6 @@ from autodraft.search.plans import is_bits_only, is_skip_only
 
 Predicted = tuple[SelfDraft, Evaluation]
 """A draft as the chain that its prediction speaks of."""
-Model = SelfDraft | RoutedDraft
 
 LOOKUPS = (PromptLookup(num_draft_tokens=6, max_ngram=3, min_ngram=2), PromptLookup(num_draft_tokens=8, max_ngram=3))
 AUTOMATON, RECYCLING = SuffixAutomaton(num_draft_tokens=15), TokenRecycling()  # 15 and the root: one tile of rows
@@ -47,7 +48,6 @@ _INNER_LOOKUP = PromptLookup(num_draft_tokens=4, max_ngram=3)
 _THRESHOLDS = (0.3, 0.5, 0.7)
 _MEASURE_UNTIL, _COMPOSE_UNTIL = 0.46, 0.72
 _SECOND_DRAFT_COST = 0.75
-_DYNAMIC_LENGTH = 16
 
 
 @dataclass(frozen=True)
@@ -84,17 +84,17 @@ def survivors(found: Sequence[Predicted], options: ComposeOptions) -> list[Predi
     return chosen
 
 
-def untrained(rule: Callable[[DraftPolicy], bool]) -> Callable[[Model], bool]:
+def untrained(rule: Callable[[DraftPolicy], bool]) -> Callable[[ModelDraft], bool]:
     """Whether a draft is a policy of a kind for the target's own weights."""
     return lambda draft: isinstance(draft, SelfDraft) and draft.weights is None and rule(draft.policy)
 
 
-def is_refitted(draft: Model) -> bool:
+def is_refitted(draft: ModelDraft) -> bool:
     """Whether a draft runs on weights of its own."""
     return isinstance(draft, SelfDraft) and draft.weights is not None
 
 
-def is_routed(draft: Model) -> bool:
+def is_routed(draft: ModelDraft) -> bool:
     """Whether a router picks what a draft runs."""
     return isinstance(draft, RoutedDraft)
 
@@ -102,7 +102,7 @@ def is_routed(draft: Model) -> bool:
 def measure_survivors(loop: SearchLoop, options: ComposeOptions) -> None:
     """F2 of the survivors and the routed drafts as chains, and of free drafts alone."""
     found = predicted_drafts(loop, options.max_draft_tokens)
-    models: list[Model] = [*(draft for draft, _ in survivors(found, options)), *options.routed]
+    models: list[ModelDraft] = [*(draft for draft, _ in survivors(found, options)), *options.routed]
     cascades = [Cascade(drafts=(draft,)) for draft in models]
     if options.free_drafts:
         cascades += FREE_CASCADES
@@ -190,10 +190,9 @@ def _same(one: SelfDraft, other: SelfDraft) -> bool:
 def arrangements(cascade: Cascade, second: SelfDraft | None, options: ComposeOptions) -> Iterator[Cascade]:
     """The draft of a chain in every kind of cascade, the most promising ones first; `second` is a cheaper draft."""
     chain = first_model(cascade)
-    unbounded = {"num_draft_tokens": _DYNAMIC_LENGTH, "stop_threshold": 0.0}
-    dynamic = chain.model_copy(update=unbounded)
+    dynamic = unbounded(chain)
     long = chain.model_copy(update={"num_draft_tokens": min(chain.num_draft_tokens + 2, options.max_draft_tokens)})
-    lower = None if second is None else second.model_copy(update=unbounded)
+    lower = None if second is None else unbounded(second)
     if options.free_drafts:
         yield Cascade(drafts=(dynamic, AUTOMATON), scheduler=DyTC())
         yield Cascade(drafts=(LOOKUPS[0], chain))
@@ -252,6 +251,6 @@ def best_measured(loop: SearchLoop, *, with_draft: bool) -> Best | None:
     return max(results, key=lambda best: best.evaluation.speedup, default=None)
 
 
-def first_model(cascade: Cascade) -> Model:
+def first_model(cascade: Cascade) -> ModelDraft:
     """The first model of a cascade that has one."""
     return cascade.models[0]

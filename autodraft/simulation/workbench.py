@@ -95,7 +95,7 @@ class SimulatedWorkbench:
         steps = self._cost(draft, num_fed) + (len(found) - 1) * self._cost(draft, 1)
         self._spend(steps)
         if num_fed == 1:
-            self.times.record(draft, 1, steps / len(found))
+            self.times.record_chain(draft, len(found), steps)
         elif len(found) == 1:
             self.times.record(draft, num_fed, steps)
         return found

@@ -134,3 +134,58 @@ def test_drafts_are_kept_apart():
     _settle(times, 0, 1, 0.5)
     _settle(times, 1, 1, 0.125)
     assert (times.cost(0, 1), times.cost(1, 1)) == pytest.approx((0.5, 0.125), SETTLED)
+
+
+# ---------------------------------------------------------------------- calls
+
+
+def test_a_chain_costs_what_its_call_and_its_tokens_cost():
+    times = _times()
+    times.record(TARGET, 1, 2.0)
+    assert times.chain_cost(1) == (0.0, times.cost(1, 1))  # nothing was measured
+    for number in range(200):
+        tokens = 1 + number % 7
+        times.record_chain(1, tokens, 0.8 + 0.3 * tokens)
+    assert times.chain_cost(1) == pytest.approx((0.4, 0.15), rel=0.15)
+
+
+def test_a_chain_of_always_the_same_length_is_taken_to_cost_its_tokens():
+    times = _times()
+    times.record(TARGET, 1, 2.0)
+    for _ in range(20):
+        times.record_chain(1, 5, 3.0)
+    start, each = times.chain_cost(1)
+    assert start + 5 * each == pytest.approx(1.5, rel=0.01) and start < 0.1
+
+
+@given(st.lists(st.tuples(st.integers(1, 16), st.floats(1e-5, 10.0)), min_size=1, max_size=80))
+def test_neither_a_call_nor_a_token_of_a_chain_costs_less_than_nothing(chains):
+    times = _times()
+    times.record(TARGET, 1, 1.0)
+    for tokens, seconds in chains:
+        times.record_chain(1, tokens, seconds)
+        start, each = times.chain_cost(1)
+        assert start >= -1e-9 and each > 0
+
+
+def test_a_hiccup_in_a_chain_counts_as_twice_the_normal_time_at_most():
+    disturbed, doubled = _times(), _times()
+    for times, seconds in ((disturbed, 1000.0), (doubled, 2.0)):
+        times.record(TARGET, 1, 1.0)
+        for _ in range(40):
+            times.record_chain(1, 4, 1.0)
+        times.record_chain(1, 4, seconds)
+        for _ in range(REFRESH):
+            times.record_chain(1, 4, 1.0)
+    assert disturbed.chain_cost(1) == pytest.approx(doubled.chain_cost(1))
+
+
+def test_what_a_decision_takes_is_known_once_it_was_measured():
+    times = _times()
+    times.record_decisions(4, 0.8)
+    assert times.decision_cost == 0.0  # in target steps, of which none was measured
+    times.record(TARGET, 1, 2.0)
+    assert times.decision_cost == pytest.approx(0.1)
+    for _ in range(200):
+        times.record_decisions(1, 0.5)
+    assert times.decision_cost == pytest.approx(0.25, rel=0.01)

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from autodraft.measure.methods import METHODS, BenchContext, Ready, Unavailable
+from autodraft.cascade import Cascade, Chain, DyTC, SelfDraft, StaticTree, Vertical
+from autodraft.measure.methods import METHODS, BenchContext, Ready, Unavailable, rescheduled
 from autodraft.measure.prompts import TokenPrompt
 from autodraft.measure.skip_only import derive_skip_only, skip_policies
 from autodraft.policy import ChannelShares, DraftPolicy
+from autodraft.profile import DraftProfile
 from autodraft.runtime import LoadedModel, Rows, load_model
 
 PROMPT = (5, 9, 7, 30, 41, 5, 9)
@@ -75,3 +77,22 @@ def test_a_lossy_line_is_the_low_bit_model_after_the_targets_prompt(loaded: Load
         run = method.contestant(PROMPT, 12)
         assert list(run.tokens) == expected
         assert run.decode_s > 0 and run.cycles == 0
+
+
+def test_another_scheduler_gets_the_profiles_drafts_in_its_own_order(profile: DraftProfile) -> None:
+    lookup, model = profile.cascade.drafts
+    of_lookup, of_model = profile.priors.drafts
+    assert rescheduled(profile, StaticTree()) == (Cascade(drafts=(lookup, model), scheduler=StaticTree()), profile.priors)
+    vertical, priors = rescheduled(profile, Vertical())
+    assert vertical.drafts == (model, lookup) and priors.drafts == (of_model, of_lookup)
+    back = profile.model_copy(update={"cascade": vertical, "priors": priors})
+    assert rescheduled(back, Chain()) == (profile.cascade, profile.priors)
+
+
+def test_a_scheduler_that_decides_how_far_to_draft_is_not_held_to_a_fixed_length(profile: DraftProfile) -> None:
+    lookup, model = profile.cascade.drafts
+    cautious = model.model_copy(update={"stop_threshold": 0.5})
+    dynamic, _ = rescheduled(profile.model_copy(update={"cascade": Cascade(drafts=(cautious, lookup))}), DyTC())
+    first, second = dynamic.drafts
+    assert second == lookup and isinstance(first, SelfDraft) and isinstance(model, SelfDraft)
+    assert first.num_draft_tokens > model.num_draft_tokens and first.stop_threshold == 0 and first.policy == model.policy

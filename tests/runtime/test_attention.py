@@ -38,14 +38,14 @@ def attend(library, queries, keys, values, where, start, dtype):
     queries, out = queries.contiguous(), torch.full((count, dim), float("nan"))
     scores = torch.full((count, CAPACITY + 2 * SCORE_MARGIN), float("nan"))
     tails = torch.zeros(TAIL_QUERIES * (CAPACITY + TAIL_MARGIN), dtype=torch.int16)
-    paths = [torch.tensor(path, dtype=torch.int32) for _, path in where]
+    paths = {id(path): torch.tensor(path, dtype=torch.int32) for _, path in where}  # heads of one row have one path
     structs = (_Query * count)(
         *(
             _Query(
                 queries[i].data_ptr(),
                 scores[i].data_ptr() + 4 * SCORE_MARGIN,
                 out[i].data_ptr(),
-                paths[i].data_ptr(),
+                paths[id(path)].data_ptr(),
                 prefix,
                 len(path),
             )
@@ -71,11 +71,12 @@ def _case(data, dtype):
     dim = data.draw(st.sampled_from(WIDTHS), label="width")
     start = data.draw(st.integers(0, 70), label="start")
     where = []
-    for _ in range(data.draw(st.integers(1, 20), label="queries")):
+    heads = data.draw(st.integers(1, 3), label="queries of a row")
+    for _ in range(data.draw(st.integers(1, 20 // heads), label="rows")):
         prefix = data.draw(st.integers(0, 80))
         gaps = data.draw(st.lists(st.sampled_from((1, 1, 2, 3, 7)), min_size=0 if prefix else 1, max_size=12))
         slots = [start + prefix - 1 + sum(gaps[: i + 1]) for i in range(len(gaps))]
-        where.append((prefix, slots))
+        where += [(prefix, slots)] * heads
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 1000), label="seed"))
     keys, values = (torch.randn(CAPACITY, dim, generator=generator).to(dtype) for _ in range(2))
     # Of scores that lie far apart most weights are below every number of 32 bits.

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from itertools import islice
 
 from autodraft.cascade import DyTC
-from autodraft.decoding.acceptance import Calibration, ModelEvidence, MovingAcceptance
+from autodraft.decoding.acceptance import Calibration, FreeEvidence, ModelEvidence, MovingAcceptance
 from autodraft.decoding.growth import NO_DRAFT, ROOT, Growth
 from autodraft.decoding.schedulers.dytc_state import Account, Cycle, KnownModel, Step
 from autodraft.decoding.schedulers.free_growth import FreeGrowth
@@ -34,6 +34,7 @@ from autodraft.runtime.choosing import ACCEPTANCE_BINS, Candidates, ChainStop
 
 _COST_MEMORY = 0.9
 _PROBE_SHARE = 0.01
+_DECISION_SHARE = 0.1  # of a model's time in a chain that may go into deciding whether it goes on
 _UNINTERRUPTED = 4
 _PROMISING = 0.5  # expected tokens of free drafts from which on a cycle counts as one where they know how to go on
 _MOST_ROWS = 16  # of a draft's forward
@@ -50,14 +51,15 @@ class DyTCScheduler(TreeScheduler):
 
     def __init__(self, settings: DyTC, levels: Sequence[DraftLevel], rate: float = 1.2) -> None:
         self._settings = settings
-        self._free = {
-            draft: Calibration(level.class_priors) for draft, level in enumerate(levels) if not level.is_model
+        free = {
+            draft: FreeEvidence.priors(level.class_priors) for draft, level in enumerate(levels) if not level.is_model
         }
+        self._free = {draft: Calibration(priors) for draft, priors in free.items()}
         self._models = {
             draft: KnownModel(
                 MovingAcceptance(level.alpha, settings.ema_weight, settings.window),
                 Calibration(ModelEvidence.priors(level.alpha)),
-                {free: Calibration(levels[free].class_priors) for free in self._free},
+                {draft: Calibration(priors) for draft, priors in free.items()},
             )
             for draft, level in enumerate(levels)
             if level.is_model
@@ -94,10 +96,11 @@ class DyTCScheduler(TreeScheduler):
         best = 1.0 if self._models else self._rate
         for draft, model in self._models.items():
             tokens = reach = 1.0
+            start, each = bench.times.chain_cost(draft)
             for length in range(1, bench.levels[draft].num_draft_tokens + 1):
                 reach *= model.alpha.alpha
                 tokens += reach
-                steps = length * bench.times.cost(draft, 1) + bench.times.cost(TARGET, length + 1)
+                steps = start + length * each + bench.times.cost(TARGET, length + 1)
                 best = max(best, tokens / steps)
         return best
 
@@ -119,7 +122,7 @@ class DyTCScheduler(TreeScheduler):
         for draft, model in self._models.items():
             alpha, cost = model.alpha.alpha, self._cost(cycle, draft)
             price = cycle.model_rate * cost + node_price
-            once = bench.times.decision_cost
+            once = self._once(cycle, draft)
             if cycle.last_model not in (draft, NO_DRAFT):
                 once += self._catch_up(cycle, draft, leaf)
             most = min(room, bench.levels[draft].num_draft_tokens)
@@ -128,8 +131,10 @@ class DyTCScheduler(TreeScheduler):
             step = Step(draft, leaf, length, beside)
             if self._is_probed(cycle, draft, leaf):
                 return step
-            gain = reach * alpha * (1 - alpha**length) / (1 - alpha) - covered + bonus
-            value = gain - length * price - cycle.model_rate * once
+            gain = reach * alpha * (1 - alpha**length) / (1 - alpha) + bonus - length * price
+            if covered:
+                gain = max(gain, self._gain_of_review(cycle, draft, leaf) - node_price)
+            value = gain - covered - cycle.model_rate * once
             if value > 0 and (best is None or value > best[0]):
                 best = value, step
         return best[1] if best is not None else None
@@ -169,6 +174,18 @@ class DyTCScheduler(TreeScheduler):
             length += 1
         return length
 
+    def _gain_of_review(self, cycle: Cycle, draft: int, leaf: Place) -> float:
+        """Expected tokens of a model that reviews what free drafts have proposed at a leaf, beyond the forward's price."""
+        if not isinstance(leaf, int):
+            return 0.0
+        growth, model, alpha = cycle.growth, self._models[draft], self._models[draft].alpha.alpha
+        proposed = self._worth_reviewing(cycle, draft, leaf)
+        tokens, reach = 0.0, growth.reach[leaf] * alpha
+        for node in proposed:
+            tokens += reach
+            reach *= model.agreement[growth.drafts[node]].means[growth.evidence[node]] * alpha
+        return tokens + reach - cycle.model_rate * self._review_cost(cycle, draft, len(proposed))
+
     def _covered(self, cycle: Cycle, leaf: Place) -> float:
         """Expected tokens beyond `leaf` that free drafts have in the tree already."""
         if leaf != ROOT:
@@ -180,7 +197,16 @@ class DyTCScheduler(TreeScheduler):
 
     def _cost(self, cycle: Cycle, draft: int) -> float:
         """Target steps per token of a model's chain, with what inner verification has saved of late."""
-        return self._models[draft].cost_per_token or cycle.bench.times.cost(draft, 1)
+        return self._models[draft].cost_per_token or cycle.bench.times.chain_cost(draft)[1]
+
+    def _once(self, cycle: Cycle, draft: int) -> float:
+        """Target steps that deciding for a model and calling it take, whatever it does then."""
+        return cycle.bench.times.decision_cost + cycle.bench.times.chain_cost(draft)[0]
+
+    def _review_cost(self, cycle: Cycle, draft: int, proposed: int) -> float:
+        """Target steps of a review of so many tokens, beyond those that a chain takes however short it is."""
+        start, each = cycle.bench.times.chain_cost(draft)
+        return max(cycle.bench.times.cost(draft, 1 + proposed) - start, each)
 
     def _catch_up(self, cycle: Cycle, draft: int, leaf: Place) -> float:
         """Target steps in which a model that did not draft last runs what leads to a place."""
@@ -205,13 +231,13 @@ class DyTCScheduler(TreeScheduler):
         cycle.reviewed.update(together)
         if len(together) > 1:
             found = bench.review(draft, together, siblings)
-            steps = bench.times.cost(draft, 1 + len(proposed))
+            steps = self._review_cost(cycle, draft, len(proposed))
             drafted = self._place_path(cycle, draft, together[: 1 + len(proposed)], found)
             for node, candidates in zip(beside, found[1 + len(proposed) :], strict=True):
                 cycle.frontier.leaves.append(self._place(cycle, draft, node, candidates))
         else:
             found = self._chain(cycle, step, leaf)
-            steps, drafted, node = len(found) * bench.times.cost(draft, 1), len(found), leaf
+            steps, drafted, node = len(found) * bench.times.chain_cost(draft)[1], len(found), leaf
             for candidates in found:
                 node = self._place(cycle, draft, node, candidates)
             cycle.frontier.leaves.append(node)
@@ -236,23 +262,27 @@ class DyTCScheduler(TreeScheduler):
 
     def _place(self, cycle: Cycle, draft: int, parent: int, candidates: Candidates) -> int:
         """Add a model's choice after `parent`, remember the others, and judge free drafts' tokens there anew."""
-        growth, means = cycle.growth, self._models[draft].calibration.means
-        token, prob = candidates.tokens[0], candidates.probs[0]
+        growth, model = cycle.growth, self._models[draft]
+        means, token, prob = model.calibration.means, candidates.tokens[0], candidates.probs[0]
         others = dict(zip(candidates.tokens[1:], candidates.probs[1:], strict=True))
+        chosen_evidence = ModelEvidence.first(prob)
         for node in growth.children(parent):
-            if growth.drafts[node] in self._free:
-                self._models[draft].agreement[growth.drafts[node]].update(
-                    growth.evidence[node], growth.tokens[node] == token
-                )
-            if growth.tokens[node] != token:
-                other = others.pop(growth.tokens[node], None)
+            proposed_by, is_chosen = growth.drafts[node], growth.tokens[node] == token
+            if proposed_by in self._free:
+                model.agreement[proposed_by].update(growth.evidence[node], is_chosen)
+            if is_chosen:
+                if proposed_by in self._free:
+                    chosen_evidence = ModelEvidence.agreed(prob)
+                continue
+            other = others.pop(growth.tokens[node], None)
+            if proposed_by not in self._free:
                 evidence = ModelEvidence.NOT_CHOSEN if other is None else ModelEvidence.other(other)
                 growth.estimate(node, draft, means[evidence], evidence)
-                if other is not None and node not in cycle.reviewed:
-                    cycle.frontier.leaves.append(node)
-        evidence = ModelEvidence.first(prob)
+            if other is not None and node not in cycle.reviewed:
+                cycle.frontier.leaves.append(node)
+        cycle.free.overrule(parent)
         chosen = growth.add(parent, token, draft)
-        growth.estimate(chosen, draft, means[evidence], evidence)
+        growth.estimate(chosen, draft, means[chosen_evidence], chosen_evidence)
         for other, prob in others.items():
             evidence = ModelEvidence.other(prob)
             cycle.frontier.alternatives.append(Alternative(parent, other, draft, means[evidence], evidence))
@@ -268,8 +298,10 @@ class DyTCScheduler(TreeScheduler):
             cycle.growth.reach[leaf],
             price / model.alpha.alpha,
         )
-        # Every few tokens the other places and the free drafts get a chance.
-        return bench.chain(step.draft, leaf, min(step.most, _UNINTERRUPTED), self._settings.siblings, stop)
+        # Free drafts and the other places get a chance every few tokens, and no more often than deciding is cheap.
+        worth = self._once(cycle, step.draft) / (_DECISION_SHARE * self._cost(cycle, step.draft))
+        most = min(step.most, max(_UNINTERRUPTED, round(worth)))
+        return bench.chain(step.draft, leaf, most, self._settings.siblings, stop)
 
     def _worth_reviewing(self, cycle: Cycle, draft: int, leaf: int) -> list[int]:
         """The free drafts' chain after `leaf`, as far as a review is expected to save more steps than it costs."""
@@ -277,12 +309,14 @@ class DyTCScheduler(TreeScheduler):
         if not self._free:
             return []
         chain = cycle.free.chain(leaf)
-        single, agreed, saved = times.cost(draft, 1), 1.0, 0.0
+        agreed, saved = 1.0, 0.0
+        _, each = times.chain_cost(draft)
+        once = self._once(cycle, draft)  # a chain would go on by itself, after a review the model is called again
         best, best_length = 0.0, 0
         for length, node in enumerate(chain, start=1):
             agreed *= model.agreement[growth.drafts[node]].means[growth.evidence[node]]
-            saved += agreed * single
-            value = saved - (times.cost(draft, length + 1) - single)
+            saved += agreed * each
+            value = saved - (self._review_cost(cycle, draft, length) - each) - once
             if value > best:
                 best, best_length = value, length
         return chain[:best_length]
@@ -308,7 +342,7 @@ class DyTCScheduler(TreeScheduler):
         for node, was_accepted in bench.growth.outcomes(accepted):
             draft, evidence = bench.growth.drafts[node], bench.growth.evidence[node]
             self.calibration(draft).update(evidence, was_accepted)
-            if draft in self._models and evidence < ACCEPTANCE_BINS:
+            if draft in self._models and ModelEvidence.is_first(evidence):
                 first_choices.setdefault(draft, []).append(was_accepted)
         drafted = self._cycle.drafted if self._cycle is not None else {}
         for draft, model in self._models.items():

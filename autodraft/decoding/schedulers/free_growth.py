@@ -22,7 +22,7 @@ class FreeGrowth:
 
     Args:
         bench: of the cycle.
-        calibrations: by draft: acceptance of each class of evidence.
+        calibrations: by draft: acceptance of each class of evidence (`FreeEvidence`).
         max_depth: deepest node.
         max_nodes: nodes that will be kept at most.
     """
@@ -36,6 +36,7 @@ class FreeGrowth:
         self._max_depth = min(max_depth, bench.max_depth)
         self._max_nodes = min(max_nodes, bench.max_nodes)
         self._expanded: set[int] = set()
+        self._overruled: set[int] = set()  # nodes after which a model has chosen
 
     def grow(self, nodes: Iterable[int], price: float) -> None:
         """Continue `nodes` and what comes of them, likeliest first, where a node is worth the price."""
@@ -68,16 +69,36 @@ class FreeGrowth:
                 break
         return chain
 
+    def overrule(self, node: int) -> None:
+        """A model has chosen the token after `node`: what free drafts have said there, or will say, is judged by that.
+
+        The model's choice is not in the tree yet, unless it is one of those tokens.
+        """
+        self._overruled.add(node)
+        growth = self._growth
+        for child in growth.children(node):
+            draft, evidence = growth.drafts[child], growth.evidence[child]
+            if draft in self._calibrations:
+                means = self._calibrations[draft].means
+                if evidence < (own := len(means) // 2):
+                    growth.estimate(child, draft, means[own + evidence], own + evidence)
+
     def _expand(self, node: int, price: float, most: int) -> range:
         """Add the continuations of `node` that are likely enough; the new nodes."""
-        growth = self._growth
+        growth, is_overruled = self._growth, node in self._overruled
         before, reach, drafted_by = len(growth), growth.reach[node], growth.drafts[node]
         for draft, means, longest in self._drafts:
+            own = len(means) // 2
             if draft == drafted_by and _run_length(growth, node, draft) >= longest:
                 continue
+            if is_overruled and reach * max(means[own:]) <= price:
+                continue
             for token, evidence in self._bench.continuations(draft, node, most):
-                prob = means[evidence]
-                if reach * prob > price:
+                if is_overruled:
+                    if growth.child(node, token) is not None:
+                        continue
+                    evidence += own
+                if reach * (prob := means[evidence]) > price:
                     growth.add(node, token, draft, prob, evidence)
         return range(before, len(growth))
 
