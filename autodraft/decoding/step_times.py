@@ -20,7 +20,7 @@ _RISE, _FALL = 0.07, 0.25
 LARGEST_JUMP = 2.0
 _PRIOR_COUNT = 6
 _RECORDS_PER_REFRESH = 64  # costs are looked up far more often than they change
-_CHAIN_MEMORY, _USUAL_CHAIN = 0.99, 4
+_CHAIN_MEMORY, _CHAIN_PULL = 0.99, 10.0
 _LEAST_EACH = 0.25  # of a chain's time per token, for each token after the first
 _SLOPE = 4  # rows over which the target's marginal cost is averaged: kernels take rows in batches
 
@@ -59,19 +59,18 @@ class _ChainTimes:
     """What a chain of one model's own tokens takes, in seconds: `start + tokens * each`.
 
     Its first token is dearer than those after it: the call itself, and weights that come back to the caches. Least
-    squares with forgetting. Before there are chains of different lengths, all of it is taken to be per token.
+    squares with forgetting, and with a pull towards `start` = 0, which decides where all chains are equally long.
+
+    Args:
+        step_s: what a token is expected to take.
     """
 
-    def __init__(self, tokens: int, seconds: float) -> None:
-        self._sums = [0.0] * 5  # of 1, tokens, seconds, tokens^2, tokens * seconds
-        for supposed in (1, 2 * _USUAL_CHAIN):
-            self._add(supposed, seconds / tokens * supposed)
+    def __init__(self, step_s: float) -> None:
+        self._sums = [1.0, 1.0, step_s, 1.0, step_s]  # of 1, tokens, seconds, tokens^2, tokens * seconds
 
     def record(self, tokens: int, seconds: float) -> None:
         start, each = self.fit
-        self._add(tokens, min(seconds, LARGEST_JUMP * (start + tokens * each)))
-
-    def _add(self, tokens: int, seconds: float) -> None:
+        seconds = min(seconds, LARGEST_JUMP * (start + tokens * each))
         seen = (1.0, tokens, seconds, tokens * tokens, tokens * seconds)
         self._sums = [_CHAIN_MEMORY * before + new for before, new in zip(self._sums, seen, strict=True)]
 
@@ -80,8 +79,8 @@ class _ChainTimes:
         """(start, each)"""
         count, tokens, seconds, squares, products = self._sums
         mean = seconds / tokens
-        spread = count * squares - tokens * tokens
-        each = (count * products - tokens * seconds) / spread if spread > 0 else mean
+        spread, together = squares - tokens * tokens / count, products - tokens * seconds / count
+        each = (together + _CHAIN_PULL * mean) / (spread + _CHAIN_PULL)
         each = min(max(each, _LEAST_EACH * mean), mean)
         return (seconds - each * tokens) / count, each
 
@@ -137,11 +136,10 @@ class StepTimes:
 
     def record_chain(self, model: int, tokens: int, seconds: float) -> None:
         """A model drafted so many tokens one after the other in so long."""
-        chains = self._chains.get(model)
-        if chains is None:
-            self._chains[model] = _ChainTimes(tokens, seconds)
-        else:
-            chains.record(tokens, seconds)
+        if model not in self._chains and TARGET in self._pace:
+            self._chains[model] = _ChainTimes(self._priors[model].at(1) * self._pace[TARGET])
+        if model in self._chains:
+            self._chains[model].record(tokens, seconds)
         self.record(model, 1, seconds / tokens)
 
     def record_decisions(self, count: int, seconds: float) -> None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from autodraft.cascade import AUTOREGRESSIVE, Cascade, PromptLookup
+from autodraft.cascade import AUTOREGRESSIVE, Cascade, ModelDraft, PromptLookup
 from autodraft.evaluator import Evaluation, chain_of
 from autodraft.policy import DraftPolicy
 from autodraft.search.codec import cascade_digest
 from autodraft.search.compose import (
     LOOKUPS,
     ComposeOptions,
-    Model,
     best_measured,
     first_model,
     is_refitted,
@@ -119,7 +118,7 @@ def _runners_up(loop: SearchLoop, best: Cascade) -> list[Cascade]:
     return [cascade for cascade, _ in sorted(others, key=lambda pair: -pair[1].speedup)[:_RUNNERS_UP]]
 
 
-def _has(rule: Callable[[Model], bool]) -> Callable[[Cascade], bool]:
+def _has(rule: Callable[[ModelDraft], bool]) -> Callable[[Cascade], bool]:
     return lambda cascade: any(rule(draft) for draft in cascade.models)
 
 

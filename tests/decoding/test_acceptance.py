@@ -31,8 +31,8 @@ def test_the_estimate_is_the_long_run_or_where_the_window_contradicts_it_the_pap
         mean = statistics.fmean(history[-window:])
         ema = weight * ema + (1 - weight) * mean
         standard_error = math.sqrt(long_run * (1 - long_run) / window)
-        if abs(abs(mean - long_run) - 1.5 * standard_error) > 1e-9:
-            expected = long_run if abs(mean - long_run) < 1.5 * standard_error else ema
+        if abs(abs(mean - long_run) - 2 * standard_error) > 1e-9:
+            expected = long_run if abs(mean - long_run) < 2 * standard_error else ema
             assert acceptance.alpha == pytest.approx(min(max(expected, 0.002), 0.998))
 
 

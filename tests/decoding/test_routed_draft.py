@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from autodraft.cascade import AUTOREGRESSIVE, Cascade, DyTC, PromptLookup, RoutedDraft, StaticTree
-from autodraft.decoding import CascadeDecoder, SamplingConfig, ScheduledDrafter
+from autodraft.decoding import SamplingConfig
 from autodraft.errors import ProfileError
 from autodraft.profile_parts import WeightsFile
 from autodraft.runtime.router_file import write_router
 from autodraft.runtime.routing import RouteGraph, Router
+from tests.decoding.paced import eager_decoder
 
 PROMPT = [3, 14, 15, 92, 6, 53, 3, 14]
 
@@ -25,10 +26,8 @@ def router_file(folder, *, reuse: int = 0, seed: int = 0) -> WeightsFile:
 
 
 def decoded(runtime, cascade: Cascade, sampling: SamplingConfig | None = None):
-    drafter = None if cascade.is_autoregressive else ScheduledDrafter(runtime, cascade, guarded=False)
-    decoder = CascadeDecoder(runtime, cascade, drafter=drafter)
     chosen = {} if sampling is None else {"sampling": sampling, "seed": 3}
-    return decoder.generate(PROMPT, max_new_tokens=40, **chosen)
+    return eager_decoder(runtime, cascade).generate(PROMPT, max_new_tokens=40, **chosen)
 
 
 @pytest.mark.parametrize("sampling", [None, SamplingConfig(temperature=0.7)], ids=["greedy", "sampled"])

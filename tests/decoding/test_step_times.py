@@ -152,10 +152,10 @@ def test_a_chain_costs_what_its_call_and_its_tokens_cost():
 def test_a_chain_of_always_the_same_length_is_taken_to_cost_its_tokens():
     times = _times()
     times.record(TARGET, 1, 2.0)
-    for _ in range(20):
+    for _ in range(4 * REFRESH):
         times.record_chain(1, 5, 3.0)
     start, each = times.chain_cost(1)
-    assert start + 5 * each == pytest.approx(1.5, rel=0.01) and start < 0.1
+    assert start + 5 * each == pytest.approx(1.5, rel=0.02) and start < 0.15
 
 
 @given(st.lists(st.tuples(st.integers(1, 16), st.floats(1e-5, 10.0)), min_size=1, max_size=80))
@@ -166,6 +166,14 @@ def test_neither_a_call_nor_a_token_of_a_chain_costs_less_than_nothing(chains):
         times.record_chain(1, tokens, seconds)
         start, each = times.chain_cost(1)
         assert start >= -1e-9 and each > 0
+
+
+def test_a_hiccup_in_a_drafts_very_first_chain_does_not_condemn_it():
+    times = _times()
+    times.record(TARGET, 1, 1.0)
+    times.record_chain(1, 4, 100.0)  # 1.0 was expected
+    start, each = times.chain_cost(1)
+    assert start + 4 * each <= 2.0
 
 
 def test_a_hiccup_in_a_chain_counts_as_twice_the_normal_time_at_most():

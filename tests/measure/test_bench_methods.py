@@ -82,7 +82,8 @@ def test_a_lossy_line_is_the_low_bit_model_after_the_targets_prompt(loaded: Load
 def test_another_scheduler_gets_the_profiles_drafts_in_its_own_order(profile: DraftProfile) -> None:
     lookup, model = profile.cascade.drafts
     of_lookup, of_model = profile.priors.drafts
-    assert rescheduled(profile, StaticTree()) == (Cascade(drafts=(lookup, model), scheduler=StaticTree()), profile.priors)
+    tree, priors = rescheduled(profile, StaticTree())
+    assert tree == Cascade(drafts=(lookup, model), scheduler=StaticTree()) and priors == profile.priors
     vertical, priors = rescheduled(profile, Vertical())
     assert vertical.drafts == (model, lookup) and priors.drafts == (of_model, of_lookup)
     back = profile.model_copy(update={"cascade": vertical, "priors": priors})
@@ -95,4 +96,5 @@ def test_a_scheduler_that_decides_how_far_to_draft_is_not_held_to_a_fixed_length
     dynamic, _ = rescheduled(profile.model_copy(update={"cascade": Cascade(drafts=(cautious, lookup))}), DyTC())
     first, second = dynamic.drafts
     assert second == lookup and isinstance(first, SelfDraft) and isinstance(model, SelfDraft)
-    assert first.num_draft_tokens > model.num_draft_tokens and first.stop_threshold == 0 and first.policy == model.policy
+    assert first.num_draft_tokens > model.num_draft_tokens and first.stop_threshold == 0
+    assert first.policy == model.policy

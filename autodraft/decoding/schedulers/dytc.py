@@ -175,7 +175,7 @@ class DyTCScheduler(TreeScheduler):
         return length
 
     def _gain_of_review(self, cycle: Cycle, draft: int, leaf: Place) -> float:
-        """Expected tokens of a model that reviews what free drafts have proposed at a leaf, beyond the forward's price."""
+        """Expected tokens beyond the forward's price if a model reviews what free drafts have proposed at a leaf."""
         if not isinstance(leaf, int):
             return 0.0
         growth, model, alpha = cycle.growth, self._models[draft], self._models[draft].alpha.alpha
@@ -223,7 +223,7 @@ class DyTCScheduler(TreeScheduler):
     def _draft(self, cycle: Cycle, step: Step) -> None:
         """Let a model go on, by reviewing what is proposed there or by itself."""
         bench, draft, siblings = cycle.bench, step.draft, self._settings.siblings
-        cycle.last_model = draft
+        cycle.last_model, cycle.least = draft, cycle.node_price()
         leaf = cycle.frontier.take(step.leaf)
         proposed = self._worth_reviewing(cycle, draft, leaf)
         beside = [cycle.frontier.take(place) for place in step.beside]
@@ -283,9 +283,11 @@ class DyTCScheduler(TreeScheduler):
         cycle.free.overrule(parent)
         chosen = growth.add(parent, token, draft)
         growth.estimate(chosen, draft, means[chosen_evidence], chosen_evidence)
+        reach = growth.reach[parent]
         for other, prob in others.items():
             evidence = ModelEvidence.other(prob)
-            cycle.frontier.alternatives.append(Alternative(parent, other, draft, means[evidence], evidence))
+            if reach * means[evidence] > cycle.least:
+                cycle.frontier.alternatives.append(Alternative(parent, other, draft, means[evidence], evidence))
         return chosen
 
     def _chain(self, cycle: Cycle, step: Step, leaf: int) -> list[Candidates]:
