@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from autodraft.cascade import AUTOREGRESSIVE, Cascade, DyTC, PromptLookup, RoutedDraft, StaticTree
-from autodraft.decoding import SamplingConfig
+from autodraft.decoding import SamplingConfig, ScheduledDrafter
 from autodraft.errors import ProfileError
 from autodraft.profile_parts import WeightsFile
 from autodraft.runtime.router_file import write_router
