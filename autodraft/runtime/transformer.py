@@ -169,7 +169,8 @@ class TransformerRuntime:
             stop: when it ends earlier.
             noise: for sampled drafts; its first row is for the first drafted token.
         """
-        self._check_room(cache, Rows.chain([*fed, *[0] * (num_tokens - 1)], cache.length + offset))
+        last = cache.length + offset + len(fed) + num_tokens - 2
+        self._check_last(cache, last, last)
         if isinstance(plan, RoutedPlan):
             return plan.draft_chain(cache, fed, offset, num_tokens, top, stop, noise)
         return self._backend.draft_chain(plan, cache, fed, offset, num_tokens, top, stop, noise)
@@ -250,12 +251,15 @@ class TransformerRuntime:
         return taps
 
     def _check_room(self, cache: KVCache, rows: Rows) -> None:
-        if max(rows.slots) >= cache.capacity:
+        self._check_last(cache, max(rows.slots), max(rows.positions))
+
+    def _check_last(self, cache: KVCache, slot: int, position: int) -> None:
+        if slot >= cache.capacity:
             raise ContextLengthError(
-                f"the cache has room for {cache.capacity} tokens and {max(rows.slots) + 1} are needed;"
+                f"the cache has room for {cache.capacity} tokens and {slot + 1} are needed;"
                 " shorten the prompt or raise --max-length"
             )
-        if max(rows.positions) >= self.spec.max_positions:
+        if position >= self.spec.max_positions:
             raise ContextLengthError(
-                f"position {max(rows.positions) + 1} is beyond the model's context of {self.spec.max_positions} tokens"
+                f"position {position + 1} is beyond the model's context of {self.spec.max_positions} tokens"
             )

@@ -11,7 +11,8 @@ gain - rate * time, with the rate that results, maximises the ratio of expected 
 1. Free drafts grow a tree from the root, likeliest node first.
 2. As long as it pays, the model and the leaf with the most to gain are taken: the model reviews what the free drafts
    proposed there (inner verification) and goes on from other leaves and second choices in the same forward where that
-   is nearly free, or drafts on by itself until its own estimate says stop.
+   is nearly free, or drafts on by itself until its own estimate says stop. What it takes to decide and to call a model
+   is part of the price: with small models it is as much as a few tokens of a draft.
 3. The models' other choices become siblings, free drafts continue the leaves, and of all nodes those are verified
    that are worth their share of the target's forward.
 """
@@ -133,7 +134,7 @@ class DyTCScheduler(TreeScheduler):
                 return step
             gain = reach * alpha * (1 - alpha**length) / (1 - alpha) + bonus - length * price
             if covered:
-                gain = max(gain, self._gain_of_review(cycle, draft, leaf) - node_price)
+                gain = max(gain, self._gain_of_review(cycle, draft) - node_price)
             value = gain - covered - cycle.model_rate * once
             if value > 0 and (best is None or value > best[0]):
                 best = value, step
@@ -174,13 +175,11 @@ class DyTCScheduler(TreeScheduler):
             length += 1
         return length
 
-    def _gain_of_review(self, cycle: Cycle, draft: int, leaf: Place) -> float:
-        """Expected tokens beyond the forward's price if a model reviews what free drafts have proposed at a leaf."""
-        if not isinstance(leaf, int):
-            return 0.0
+    def _gain_of_review(self, cycle: Cycle, draft: int) -> float:
+        """Expected tokens beyond the forward's price if a model reviews what free drafts have proposed at the root."""
         growth, model, alpha = cycle.growth, self._models[draft], self._models[draft].alpha.alpha
-        proposed = self._worth_reviewing(cycle, draft, leaf)
-        tokens, reach = 0.0, growth.reach[leaf] * alpha
+        proposed = self._worth_reviewing(cycle, draft, ROOT)
+        tokens, reach = 0.0, alpha
         for node in proposed:
             tokens += reach
             reach *= model.agreement[growth.drafts[node]].means[growth.evidence[node]] * alpha
