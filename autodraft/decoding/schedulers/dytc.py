@@ -35,8 +35,7 @@ from autodraft.runtime.choosing import ACCEPTANCE_BINS, Candidates, ChainStop
 
 _COST_MEMORY = 0.9
 _PROBE_SHARE = 0.01
-_DECISION_SHARE = 0.1  # of a model's time in a chain that may go into deciding whether it goes on
-_UNINTERRUPTED = 4
+_DECISION_SHARE = 0.05  # of a model's time in a chain that may go into deciding whether it goes on
 _PROMISING = 0.5  # expected tokens of free drafts from which on a cycle counts as one where they know how to go on
 _MOST_ROWS = 16  # of a draft's forward
 
@@ -222,7 +221,7 @@ class DyTCScheduler(TreeScheduler):
     def _draft(self, cycle: Cycle, step: Step) -> None:
         """Let a model go on, by reviewing what is proposed there or by itself."""
         bench, draft, siblings = cycle.bench, step.draft, self._settings.siblings
-        cycle.last_model, cycle.least = draft, cycle.node_price()
+        cycle.last_model = draft
         leaf = cycle.frontier.take(step.leaf)
         proposed = self._worth_reviewing(cycle, draft, leaf)
         beside = [cycle.frontier.take(place) for place in step.beside]
@@ -282,11 +281,9 @@ class DyTCScheduler(TreeScheduler):
         cycle.free.overrule(parent)
         chosen = growth.add(parent, token, draft)
         growth.estimate(chosen, draft, means[chosen_evidence], chosen_evidence)
-        reach = growth.reach[parent]
         for other, prob in others.items():
             evidence = ModelEvidence.other(prob)
-            if reach * means[evidence] > cycle.least:
-                cycle.frontier.alternatives.append(Alternative(parent, other, draft, means[evidence], evidence))
+            cycle.frontier.alternatives.append(Alternative(parent, other, draft, means[evidence], evidence))
         return chosen
 
     def _chain(self, cycle: Cycle, step: Step, leaf: int) -> list[Candidates]:
@@ -301,7 +298,7 @@ class DyTCScheduler(TreeScheduler):
         )
         # Free drafts and the other places get a chance every few tokens, and no more often than deciding is cheap.
         worth = self._once(cycle, step.draft) / (_DECISION_SHARE * self._cost(cycle, step.draft))
-        most = min(step.most, max(_UNINTERRUPTED, round(worth)))
+        most = min(step.most, max(round(worth), 1))
         return bench.chain(step.draft, leaf, most, self._settings.siblings, stop)
 
     def _worth_reviewing(self, cycle: Cycle, draft: int, leaf: int) -> list[int]:

@@ -51,7 +51,6 @@ class Cycle:
     Attributes:
         account: of cycles like this one; prices the verification of nodes.
         unknown: of cycles in which free drafts do not know how to go on; prices the models' time.
-        least: other choices of a model that are less likely to be accepted are no place to go on.
     """
 
     bench: Workbench
@@ -62,7 +61,6 @@ class Cycle:
     reviewed: set[int] = field(default_factory=set)  # nodes from which a model has gone on
     drafted: dict[int, tuple[float, int]] = field(default_factory=dict)  # model -> (target steps, tokens)
     last_model: int = NO_DRAFT
-    least: float = 0.0
 
     @property
     def growth(self) -> Growth:
