@@ -44,6 +44,7 @@ FREE_CASCADES = (
 )
 """What costs no forward pass: prompt lookup, a suffix automaton, Token Recycling, and the two latter together."""
 
+_LONG_MATCHES = AUTOMATON.model_copy(update={"min_match": 3})
 _INNER_LOOKUP = PromptLookup(num_draft_tokens=4, max_ngram=3)
 _THRESHOLDS = (0.3, 0.5, 0.7)
 _MEASURE_UNTIL, _COMPOSE_UNTIL = 0.46, 0.72
@@ -196,8 +197,9 @@ def arrangements(cascade: Cascade, second: SelfDraft | None, options: ComposeOpt
     if options.free_drafts:
         yield Cascade(drafts=(dynamic, AUTOMATON), scheduler=DyTC())
         yield Cascade(drafts=(LOOKUPS[0], chain))
-        yield Cascade(drafts=(AUTOMATON.model_copy(update={"min_match": 3}), chain))
+        yield Cascade(drafts=(_LONG_MATCHES, chain))
         yield Cascade(drafts=(dynamic, AUTOMATON, RECYCLING), scheduler=DyTC())
+        yield Cascade(drafts=(long, _LONG_MATCHES), scheduler=VerticalHorizontal())
         yield Cascade(drafts=(long, _INNER_LOOKUP), scheduler=Vertical())
     yield Cascade(drafts=(dynamic,), scheduler=DyTC())
     if lower is not None:

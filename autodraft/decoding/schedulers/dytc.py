@@ -59,7 +59,7 @@ class DyTCScheduler(TreeScheduler):
             draft: KnownModel(
                 MovingAcceptance(level.alpha, settings.ema_weight, settings.window),
                 Calibration(ModelEvidence.priors(level.alpha)),
-                {draft: Calibration(priors) for draft, priors in free.items()},
+                {source: Calibration(priors) for source, priors in free.items()},
             )
             for draft, level in enumerate(levels)
             if level.is_model
