@@ -19,7 +19,7 @@ from torch import Tensor
 
 from autodraft.benchmarks.radial import held_out_continuations
 from autodraft.benchmarks.writing import command_line, device_line, report_parser, write_report
-from autodraft.cascade import Cascade, DyTC, RoutedDraft, SelfDraft, SuffixAutomaton
+from autodraft.cascade import Cascade, DyTC, ModelDraft, RoutedDraft, SelfDraft, SuffixAutomaton
 from autodraft.measure.agreement import AgreementMeter
 from autodraft.measure.chains import best_chain
 from autodraft.measure.device import device_stamp
@@ -177,12 +177,12 @@ class Benchmark:
             "pairs": [_pair(session, *pair) for pair in pairs],
         }
 
-    def _chains(self, loaded: LoadedModel) -> dict[str, SelfDraft | RoutedDraft]:
+    def _chains(self, loaded: LoadedModel) -> dict[str, ModelDraft]:
         """Every draft with the length that is predicted to be best."""
         texts = [prompt.tokens for prompt in encode_prompts(calibration_prompts(), loaded.tokenizer, _CONTEXT)][:16]
         meter = AgreementMeter(loaded.runtime, texts, 32, eos=loaded.generation_eos)
         latency = measure_latency(loaded.runtime)
-        chains: dict[str, SelfDraft | RoutedDraft] = {}
+        chains: dict[str, ModelDraft] = {}
         for name, draft in self._static(loaded).items():
             found = meter.measure(draft.policy, weights=draft.weights)
             chains[name] = best_chain(draft.policy, found, latency, draft.weights).draft
@@ -195,7 +195,7 @@ class Benchmark:
         write_report(self.options.output, self.document, markdown)
 
 
-def _row(session: Session, name: str, draft: SelfDraft | RoutedDraft) -> dict[str, Any]:
+def _row(session: Session, name: str, draft: ModelDraft) -> dict[str, Any]:
     comparison, figures = session.compare(name), session.figures(name)
     return {
         "speedup": vars(comparison.speedup),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from autodraft.cascade import (
     Cascade,
     Draft,
+    ModelDraft,
     PromptLookup,
     RoutedDraft,
     SelfDraft,
@@ -185,7 +186,7 @@ class ScheduledDrafter:
 
 
 def _level(draft: Draft, priors: Priors, number: int) -> DraftLevel:
-    if isinstance(draft, SelfDraft | RoutedDraft):
+    if isinstance(draft, ModelDraft):
         alpha = priors.drafts[number].alpha if priors.drafts else _UNKNOWN_ALPHA
         return DraftLevel(True, draft.num_draft_tokens, draft.stop_threshold, alpha)
     source = make_source(draft)

@@ -122,18 +122,19 @@ class DyTCScheduler(TreeScheduler):
         for draft, model in self._models.items():
             alpha, cost = model.alpha.alpha, self._cost(cycle, draft)
             price = cycle.model_rate * cost + node_price
-            once = self._once(cycle, draft)
+            once = cycle.once(draft)
             if cycle.last_model not in (draft, NO_DRAFT):
                 once += self._catch_up(cycle, draft, leaf)
             most = min(room, bench.levels[draft].num_draft_tokens)
             length = max(self._best_length(cycle, alpha, cost, reach, most), 1)
             beside, bonus = self._beside(cycle, draft, places, node_price)
-            step = Step(draft, leaf, length, beside)
+            proposed = self._worth_reviewing(cycle, draft, ROOT) if covered else None
+            step = Step(draft, leaf, length, beside, proposed)
             if self._is_probed(cycle, draft, leaf):
                 return step
             gain = reach * alpha * (1 - alpha**length) / (1 - alpha) + bonus - length * price
-            if covered:
-                gain = max(gain, self._gain_of_review(cycle, draft) - node_price)
+            if proposed is not None:
+                gain = max(gain, self._gain_of_review(cycle, draft, proposed) - node_price)
             value = gain - covered - cycle.model_rate * once
             if value > 0 and (best is None or value > best[0]):
                 best = value, step
@@ -174,15 +175,14 @@ class DyTCScheduler(TreeScheduler):
             length += 1
         return length
 
-    def _gain_of_review(self, cycle: Cycle, draft: int) -> float:
+    def _gain_of_review(self, cycle: Cycle, draft: int, proposed: Sequence[int]) -> float:
         """Expected tokens beyond the forward's price if a model reviews what free drafts have proposed at the root."""
         growth, model, alpha = cycle.growth, self._models[draft], self._models[draft].alpha.alpha
-        proposed = self._worth_reviewing(cycle, draft, ROOT)
         tokens, reach = 0.0, alpha
         for node in proposed:
             tokens += reach
             reach *= model.agreement[growth.drafts[node]].means[growth.evidence[node]] * alpha
-        return tokens + reach - cycle.model_rate * self._review_cost(cycle, draft, len(proposed))
+        return tokens + reach - cycle.model_rate * cycle.review_cost(draft, len(proposed))
 
     def _covered(self, cycle: Cycle, leaf: Place) -> float:
         """Expected tokens beyond `leaf` that free drafts have in the tree already."""
@@ -196,15 +196,6 @@ class DyTCScheduler(TreeScheduler):
     def _cost(self, cycle: Cycle, draft: int) -> float:
         """Target steps per token of a model's chain, with what inner verification has saved of late."""
         return self._models[draft].cost_per_token or cycle.bench.times.chain_cost(draft)[1]
-
-    def _once(self, cycle: Cycle, draft: int) -> float:
-        """Target steps that deciding for a model and calling it take, whatever it does then."""
-        return cycle.bench.times.decision_cost + cycle.bench.times.chain_cost(draft)[0]
-
-    def _review_cost(self, cycle: Cycle, draft: int, proposed: int) -> float:
-        """Target steps of a review of so many tokens, beyond those that a chain takes however short it is."""
-        start, each = cycle.bench.times.chain_cost(draft)
-        return max(cycle.bench.times.cost(draft, 1 + proposed) - start, each)
 
     def _catch_up(self, cycle: Cycle, draft: int, leaf: Place) -> float:
         """Target steps in which a model that did not draft last runs what leads to a place."""
@@ -223,13 +214,13 @@ class DyTCScheduler(TreeScheduler):
         bench, draft, siblings = cycle.bench, step.draft, self._settings.siblings
         cycle.last_model = draft
         leaf = cycle.frontier.take(step.leaf)
-        proposed = self._worth_reviewing(cycle, draft, leaf)
+        proposed = self._worth_reviewing(cycle, draft, leaf) if step.proposed is None else step.proposed
         beside = [cycle.frontier.take(place) for place in step.beside]
         together = [leaf, *proposed, *beside]
         cycle.reviewed.update(together)
         if len(together) > 1:
             found = bench.review(draft, together, siblings)
-            steps = self._review_cost(cycle, draft, len(proposed))
+            steps = cycle.review_cost(draft, len(proposed))
             drafted = self._place_path(cycle, draft, together[: 1 + len(proposed)], found)
             for node, candidates in zip(beside, found[1 + len(proposed) :], strict=True):
                 cycle.frontier.leaves.append(self._place(cycle, draft, node, candidates))
@@ -297,7 +288,7 @@ class DyTCScheduler(TreeScheduler):
             price / model.alpha.alpha,
         )
         # Free drafts and the other places get a chance every few tokens, and no more often than deciding is cheap.
-        worth = self._once(cycle, step.draft) / (_DECISION_SHARE * self._cost(cycle, step.draft))
+        worth = cycle.once(step.draft) / (_DECISION_SHARE * self._cost(cycle, step.draft))
         most = min(step.most, max(round(worth), 1))
         return bench.chain(step.draft, leaf, most, self._settings.siblings, stop)
 
@@ -309,12 +300,12 @@ class DyTCScheduler(TreeScheduler):
         chain = cycle.free.chain(leaf)
         agreed, saved = 1.0, 0.0
         _, each = times.chain_cost(draft)
-        once = self._once(cycle, draft)  # a chain would go on by itself, after a review the model is called again
+        once = cycle.once(draft)  # a chain would go on by itself, after a review the model is called again
         best, best_length = 0.0, 0
         for length, node in enumerate(chain, start=1):
             agreed *= model.agreement[growth.drafts[node]].means[growth.evidence[node]]
             saved += agreed * each
-            value = saved - (self._review_cost(cycle, draft, length) - each) - once
+            value = saved - (cycle.review_cost(draft, length) - each) - once
             if value > best:
                 best, best_length = value, length
         return chain[:best_length]

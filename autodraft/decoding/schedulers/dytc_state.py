@@ -80,6 +80,15 @@ class Cycle:
         """Tokens that verifying one more node must gain."""
         return self.account.rate * self.bench.times.marginal_cost(len(self.bench.growth))
 
+    def once(self, draft: int) -> float:
+        """Target steps that deciding for a model and calling it take, whatever it does then."""
+        return self.bench.times.decision_cost + self.bench.times.chain_cost(draft)[0]
+
+    def review_cost(self, draft: int, proposed: int) -> float:
+        """Target steps of a review of so many tokens, beyond those that a chain takes however short it is."""
+        start, each = self.bench.times.chain_cost(draft)
+        return max(self.bench.times.cost(draft, 1 + proposed) - start, each)
+
 
 @dataclass(frozen=True)
 class Step:
@@ -90,9 +99,11 @@ class Step:
         leaf: where it goes on.
         most: tokens that it is to draft there at most.
         beside: other places that it goes on from in the same forward.
+        proposed: nodes of free drafts after `leaf` that are worth its review; None: not looked at yet.
     """
 
     draft: int
     leaf: Place
     most: int
     beside: list[Place]
+    proposed: list[int] | None = None
