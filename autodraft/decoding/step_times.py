@@ -31,7 +31,7 @@ class CostPrior:
 
     Attributes:
         cost: a step over one token, in target steps.
-        by_rows: query tokens -> a step over them, in target steps; interpolated, and the last one continued.
+        by_rows: query tokens -> a step over them, in target steps; between and beyond them it goes on in lines.
     """
 
     cost: float
@@ -48,7 +48,8 @@ class CostPrior:
             return self.cost
         above = bisect_left(timed, rows)
         if above == len(timed):
-            return costs[-1] * max(1.0, rows / timed[-1])
+            (n0, c0), (n1, c1) = [(0, 0.0), *zip(timed, costs, strict=True)][-2:]
+            return c1 + max(c1 - c0, 0.0) * (rows - n1) / (n1 - n0)
         if timed[above] == rows or above == 0:
             return costs[above]
         n0, c0 = timed[above - 1], costs[above - 1]

@@ -44,7 +44,7 @@ FREE_CASCADES = (
 )
 """What costs no forward pass: prompt lookup, a suffix automaton, Token Recycling, and the two latter together."""
 
-_LONG_MATCHES = AUTOMATON.model_copy(update={"min_match": 3})
+_LONG_MATCHES = AUTOMATON.model_copy(update={"min_match": 3})  # beside a model short ones say too little
 _INNER_LOOKUP = PromptLookup(num_draft_tokens=4, max_ngram=3)
 _THRESHOLDS = (0.3, 0.5, 0.7)
 _MEASURE_UNTIL, _COMPOSE_UNTIL = 0.46, 0.72
@@ -195,17 +195,17 @@ def arrangements(cascade: Cascade, second: SelfDraft | None, options: ComposeOpt
     long = chain.model_copy(update={"num_draft_tokens": min(chain.num_draft_tokens + 2, options.max_draft_tokens)})
     lower = None if second is None else unbounded(second)
     if options.free_drafts:
-        yield Cascade(drafts=(dynamic, AUTOMATON), scheduler=DyTC())
+        yield Cascade(drafts=(dynamic, _LONG_MATCHES), scheduler=DyTC())
         yield Cascade(drafts=(LOOKUPS[0], chain))
         yield Cascade(drafts=(_LONG_MATCHES, chain))
-        yield Cascade(drafts=(dynamic, AUTOMATON, RECYCLING), scheduler=DyTC())
+        yield Cascade(drafts=(dynamic, _LONG_MATCHES, RECYCLING), scheduler=DyTC())
         yield Cascade(drafts=(long, _LONG_MATCHES), scheduler=VerticalHorizontal())
         yield Cascade(drafts=(long, _INNER_LOOKUP), scheduler=Vertical())
     yield Cascade(drafts=(dynamic,), scheduler=DyTC())
     if lower is not None:
-        yield Cascade(drafts=(dynamic, lower, *((AUTOMATON,) if options.free_drafts else ())), scheduler=DyTC())
+        yield Cascade(drafts=(dynamic, lower, *((_LONG_MATCHES,) if options.free_drafts else ())), scheduler=DyTC())
         if options.free_drafts:
-            yield Cascade(drafts=(lower, AUTOMATON, RECYCLING), scheduler=DyTC())
+            yield Cascade(drafts=(lower, _LONG_MATCHES, RECYCLING), scheduler=DyTC())
         yield Cascade(drafts=(chain, lower.model_copy(update={"num_draft_tokens": 2})), scheduler=Horizontal())
     if options.free_drafts:
         yield Cascade(drafts=(long, _INNER_LOOKUP), scheduler=VerticalHorizontal())

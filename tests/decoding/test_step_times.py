@@ -26,7 +26,8 @@ def _settle(times, model, rows, seconds):
 def test_a_prior_is_interpolated_and_its_end_grows_with_the_rows():
     assert [VERIFY.at(rows) for rows in (1, 8, 16)] == [1.0, 1.7, 3.0]
     assert VERIFY.at(4) == pytest.approx(1.0 + 0.7 * 3 / 7) and VERIFY.at(12) == pytest.approx(2.35)
-    assert VERIFY.at(32) == pytest.approx(6.0)
+    assert VERIFY.at(32) == pytest.approx(3.0 + 16 * 1.3 / 8)  # as it rose last
+    assert CostPrior(1.0, {1: 1.0, 8: 1.2, 16: 1.1}).at(32) == 1.1 and CostPrior(0.3, {4: 0.5}).at(8) == 1.0
     assert CostPrior(0.3, {4: 0.5}).at(1) == 0.5  # nothing below is known
     assert CostPrior(0.3, {}).at(9) == 0.3
 
