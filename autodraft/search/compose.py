@@ -195,11 +195,11 @@ def arrangements(cascade: Cascade, second: SelfDraft | None, options: ComposeOpt
     long = chain.model_copy(update={"num_draft_tokens": min(chain.num_draft_tokens + 2, options.max_draft_tokens)})
     lower = None if second is None else unbounded(second)
     if options.free_drafts:
-        yield Cascade(drafts=(dynamic, _LONG_MATCHES), scheduler=DyTC())
-        yield Cascade(drafts=(LOOKUPS[0], chain))
         yield Cascade(drafts=(_LONG_MATCHES, chain))
-        yield Cascade(drafts=(dynamic, _LONG_MATCHES, RECYCLING), scheduler=DyTC())
         yield Cascade(drafts=(long, _LONG_MATCHES), scheduler=VerticalHorizontal())
+        yield Cascade(drafts=(dynamic, _LONG_MATCHES), scheduler=DyTC())
+        yield Cascade(drafts=(dynamic, _LONG_MATCHES, RECYCLING), scheduler=DyTC())
+        yield Cascade(drafts=(LOOKUPS[0], chain))
         yield Cascade(drafts=(long, _INNER_LOOKUP), scheduler=Vertical())
     yield Cascade(drafts=(dynamic,), scheduler=DyTC())
     if lower is not None:
