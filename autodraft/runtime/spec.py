@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from autodraft.errors import UnsupportedModelError
 
-SUPPORTED_FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "opt")
+SUPPORTED_FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "phi3", "opt")
 _ACTIVATIONS = {"silu": "silu", "swish": "silu", "relu": "relu", "gelu": "gelu"}
 
 
@@ -23,7 +23,8 @@ class ModelSpec:
         family: the Hugging Face `model_type`.
         hidden_size, intermediate_size, head_dim: widths, in channels.
         num_heads, num_kv_heads: query heads, and the key/value heads that groups of them share.
-        max_positions: positions that the checkpoint was made for.
+        max_positions: positions that the checkpoint was made for; with two sets of rotary frequencies (LongRoPE) those
+            of the first one.
         norm: RMSNorm ("rms") or LayerNorm with bias ("layer").
         gated: whether the MLP is `down(act(gate(x)) * up(x))` rather than `down(act(up(x)))`.
         rotary: rotary position embedding; otherwise learned positions are added to the embeddings.
@@ -56,6 +57,12 @@ class ModelSpec:
         """Query heads per KV head."""
         return self.num_heads // self.num_kv_heads
 
+    @property
+    def fused_rows(self) -> tuple[list[int], list[int]]:
+        """Outputs of query, key and value, and of gate and up, where they are stored as one matrix each."""
+        keys = self.num_kv_heads * self.head_dim
+        return [self.num_heads * self.head_dim, keys, keys], [self.intermediate_size] * 2
+
     @classmethod
     def from_config(cls, config: Any) -> ModelSpec:
         """Read a `transformers` configuration; raises `UnsupportedModelError` naming what is not supported."""
@@ -77,6 +84,12 @@ def _from_llama_like(config: Any) -> ModelSpec:
     window = getattr(config, "sliding_window", None)
     if config.model_type in ("qwen2", "qwen3") and not getattr(config, "use_sliding_window", False):
         window = None
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("partial_rotary_factor", 1.0) != 1.0:
+        raise UnsupportedModelError("heads of which only a part is rotated (Phi-4-mini) are not supported")
+    positions = config.max_position_embeddings
+    if rope.get("rope_type") == "longrope":
+        positions = min(positions, rope["original_max_position_embeddings"])
     return ModelSpec(
         family=config.model_type,
         num_blocks=config.num_hidden_layers,
@@ -86,7 +99,7 @@ def _from_llama_like(config: Any) -> ModelSpec:
         num_kv_heads=config.num_key_value_heads,
         head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
         vocab_size=config.vocab_size,
-        max_positions=config.max_position_embeddings,
+        max_positions=positions,
         norm="rms",
         norm_eps=config.rms_norm_eps,
         activation=_activation(config.hidden_act),

@@ -21,7 +21,7 @@ from autodraft.runtime.spec import ModelSpec
 Matrix = Tensor | BytePlanes
 """[outputs, inputs], in the target's dtype or in two planes."""
 
-_ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+_ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope")
 _MATRICES = ((("query", "key", "value"), ("output",)), (("gate", "up"), ("down",)))
 """Of attention and MLP: those into the channels, which are run as one, and the one out of them."""
 
@@ -93,7 +93,7 @@ class TargetWeights:
     embedding: [vocab, hidden].
     positions: learned positions, [positions, hidden], or None.
     rotary_frequencies: inverse frequencies, [head_dim / 2] float32, or None.
-    rotary_scale: factor on cos and sin (1 but for YaRN).
+    rotary_scale: factor on cos and sin (1 but for YaRN and LongRoPE).
     head: [vocab, hidden]; the embedding itself when tied.
     """
 
@@ -131,7 +131,7 @@ class TargetWeights:
         become parts of one matrix, in the model as well, so that nobody needs a copy.
         """
         with torch.no_grad():
-            if model.device.type != "cpu" and spec.family != "opt":
+            if model.device.type != "cpu" and spec.family not in ("opt", "phi3"):  # Phi-3's are one already
                 for layer in model.model.layers:
                     attention, mlp = layer.self_attn, layer.mlp
                     put_side_by_side(attention.q_proj, attention.k_proj, attention.v_proj)
@@ -180,6 +180,18 @@ def _projection(module: Any) -> Projection:
     return Projection(module.weight.detach(), None if module.bias is None else module.bias.detach().float())
 
 
+def _inner_maps(attention: Any, mlp: Any, spec: ModelSpec) -> list[Projection]:
+    """Query, key, value, gate and up; Phi-3 has two modules of them, of which they are parts, one below the other."""
+    if spec.family != "phi3":
+        modules = (attention.q_proj, attention.k_proj, attention.v_proj, mlp.gate_proj, mlp.up_proj)
+        return [_projection(module) for module in modules]
+    return [
+        Projection(part, None)
+        for module, rows in zip((attention.qkv_proj, mlp.gate_up_proj), spec.fused_rows, strict=True)
+        for part in module.weight.detach().split(rows)
+    ]
+
+
 def _stored(block: BlockWeights, layer: Any, byte_planes: bool) -> BlockWeights:
     """The block as it is kept; in planes it leaves nothing in the model's layer."""
     if not byte_planes:
@@ -200,17 +212,18 @@ def _from_llama_like(model: Any, spec: ModelSpec, byte_planes: bool) -> TargetWe
     blocks = []
     for layer in model.model.layers:
         attention, mlp = layer.self_attn, layer.mlp
+        query, key, value, gate, up = _inner_maps(attention, mlp, spec)
         block = BlockWeights(
             attention_norm=_norm(layer.input_layernorm),
-            query=_projection(attention.q_proj),
-            key=_projection(attention.k_proj),
-            value=_projection(attention.v_proj),
+            query=query,
+            key=key,
+            value=value,
             output=_projection(attention.o_proj),
             query_norm=_norm(attention.q_norm) if spec.qk_norm else None,
             key_norm=_norm(attention.k_norm) if spec.qk_norm else None,
             mlp_norm=_norm(layer.post_attention_layernorm),
-            gate=_projection(mlp.gate_proj),
-            up=_projection(mlp.up_proj),
+            gate=gate,
+            up=up,
             down=_projection(mlp.down_proj),
         )
         blocks.append(_stored(block, layer, byte_planes))

@@ -52,12 +52,20 @@ def _widened(name: str, tensor: Tensor, factor: int, spec: ModelSpec) -> Tensor:
     if "embed_tokens" in name or "embed_positions" in name or name.startswith("lm_head"):
         return tensor.repeat(1, factor)
     if tensor.ndim == 2:
-        return tensor.repeat(factor, factor).div_(factor)
+        return _tiled(name, tensor, factor, spec).div_(factor)
     if name.endswith(("q_norm.weight", "k_norm.weight")):
         return tensor  # per head, and the head size is kept
     is_final_norm = name.startswith(("model.norm.", "model.decoder.final_layer_norm."))
     # The head sums over `factor` copies of each channel: the final norm takes that back.
     return tensor.repeat(factor).div_(factor) if is_final_norm else tensor.repeat(factor)
+
+
+def _tiled(name: str, matrix: Tensor, factor: int, spec: ModelSpec) -> Tensor:
+    """`factor` times the matrix in both directions; where it is several maps in one, each of them by itself."""
+    if not name.endswith(("qkv_proj.weight", "gate_up_proj.weight")):
+        return matrix.repeat(factor, factor)
+    rows = spec.fused_rows["gate_up_proj" in name]
+    return torch.cat([part.repeat(factor, factor) for part in matrix.split(rows)])
 
 
 def _move_buffers(source: Any, target: Any) -> None:

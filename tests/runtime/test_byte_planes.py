@@ -79,7 +79,7 @@ def test_other_numbers_have_no_planes(weight):
     assert BytePlanes.of(torch.tensor([[0.5, weight]])) is None
 
 
-@pytest.mark.parametrize("family", ["llama", "llama-bias", "qwen3", "opt"])
+@pytest.mark.parametrize("family", ["llama", "llama-bias", "qwen3", "phi3", "opt"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_target_is_the_same_to_the_bit_and_8_bits_are_its_upper_plane(backend, family):
     model = _half(family)

@@ -52,7 +52,7 @@ def test_the_fingerprint_follows_the_weights(tmp_path):
     assert first["config"] == second["config"] and first["weights"] != second["weights"]
 
 
-@pytest.mark.parametrize("family", ["llama", "llama-bias", "qwen3", "opt"])
+@pytest.mark.parametrize("family", ["llama", "llama-bias", "qwen3", "phi3-longrope", "opt"])
 def test_widening_keeps_the_function(family):
     model = tiny_model(family)
     tokens = list(range(30))
@@ -70,13 +70,23 @@ def test_unsupported_checkpoints_are_named():
         build_runtime(transformers.GPT2LMHeadModel(config))
     with pytest.raises(UnsupportedModelError, match="opt-350m"):
         build_runtime(tiny_model("opt", do_layer_norm_before=False))
+    partial = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
+    with pytest.raises(UnsupportedModelError, match="only a part is rotated"):
+        build_runtime(tiny_model("phi3", rope_parameters=partial))
 
 
-def test_a_sliding_window_bounds_the_context():
-    runtime = build_runtime(tiny_model("mistral", sliding_window=64))
+@pytest.mark.parametrize("model", [("mistral", {"sliding_window": 64}), ("phi3", {"sliding_window": 64})])
+def test_a_sliding_window_bounds_the_context(model):
+    name, settings = model
+    runtime = build_runtime(tiny_model(name, **settings))
     assert runtime.max_length == 64
     with pytest.raises(ContextLengthError, match="room for 64 tokens"):
         runtime.prefill(runtime.new_cache(), list(range(65)))
+
+
+def test_beyond_its_short_frequencies_longrope_is_not_run():
+    assert tiny_model("phi3-longrope").config.max_position_embeddings == 512
+    assert build_runtime(tiny_model("phi3-longrope")).max_length == 256
 
 
 def test_wrong_requests_are_one_clear_line(tmp_path):

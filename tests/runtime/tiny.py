@@ -40,6 +40,21 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral": ("Mistral", {**_LLAMA_LIKE, "sliding_window": None}),
     "qwen2": ("Qwen2", {**_LLAMA_LIKE}),
     "qwen3": ("Qwen3", {**_LLAMA_LIKE, "head_dim": 32}),
+    "phi3": ("Phi3", {**_LLAMA_LIKE, "pad_token_id": 0}),
+    "phi3-longrope": (
+        "Phi3",
+        {
+            **_LLAMA_LIKE,
+            "pad_token_id": 0,
+            "original_max_position_embeddings": 256,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 10000.0,
+                "short_factor": [1.0, 1.1, 1.2, 1.4, 1.7, 2.0, 2.5, 3.0],
+                "long_factor": [1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 9.0],
+            },
+        },
+    ),
     "opt": ("OPT", {**_COMMON, "ffn_dim": 112, "word_embed_proj_dim": 64}),
 }
 
