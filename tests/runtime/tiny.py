@@ -40,12 +40,13 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral": ("Mistral", {**_LLAMA_LIKE, "sliding_window": None}),
     "qwen2": ("Qwen2", {**_LLAMA_LIKE}),
     "qwen3": ("Qwen3", {**_LLAMA_LIKE, "head_dim": 32}),
-    "phi3": ("Phi3", {**_LLAMA_LIKE, "pad_token_id": 0}),
+    "phi3": ("Phi3", {**_LLAMA_LIKE, "pad_token_id": None, "eos_token_id": None}),
     "phi3-longrope": (
         "Phi3",
         {
             **_LLAMA_LIKE,
-            "pad_token_id": 0,
+            "pad_token_id": None,
+            "eos_token_id": None,
             "original_max_position_embeddings": 256,
             "rope_parameters": {
                 "rope_type": "longrope",
