@@ -149,8 +149,8 @@ def test_a_routed_draft_is_measured_composed_and_meets_the_untrained_ones(loop: 
     assert any(isinstance(draft, RoutedDraft) for cascade in arranged for draft in cascade.drafts)
     assert any(isinstance(draft, SelfDraft) for cascade in arranged for draft in cascade.drafts)  # it lost alone
     chosen = finalists(loop, options)
-    assert any(isinstance(draft, RoutedDraft) for cascade in chosen.values() for draft in cascade.models)
-    assert all(isinstance(draft, SelfDraft) for draft in chosen["untrained"].models)
+    kinds = [{type(draft) for draft in cascade.models} for cascade in chosen.values()]
+    assert any(RoutedDraft in kind for kind in kinds) and {SelfDraft} in kinds
     for cascade, _ in loop.measured.values():
         params = cascade_params(cascade)
         assert ("num_draft_tokens" in params) == bool(cascade.models)
