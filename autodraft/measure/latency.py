@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from autodraft.decoding.step_times import CostPrior
 from autodraft.measure.statistics import Spread, spread
 from autodraft.policy import FULL_BITS, SHARE_UNITS, SUB_LAYER_KINDS, ChannelShares, DraftPolicy, SubLayerKind
 from autodraft.runtime import DraftPlan, KVCache, Rows, TransformerRuntime
@@ -98,17 +99,13 @@ class LatencyTable:
         return self.predict_step_ms(policy) / self.target_ms
 
     def verify_cost(self, query_tokens: int) -> float:
-        """v: a target forward over so many tokens, over one target step; interpolated between measured numbers."""
-        points = sorted(n for content, bits, n in self.steps if content == "all" and bits == FULL_BITS)
-        above = next((n for n in points if n >= query_tokens), None)
-        if above is None:
-            return self.step_ms("all", FULL_BITS, points[-1]) / self.target_ms * query_tokens / points[-1]
-        if above == query_tokens:
-            return self.step_ms("all", FULL_BITS, above) / self.target_ms
-        below = max(n for n in points if n < query_tokens)
-        share = (query_tokens - below) / (above - below)
-        ends = [self.step_ms("all", FULL_BITS, n) for n in (below, above)]
-        return (ends[0] + share * (ends[1] - ends[0])) / self.target_ms
+        """v: a target forward over so many tokens, over one target step; in lines between and beyond measured ones."""
+        points = {
+            n: self.step_ms("all", FULL_BITS, n) / self.target_ms
+            for content, bits, n in self.steps
+            if content == "all" and bits == FULL_BITS
+        }
+        return CostPrior(1.0, points).at(query_tokens)
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -58,10 +58,10 @@ class ModelSpec:
         return self.num_heads // self.num_kv_heads
 
     @property
-    def fused_rows(self) -> tuple[list[int], list[int]]:
-        """Outputs of query, key and value, and of gate and up, where they are stored as one matrix each."""
+    def fused_rows(self) -> dict[str, list[int]]:
+        """By module of Phi-3: outputs of the maps that it holds, one below the other."""
         keys = self.num_kv_heads * self.head_dim
-        return [self.num_heads * self.head_dim, keys, keys], [self.intermediate_size] * 2
+        return {"qkv_proj": [self.num_heads * self.head_dim, keys, keys], "gate_up_proj": [self.intermediate_size] * 2}
 
     @classmethod
     def from_config(cls, config: Any) -> ModelSpec:

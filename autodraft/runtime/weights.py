@@ -187,8 +187,8 @@ def _inner_maps(attention: Any, mlp: Any, spec: ModelSpec) -> list[Projection]:
         return [_projection(module) for module in modules]
     return [
         Projection(part, None)
-        for module, rows in zip((attention.qkv_proj, mlp.gate_up_proj), spec.fused_rows, strict=True)
-        for part in module.weight.detach().split(rows)
+        for owner, name in ((attention, "qkv_proj"), (mlp, "gate_up_proj"))
+        for part in getattr(owner, name).weight.detach().split(spec.fused_rows[name])
     ]
 
 

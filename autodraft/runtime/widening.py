@@ -62,9 +62,9 @@ def _widened(name: str, tensor: Tensor, factor: int, spec: ModelSpec) -> Tensor:
 
 def _tiled(name: str, matrix: Tensor, factor: int, spec: ModelSpec) -> Tensor:
     """`factor` times the matrix in both directions; where it is several maps in one, each of them by itself."""
-    if not name.endswith(("qkv_proj.weight", "gate_up_proj.weight")):
+    rows = spec.fused_rows.get(name.split(".")[-2])
+    if rows is None:
         return matrix.repeat(factor, factor)
-    rows = spec.fused_rows["gate_up_proj" in name]
     return torch.cat([part.repeat(factor, factor) for part in matrix.split(rows)])
 
 
