@@ -30,7 +30,9 @@ def one_line(profile: DraftProfile) -> str:
     if profile.conclusion == "autoregressive":
         return f"autoregressive: no cascade was faster for {profile.target.name} on {profile.device.name}"
     if profile.measurement is not None:
-        return f"speculate: {interval_text(profile.measurement.speedup)} over autoregressive, measured"
+        measured = profile.measurement
+        sizes = f"{measured.num_prompts} prompts, {measured.new_tokens_per_prompt} tokens each"
+        return f"speculate: {interval_text(measured.speedup)} over autoregressive, measured ({sizes})"
     if profile.predicted is not None:
         return f"speculate: {profile.predicted.speedup:.2f}x over autoregressive, predicted, not measured yet"
     return "speculate: not measured yet"

@@ -47,7 +47,7 @@ FREE_CASCADES = (
 _LONG_MATCHES = AUTOMATON.model_copy(update={"min_match": 3})  # beside a model short ones say too little
 _INNER_LOOKUP = PromptLookup(num_draft_tokens=4, max_ngram=3)
 _THRESHOLDS = (0.3, 0.5, 0.7)
-_MEASURE_UNTIL, _COMPOSE_UNTIL = 0.46, 0.72
+_MEASURE_UNTIL, COMPOSE_UNTIL = 0.46, 0.72
 _SECOND_DRAFT_COST = 0.75
 
 
@@ -136,9 +136,9 @@ def compose(loop: SearchLoop, options: ComposeOptions) -> None:
         if cascade_digest(cascade) in tried:
             return True
         tried.add(cascade_digest(cascade))
-        result = loop.measure("compose", cascade, best.evaluation, done=done, total=done + 8, until=_COMPOSE_UNTIL)
+        result = loop.measure("compose", cascade, best.evaluation, done=done, total=done + 8, until=COMPOSE_UNTIL)
         if result is None:
-            return not loop.clock.is_past(_COMPOSE_UNTIL)
+            return not loop.clock.is_past(COMPOSE_UNTIL)
         done += 1
         if not result.stopped_early and result.speedup > best.evaluation.speedup:
             best = Best(cascade, result, "")

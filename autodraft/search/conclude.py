@@ -13,6 +13,7 @@ from autodraft.evaluator import Evaluation, chain_of
 from autodraft.policy import DraftPolicy
 from autodraft.search.codec import cascade_digest
 from autodraft.search.compose import (
+    COMPOSE_UNTIL,
     LOOKUPS,
     ComposeOptions,
     best_measured,
@@ -23,10 +24,16 @@ from autodraft.search.compose import (
     survivors,
     untrained,
 )
+from autodraft.search.effort import FEWEST_FINAL_PROMPTS
 from autodraft.search.loop import Best, SearchLoop
 from autodraft.search.plans import is_bits_only, is_skip_only
 
+CONCLUDE_UNTIL = 0.87
+"""Share of the time after calibration; baselines come after it."""
 _RUNNERS_UP = 3
+_DEAREST = ("joint", "prompt-lookup", "free", "runner-up 1", "skip-only")
+"""Finalists that are kept longest where time is short, and how many of them in any case."""
+_FEWEST = 3
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ class Conclusion:
 
 def conclude(loop: SearchLoop, options: ComposeOptions, seconds: float) -> Conclusion:
     """Let the best cascade meet the best of each simpler kind in one session; the fastest wins if it beats 1."""
-    cascades = finalists(loop, options)
+    cascades = _affordable(finalists(loop, options), loop)
     if not cascades:
         return Conclusion(AUTOREGRESSIVE, loop.best, {})
     results = loop.compare(cascades, seconds)
@@ -79,6 +86,22 @@ def finalists(loop: SearchLoop, options: ComposeOptions) -> dict[str, Cascade]:
             chosen[f"runner-up {number}"] = cascade
     unique = {cascade_digest(cascade): name for name, cascade in reversed(chosen.items())}
     return {name: cascade for name, cascade in chosen.items() if unique[cascade_digest(cascade)] == name}
+
+
+def _affordable(cascades: dict[str, Cascade], loop: SearchLoop) -> dict[str, Cascade]:
+    """The finalists that a slow model has time for: all of them, or the first of those that matter most.
+
+    Depends only on the whole budget and on what was recorded, so that a search that is run again has the same ones.
+    """
+    results = [evaluation for _, evaluation in loop.measured.values()]
+    runs = sum(2 * len(result.per_prompt) for result in results)
+    if loop.clock.budget_s is None or not runs:
+        return cascades
+    run_s = sum(result.wall_s for result in results) / runs
+    contestants = (CONCLUDE_UNTIL - COMPOSE_UNTIL) * loop.clock.budget_s / max(FEWEST_FINAL_PROMPTS * run_s, 1e-9)
+    most = max(int(contestants) - 1, _FEWEST)  # one is autoregressive decoding
+    ordered = sorted(cascades, key=lambda name: _DEAREST.index(name) if name in _DEAREST else len(_DEAREST))
+    return {name: cascade for name, cascade in cascades.items() if name in ordered[:most]}
 
 
 def _best_predicted(loop: SearchLoop, options: ComposeOptions) -> Best | None:

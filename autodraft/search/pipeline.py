@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from autodraft.cascade import SelfDraft
 from autodraft.policies.rollout import LearnedDecider
 from autodraft.search.compose import ComposeOptions, compose, measure_survivors
-from autodraft.search.conclude import Conclusion, conclude
+from autodraft.search.conclude import CONCLUDE_UNTIL, Conclusion, conclude
 from autodraft.search.loop import SearchLoop
 from autodraft.search.objectives import Objectives
 from autodraft.search.plans import SpaceOptions, decided, exploration, proxy_space, refitted_step
 from autodraft.search.space import RawSpace
 
-EXPLORE_UNTIL, CONCLUDE_UNTIL = 0.32, 0.87
-"""Shares of the time after calibration; measuring and composing lie between them, baselines after them."""
+EXPLORE_UNTIL = 0.32
+"""Share of the time after calibration; measuring and composing follow."""
 
 _UNHURRIED_S = 60.0
 

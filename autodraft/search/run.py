@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from autodraft.configuration import SearchJob
 from autodraft.decoding import SamplingConfig
 from autodraft.measure.device import target_stamp, versions
 from autodraft.measure.hf import HFBaseline
+from autodraft.measure.latency import QUERY_TOKENS
 from autodraft.measure.prompts import (
     Prompt,
     TokenPrompt,
@@ -39,6 +41,7 @@ from autodraft.search.agents.files import load_decider
 from autodraft.search.codec import describe_draft
 from autodraft.search.compose import ComposeOptions, predicted_drafts
 from autodraft.search.conclude import Conclusion
+from autodraft.search.effort import Effort
 from autodraft.search.export import (
     PROFILE_NAME,
     ProfileMaker,
@@ -60,6 +63,8 @@ ProgressListener = Callable[[SearchProgress], None]
 _LONGEST_PROMPT = 384
 _FINAL_PROMPTS = 8
 """The last comparison takes up to this many times the prompts of the others, as far as time allows."""
+_MEASUREMENT_SHARE = 0.06
+"""Of the time after calibration, for measuring one cascade: six to seven fit between exploring and concluding."""
 _HF_SHARE = 0.10
 _HF_LEAST_PROMPTS = 2
 _HF_LEAST_TOKENS = 16
@@ -111,6 +116,7 @@ class RunningSearch:
         self.study.check_identity(self.evaluator.identity)
         self._describe()
         self._calibrate()
+        self._fit_effort()
         maker = self._maker()
         self.loop = SearchLoop(
             self.study,
@@ -151,6 +157,19 @@ class RunningSearch:
         if not known:
             self.study.set_fact("calibration", json.dumps(state))
 
+    def _fit_effort(self) -> None:
+        """Fewer prompts and tokens to a measurement where a slow model leaves no time for more; the same on resuming.
+
+        A study that measured before this was done goes on as it began.
+        """
+        known = self.study.fact("effort")
+        if known:
+            self.evaluator.effort = Effort(**json.loads(known))
+            return
+        if self.clock.left_s is not None and not self.study.recorded("measure"):
+            self.evaluator.effort = self.evaluator.affordable_effort(_MEASUREMENT_SHARE * self.clock.left_s)
+        self.study.set_fact("effort", json.dumps(asdict(self.evaluator.effort)))
+
     def _on_calibration(self, done: int, total: int) -> None:
         self._report("calibrate", done, total)
 
@@ -189,7 +208,7 @@ class RunningSearch:
             searcher="controller" if job.controller is not None else job.searcher,
             seed=job.seed,
             confidence=job.confidence,
-            verify_cost={n: latency.verify_cost(n) for n in (1, 2, 4, 8, 16)},
+            verify_cost={n: latency.verify_cost(n) for n in QUERY_TOKENS},
             prior_of=self.evaluator.prior,
         )
 
@@ -243,7 +262,7 @@ class RunningSearch:
         if session is None or name is None:
             return None
         measurement = measurement_of(
-            session, name, self.job.new_tokens_per_prompt, confidence, temperature=self.job.temperature
+            session, name, self.evaluator.effort.new_tokens, confidence, temperature=self.job.temperature
         )
         others = [BASELINE, *(other for other in session.runs if other not in (BASELINE, name))]
         return {
@@ -269,8 +288,8 @@ class RunningSearch:
         affordable = int(seconds / (baseline.token_s * len(baseline.contestants()) * _HF_LEAST_PROMPTS))
         session = measure_speedup(
             contestants,
-            self.final_prompts[: self.job.num_prompts],
-            max_new_tokens=min(self.job.new_tokens_per_prompt, max(affordable, _HF_LEAST_TOKENS)),
+            self.final_prompts[: self.evaluator.effort.num_prompts],
+            max_new_tokens=min(self.evaluator.effort.new_tokens, max(affordable, _HF_LEAST_TOKENS)),
             seed=seed,
             confidence=self.job.confidence,
             on_prompt=lambda so_far: time.monotonic() > deadline and len(so_far.runs[BASELINE]) >= _HF_LEAST_PROMPTS,

@@ -31,10 +31,12 @@ from autodraft.profile_parts import DraftPrior, Priors, WeightsFile
 from autodraft.runtime import LoadedModel, TransformerRuntime
 from autodraft.runtime.plan import sub_layer_bytes
 from autodraft.runtime.quantization import weight_bytes
+from autodraft.search.effort import FEWEST_FINAL_PROMPTS, Effort, affordable
 
 _CALIBRATION_PROMPT_TOKENS = 96
 _CONTINUATION_TOKENS = 32
 _MOST_REPEATS = 5
+_PILOT_TOKENS = 16
 _UNKNOWN_ALPHA = 0.7
 
 
@@ -74,6 +76,9 @@ class RuntimeEvaluator:
         on_step: told of progress while calibrating (done, total).
         final_prompts: prompts of the comparison that has the last word; best such as no choice was made by.
         routed: what is known of the routed drafts that cascades may have.
+
+    Attributes:
+        effort: prompts and tokens of a measurement; the final comparison takes its tokens too.
     """
 
     def __init__(
@@ -89,6 +94,7 @@ class RuntimeEvaluator:
         self.loaded, self.options = loaded, options or EvaluatorOptions()
         self.prompts = list(prompts)
         self.final_prompts = self.prompts if final_prompts is None else list(final_prompts)
+        self.effort = Effort(len(self.prompts), self.options.new_tokens_per_prompt)
         self.stamp = device_stamp(loaded.runtime.device, loaded.runtime.backend)
         self._calibration = list(calibration)
         self._on_step = on_step
@@ -158,28 +164,40 @@ class RuntimeEvaluator:
             settings=(("num_draft_tokens", float(shape.num_draft_tokens)), ("stop_threshold", shape.stop_threshold)),
         )
 
+    def affordable_effort(self, seconds: float) -> Effort:
+        """The effort with which measuring one cascade takes about `seconds`, by the latency table."""
+        latency = self.latency
+        assert latency is not None, "calibrate first"
+        step_s = latency.target_ms / 1000
+        prefill_s = [latency.verify_cost(len(prompt.tokens)) * step_s for prompt in self.prompts]
+        return affordable(self.effort, seconds, prefill_s, step_s)
+
     def measure(self, cascade: Cascade, should_stop: StopRule | None = None) -> Evaluation:
         started = time.perf_counter()
+        prompts = self.prompts[: self.effort.num_prompts]
         stopped = False
 
         def stop(session: Session) -> bool:
             nonlocal stopped
-            unfinished = len(session.per_prompt("candidate")) < len(self.prompts)
+            unfinished = len(session.per_prompt("candidate")) < len(prompts)
             stopped = unfinished and should_stop is not None and should_stop(session.per_prompt("candidate"))
             return stopped
 
-        session = _guarded(lambda: self._session({"candidate": cascade}, self.prompts, 1, stop))
+        session = _guarded(lambda: self._session({"candidate": cascade}, prompts, on_prompt=stop))
         return self._evaluation(session, "candidate", cascade, time.perf_counter() - started, stopped)
 
     def compare(self, cascades: Mapping[str, Cascade], seconds: float) -> dict[str, Evaluation]:
         """All final prompts, repeated as often as the time allows; fewer prompts where not even once fits."""
         started = time.perf_counter()
-        pilot = self._session(cascades, self.final_prompts[:1], 1, None)
-        per_prompt_s = sum(run.decode_s + run.prefill_s for entries in pilot.runs.values() for run in entries[0].runs)
-        affordable = max(int(seconds / max(per_prompt_s, 1e-9)), 1)
-        repeats = min(max(affordable // len(self.final_prompts), 1), _MOST_REPEATS)
-        prompts = self.final_prompts[: max(affordable, min(8, len(self.final_prompts)))]
-        session = _guarded(lambda: self._session(cascades, prompts, repeats, None))
+        pilot_tokens = min(_PILOT_TOKENS, self.effort.new_tokens)
+        pilot = self._session(cascades, self.final_prompts[:1], new_tokens=pilot_tokens)
+        longer = self.effort.new_tokens / pilot_tokens
+        runs = [run for entries in pilot.runs.values() for run in entries[0].runs]
+        per_prompt_s = sum(longer * run.decode_s + run.prefill_s for run in runs)
+        num_prompts = int(seconds / max(per_prompt_s, 1e-9))
+        repeats = min(max(num_prompts // len(self.final_prompts), 1), _MOST_REPEATS)
+        prompts = self.final_prompts[: max(num_prompts, FEWEST_FINAL_PROMPTS)]
+        session = _guarded(lambda: self._session(cascades, prompts, repeats=repeats))
         self.last_session = session
         wall_s = (time.perf_counter() - started) / max(len(cascades), 1)
         return {name: self._evaluation(session, name, cascade, wall_s, False) for name, cascade in cascades.items()}
@@ -188,12 +206,14 @@ class RuntimeEvaluator:
         self,
         cascades: Mapping[str, Cascade],
         prompts: Sequence[TokenPrompt],
-        repeats: int,
-        on_prompt: Callable[[Session], bool] | None,
+        *,
+        new_tokens: int | None = None,
+        repeats: int = 1,
+        on_prompt: Callable[[Session], bool] | None = None,
     ) -> Session:
         options = self.options
         return speedup_of_cascades(
-            self.runtime, cascades, prompts, priors=self._priors, max_new_tokens=options.new_tokens_per_prompt,
+            self.runtime, cascades, prompts, priors=self._priors, max_new_tokens=new_tokens or self.effort.new_tokens,
             repeats=repeats, seed=options.seed, eos=self.loaded.generation_eos, confidence=options.confidence,
             on_prompt=on_prompt, sampling=SamplingConfig(temperature=options.temperature),
         )  # fmt: skip

@@ -1,0 +1,87 @@
+"""How much a measurement takes on slow models: sizes, finalists, and that a search keeps to them on resuming."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.storages import InMemoryStorage
+
+from autodraft.cascade import Cascade
+from autodraft.evaluator import Evaluation, StopRule
+from autodraft.runtime import LoadedModel
+from autodraft.search.effort import Effort, affordable
+from autodraft.search.loop import Clock, SearchLoop
+from autodraft.search.objectives import Objectives
+from autodraft.search.pipeline import PipelineOptions, search_cascade
+from autodraft.search.study import SearchStudy
+from autodraft.search.testing import PlantedEvaluator
+from tests.search.test_run import loaded, search  # noqa: F401  (a fixture)
+
+MOST = Effort(12, 64)
+TIMES = st.floats(1e-4, 10.0)
+
+
+@given(seconds=st.floats(0.0, 1e4), step_s=TIMES, prefill_s=st.lists(TIMES, min_size=12, max_size=12))
+def test_a_measurement_takes_its_time_or_the_least_that_says_anything(
+    seconds: float, step_s: float, prefill_s: list[float]
+) -> None:
+    effort = affordable(MOST, seconds, prefill_s, step_s)
+    assert 4 <= effort.num_prompts <= 12 and 16 <= effort.new_tokens <= 64
+    took = 2 * (sum(prefill_s[: effort.num_prompts]) + effort.num_prompts * effort.new_tokens * step_s)
+    assert took <= seconds or effort == Effort(4, 16)
+    assert affordable(MOST, 2 * seconds, prefill_s, step_s).num_prompts >= effort.num_prompts
+
+
+def test_a_fast_model_is_measured_in_full_and_small_settings_stay_as_they_are() -> None:
+    assert affordable(MOST, 10.0, [0.01] * 12, 1e-3) == MOST
+    assert affordable(Effort(2, 8), 0.0, [1.0, 1.0], 1.0) == Effort(2, 8)
+
+
+class SlowEvaluator(PlantedEvaluator):
+    """Says that every prompt took it `seconds`."""
+
+    seconds = 10.0
+
+    def measure(self, cascade: Cascade, should_stop: StopRule | None = None) -> Evaluation:
+        result = super().measure(cascade, should_stop)
+        return replace(result, wall_s=self.seconds * len(result.per_prompt))
+
+    def compare(self, cascades: Mapping[str, Cascade], seconds: float) -> dict[str, Evaluation]:
+        return {name: super(SlowEvaluator, self).measure(cascade) for name, cascade in cascades.items()}
+
+
+@pytest.mark.parametrize("budget_s,most", [(60.0, 3), (3600.0, 99)])
+def test_a_slow_model_has_fewer_finalists_and_the_same_ones_again(budget_s: float, most: int) -> None:
+    storage = InMemoryStorage()
+
+    def concluded() -> dict[str, float]:
+        world = SlowEvaluator(3)
+        study = SearchStudy(storage, "test", Objectives())
+        loop = SearchLoop(study, world, Clock(budget_s))
+        conclusion = search_cascade(loop, PipelineOptions(num_trials=12))
+        assert conclusion.best is not None
+        return {name: best.evaluation.speedup for name, best in conclusion.finalists.items()}
+
+    finalists = concluded()
+    assert {"joint", "prompt-lookup"} <= set(finalists)
+    assert len(finalists) == most if most == 3 else len(finalists) > 3
+    assert concluded() == finalists
+
+
+def test_a_search_goes_on_with_the_effort_that_it_began_with(tmp_path: Path, loaded: LoadedModel) -> None:  # noqa: F811
+    sizes = {"num_prompts": 12, "new_tokens_per_prompt": 64}
+    profile = search(tmp_path, loaded, budget_minutes=0.001, **sizes)
+    assert profile.measurement is not None and profile.measurement.new_tokens_per_prompt == 16
+    again = search(tmp_path, loaded, budget_minutes=0.2, **sizes)
+    assert again.measurement is not None and again.measurement.new_tokens_per_prompt == 16
+
+
+def test_without_a_limit_of_time_everything_is_measured(tmp_path: Path, loaded: LoadedModel) -> None:  # noqa: F811
+    sizes = {"num_prompts": 3, "new_tokens_per_prompt": 24}
+    profile = search(tmp_path, loaded, budget_minutes=None, num_trials=2, free_drafts=False, **sizes)
+    assert profile.measurement is not None and profile.measurement.new_tokens_per_prompt == 24
