@@ -12,6 +12,7 @@ from typing import Any, Literal
 from autodraft.errors import UnsupportedModelError
 
 SUPPORTED_FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "phi3", "opt")
+_ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope")
 _ACTIVATIONS = {"silu": "silu", "swish": "silu", "relu": "relu", "gelu": "gelu"}
 
 
@@ -85,10 +86,13 @@ def _from_llama_like(config: Any) -> ModelSpec:
     if config.model_type in ("qwen2", "qwen3") and not getattr(config, "use_sliding_window", False):
         window = None
     rope = getattr(config, "rope_parameters", None) or {}
+    scaling = rope.get("rope_type", "default")
+    if scaling not in _ROPE_TYPES:
+        raise UnsupportedModelError(f"rotary scaling {scaling!r} is not supported; supported: {', '.join(_ROPE_TYPES)}")
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
         raise UnsupportedModelError("heads of which only a part is rotated (Phi-4-mini) are not supported")
     positions = config.max_position_embeddings
-    if rope.get("rope_type") == "longrope":
+    if scaling == "longrope":
         positions = min(positions, rope["original_max_position_embeddings"])
     return ModelSpec(
         family=config.model_type,

@@ -14,14 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autodraft.errors import UnsupportedModelError
 from autodraft.runtime.byte_planes import BytePlanes
 from autodraft.runtime.spec import ModelSpec
 
 Matrix = Tensor | BytePlanes
 """[outputs, inputs], in the target's dtype or in two planes."""
 
-_ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope")
 _MATRICES = ((("query", "key", "value"), ("output",)), (("gate", "up"), ("down",)))
 """Of attention and MLP: those into the channels, which are run as one, and the one out of them."""
 
@@ -205,10 +203,6 @@ def _stored(block: BlockWeights, layer: Any, byte_planes: bool) -> BlockWeights:
 
 def _from_llama_like(model: Any, spec: ModelSpec, byte_planes: bool) -> TargetWeights:
     rotary = model.model.rotary_emb
-    if rotary.rope_type not in _ROPE_TYPES:
-        raise UnsupportedModelError(
-            f"rotary scaling {rotary.rope_type!r} is not supported; supported: {', '.join(_ROPE_TYPES)}"
-        )
     blocks = []
     for layer in model.model.layers:
         attention, mlp = layer.self_attn, layer.mlp

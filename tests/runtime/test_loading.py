@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from autodraft.errors import ContextLengthError, InputError, ModelNotFoundError, UnsupportedModelError
 from autodraft.runtime import Rows, build_runtime, load_hf_model, load_model
+from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.widening import widen
 from tests.runtime.tiny import tiny_model
 
@@ -73,6 +74,9 @@ def test_unsupported_checkpoints_are_named():
     partial = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
     with pytest.raises(UnsupportedModelError, match="only a part is rotated"):
         build_runtime(tiny_model("phi3", rope_parameters=partial))
+    scaled = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
+    with pytest.raises(UnsupportedModelError, match="'dynamic' is not supported; supported: default"):
+        ModelSpec.from_config(transformers.LlamaConfig(rope_parameters=scaled))  # from the configuration alone
 
 
 @pytest.mark.parametrize("family", ["mistral", "phi3"])
