@@ -25,7 +25,7 @@ from itertools import islice
 from autodraft.cascade import DyTC
 from autodraft.decoding.acceptance import Calibration, FreeEvidence, ModelEvidence, MovingAcceptance
 from autodraft.decoding.growth import NO_DRAFT, ROOT, Growth
-from autodraft.decoding.schedulers.dytc_state import Account, Cycle, KnownModel, Step
+from autodraft.decoding.schedulers.dytc_state import Account, Cycle, Drafted, KnownModel, Step
 from autodraft.decoding.schedulers.free_growth import FreeGrowth
 from autodraft.decoding.schedulers.frontier import Alternative, Frontier, Place
 from autodraft.decoding.schedulers.protocol import TreeScheduler
@@ -33,10 +33,10 @@ from autodraft.decoding.step_times import TARGET
 from autodraft.decoding.workbench import DraftLevel, Workbench
 from autodraft.runtime.choosing import ACCEPTANCE_BINS, Candidates, ChainStop
 
-_COST_MEMORY = 0.9
 _PROBE_SHARE = 0.01
 _DECISION_SHARE = 0.05  # of a model's time in a chain that may go into deciding whether it goes on
 _PROMISING = 0.5  # expected tokens of free drafts from which on a cycle counts as one where they know how to go on
+_OTHERS = 0.3  # of the tokens that a first choice leaves to be had, what others are taken to gain at first
 _MOST_ROWS = 16  # of a draft's forward
 
 
@@ -60,6 +60,7 @@ class DyTCScheduler(TreeScheduler):
                 MovingAcceptance(level.alpha, settings.ema_weight, settings.window),
                 Calibration(ModelEvidence.priors(level.alpha)),
                 {source: Calibration(priors) for source, priors in free.items()},
+                _OTHERS * (1 - level.alpha),
             )
             for draft, level in enumerate(levels)
             if level.is_model
@@ -126,13 +127,13 @@ class DyTCScheduler(TreeScheduler):
             if cycle.last_model not in (draft, NO_DRAFT):
                 once += self._catch_up(cycle, draft, leaf)
             most = min(room, bench.levels[draft].num_draft_tokens)
-            length = max(self._best_length(cycle, alpha, cost, reach, most), 1)
+            length = max(self._best_length(cycle, model, cost, reach, most), 1)
             beside, bonus = self._beside(cycle, draft, places, node_price)
             proposed = self._worth_reviewing(cycle, draft, ROOT) if covered else None
             step = Step(draft, leaf, length, beside, proposed)
             if self._is_probed(cycle, draft, leaf):
                 return step
-            gain = reach * alpha * (1 - alpha**length) / (1 - alpha) + bonus - length * price
+            gain = reach * model.gain * (1 - alpha**length) / (1 - alpha) + bonus - length * price
             if proposed is not None:
                 gain = max(gain, self._gain_of_review(cycle, draft, proposed) - node_price)
             value = gain - covered - cycle.model_rate * once
@@ -147,7 +148,7 @@ class DyTCScheduler(TreeScheduler):
 
         And what that gains beyond its price.
         """
-        growth, times, alpha = cycle.growth, cycle.bench.times, self._models[draft].alpha.alpha
+        growth, times, gain = cycle.growth, cycle.bench.times, self._models[draft].gain
         taken: list[Place] = []
         bonus, max_depth = 0.0, min(self._settings.max_depth, cycle.bench.max_depth)
         # The draft's rows, ancestors included, are nodes of the tree: there must be room for all of them.
@@ -157,21 +158,21 @@ class DyTCScheduler(TreeScheduler):
         for reach, place in islice(places, 1, None):
             rows = 1 + len(taken)
             more = cycle.model_rate * max(times.cost(draft, rows + 1) - times.cost(draft, rows), 0.0) + node_price
-            if rows > most or reach * alpha <= more:
+            if rows > most or reach * gain <= more:
                 break
             if _depth(growth, place) < max_depth:
                 taken.append(place)
-                bonus += reach * alpha - more
+                bonus += reach * gain - more
         return taken, bonus
 
-    def _best_length(self, cycle: Cycle, alpha: float, cost: float, reach: float, most: int) -> int:
+    def _best_length(self, cycle: Cycle, model: KnownModel, cost: float, reach: float, most: int) -> int:
         """The longest chain of a draft whose last token gains more than the time that it takes."""
         times, rows, rate = cycle.bench.times, len(cycle.growth), cycle.model_rate
         length = 0
         while length < most:
-            reach *= alpha
-            if reach <= rate * (cost + times.marginal_cost(rows + length)):
+            if reach * model.gain <= rate * (cost + times.marginal_cost(rows + length)):
                 break
+            reach *= model.alpha.alpha
             length += 1
         return length
 
@@ -212,6 +213,7 @@ class DyTCScheduler(TreeScheduler):
     def _draft(self, cycle: Cycle, step: Step) -> None:
         """Let a model go on, by reviewing what is proposed there or by itself."""
         bench, draft, siblings = cycle.bench, step.draft, self._settings.siblings
+        done = cycle.drafted.setdefault(draft, Drafted())
         cycle.last_model = draft
         leaf = cycle.frontier.take(step.leaf)
         proposed = self._worth_reviewing(cycle, draft, leaf) if step.proposed is None else step.proposed
@@ -220,18 +222,18 @@ class DyTCScheduler(TreeScheduler):
         cycle.reviewed.update(together)
         if len(together) > 1:
             found = bench.review(draft, together, siblings)
-            steps = cycle.review_cost(draft, len(proposed))
-            drafted = self._place_path(cycle, draft, together[: 1 + len(proposed)], found)
+            done.steps += cycle.review_cost(draft, len(proposed))
+            done.tokens += self._place_path(cycle, draft, together[: 1 + len(proposed)], found)
             for node, candidates in zip(beside, found[1 + len(proposed) :], strict=True):
                 cycle.frontier.leaves.append(self._place(cycle, draft, node, candidates))
         else:
             found = self._chain(cycle, step, leaf)
-            steps, drafted, node = len(found) * bench.times.chain_cost(draft)[1], len(found), leaf
+            done.steps += len(found) * bench.times.chain_cost(draft)[1]
+            done.tokens += len(found)
+            node = leaf
             for candidates in found:
                 node = self._place(cycle, draft, node, candidates)
             cycle.frontier.leaves.append(node)
-        before = cycle.drafted.get(draft, (0.0, 0))
-        cycle.drafted[draft] = before[0] + steps, before[1] + drafted
 
     def _place_path(self, cycle: Cycle, draft: int, path: Sequence[int], found: Sequence[Candidates]) -> int:
         """Add what a model chose after each node of a path that it reviewed; tokens that come of its own choices.
@@ -272,9 +274,14 @@ class DyTCScheduler(TreeScheduler):
         cycle.free.overrule(parent)
         chosen = growth.add(parent, token, draft)
         growth.estimate(chosen, draft, means[chosen_evidence], chosen_evidence)
+        price, gained, reach = cycle.node_price(), 0.0, growth.reach[parent]
         for other, prob in others.items():
             evidence = ModelEvidence.other(prob)
+            gained += max(reach * means[evidence] - price, 0.0)
             cycle.frontier.alternatives.append(Alternative(parent, other, draft, means[evidence], evidence))
+        drafted = cycle.drafted[draft]
+        drafted.reach += reach
+        drafted.others += gained
         return chosen
 
     def _chain(self, cycle: Cycle, step: Step, leaf: int) -> list[Candidates]:
@@ -285,7 +292,7 @@ class DyTCScheduler(TreeScheduler):
             bench.levels[step.draft].stop_threshold,
             model.calibration.means[:ACCEPTANCE_BINS],
             cycle.growth.reach[leaf],
-            price / model.alpha.alpha,
+            price / model.gain,
         )
         # Free drafts and the other places get a chance every few tokens, and no more often than deciding is cheap.
         worth = cycle.once(step.draft) / (_DECISION_SHARE * self._cost(cycle, step.draft))
@@ -335,14 +342,7 @@ class DyTCScheduler(TreeScheduler):
                 first_choices.setdefault(draft, []).append(was_accepted)
         drafted = self._cycle.drafted if self._cycle is not None else {}
         for draft, model in self._models.items():
-            model.alpha.update(first_choices.get(draft, []))
-            model.idle = 0 if draft in drafted else model.idle + 1
-            if draft in drafted:
-                spent, tokens = drafted[draft]
-                cost = spent / tokens
-                model.cost_per_token = (
-                    _COST_MEMORY * model.cost_per_token + (1 - _COST_MEMORY) * cost if model.cost_per_token else cost
-                )
+            model.observe(first_choices.get(draft, []), drafted.get(draft))
         # Where `grow` was not asked there was nothing to decide and there is nothing to learn for deciding.
         if self._cycle is not None:
             self._cycle.account.add(len(accepted), steps)

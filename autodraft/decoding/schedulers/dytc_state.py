@@ -5,6 +5,7 @@ Knows nothing of how it decides.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from autodraft.decoding.acceptance import Calibration, MovingAcceptance
@@ -14,17 +15,63 @@ from autodraft.decoding.schedulers.frontier import Frontier, Place
 from autodraft.decoding.workbench import Workbench
 
 _RATE_MEMORY = 0.97
+_COST_MEMORY = 0.9
+_OTHERS_MEMORY = 0.95
+
+
+@dataclass
+class Drafted:
+    """What a model did in one cycle.
+
+    Attributes:
+        steps: target steps that it took.
+        tokens: tokens that came of its own choices, one after another.
+        reach: of the nodes that it went on from, in total.
+        others: expected tokens of its other choices there beyond their price.
+    """
+
+    steps: float = 0.0
+    tokens: int = 0
+    reach: float = 0.0
+    others: float = 0.0
 
 
 @dataclass
 class KnownModel:
-    """What is known of one self-draft."""
+    """What is known of one self-draft.
+
+    Attributes:
+        alpha: how often its first choices are accepted.
+        calibration: the same by class of evidence.
+        agreement: by free draft, how often the model would choose that draft's token.
+        others: expected tokens of its other choices beyond their price, for each node that it goes on from.
+        cost_per_token: target steps per token of its chains, inner verification included; 0: not known yet.
+        idle: cycles since it drafted.
+    """
 
     alpha: MovingAcceptance
     calibration: Calibration
-    agreement: dict[int, Calibration]  # by free draft: how often the model would choose that draft's token
-    cost_per_token: float = 0.0  # target steps per token of its chains, inner verification included; 0: not known yet
-    idle: int = 0  # cycles since it drafted
+    agreement: dict[int, Calibration]
+    others: float
+    cost_per_token: float = 0.0
+    idle: int = 0
+
+    @property
+    def gain(self) -> float:
+        """Expected tokens of going on from a node that is accepted: the first choice, and what the others add."""
+        return self.alpha.alpha + self.others
+
+    def observe(self, first_choices: Sequence[bool], drafted: Drafted | None) -> None:
+        """A cycle's end: which of its first choices were accepted, and what it did, if anything."""
+        self.alpha.update(first_choices)
+        if drafted is None:
+            self.idle += 1
+            return
+        self.idle = 0
+        self.others += (1 - _OTHERS_MEMORY) * (drafted.others / drafted.reach - self.others)
+        cost = drafted.steps / drafted.tokens
+        known = self.cost_per_token or cost
+        self.cost_per_token = known + (1 - _COST_MEMORY) * (cost - known)
 
 
 class Account:
@@ -59,7 +106,7 @@ class Cycle:
     frontier: Frontier
     free: FreeGrowth
     reviewed: set[int] = field(default_factory=set)  # nodes from which a model has gone on
-    drafted: dict[int, tuple[float, int]] = field(default_factory=dict)  # model -> (target steps, tokens)
+    drafted: dict[int, Drafted] = field(default_factory=dict)  # by model
     last_model: int = NO_DRAFT
 
     @property
