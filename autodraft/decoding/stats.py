@@ -110,14 +110,16 @@ class DecodingStats:
         if not tree.num_drafted:
             self.autoregressive_cycles += 1
             return
-        for source in set(sources[1:]):
-            self.drafts[source].cycles += 1
-        for node in path[1 : emitted_tokens + 1]:
-            self.drafts[sources[node]].accepted_tokens += 1
-        accepted = path[:emitted_tokens]  # what comes after the end of the output was not reached
-        for source, parent in zip(sources[1:], tree.parents[1:], strict=True):
-            self.drafts[source].drafted_tokens += 1
-            self.drafts[source].reached_tokens += parent in accepted
+        drafted, parents = sources[1:], tree.parents[1:]
+        accepted = [sources[node] for node in path[1 : emitted_tokens + 1]]
+        passed = path[:emitted_tokens]  # what comes after the end of the output was not reached
+        reached = [source for source, parent in zip(drafted, parents, strict=True) if parent in passed]
+        for source in set(drafted):
+            counts = self.drafts[source]
+            counts.cycles += 1
+            counts.drafted_tokens += drafted.count(source)
+            counts.accepted_tokens += accepted.count(source)
+            counts.reached_tokens += reached.count(source)
 
 
 @dataclass

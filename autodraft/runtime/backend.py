@@ -134,10 +134,17 @@ class Backend(Protocol):
         """The `top` best tokens of rows of logits that `forward` returned."""
 
 
-def check_commit(cache: KVCache, slots: Sequence[int]) -> None:
-    """Raise `ValueError` unless `slots` are ascending and beyond what is committed."""
+def moves_of_commit(cache: KVCache, slots: Sequence[int]) -> list[tuple[int, int]]:
+    """(to, from) of the slots that do not lie where they are wanted: next to each other behind what is committed.
+
+    `ValueError` unless `slots` are ascending and beyond what is committed.
+    """
+    wanted = range(cache.length, cache.length + len(slots))
+    if list(slots) == list(wanted) and wanted.stop <= cache.capacity:  # a chain: in each cycle, so without looking twice
+        return []
     previous = cache.length - 1
     for slot in slots:
         if slot <= previous or slot >= cache.capacity:
             raise ValueError(f"cannot commit slots {list(slots)} after {cache.length} tokens of {cache.capacity}")
         previous = slot
+    return [(to, slot) for to, slot in zip(wanted, slots, strict=True) if to != slot]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from autodraft.runtime import native_binding as binding
-from autodraft.runtime.backend import check_commit
+from autodraft.runtime.backend import moves_of_commit
 from autodraft.runtime.spec import ModelSpec
 
 _SLOTS_PER_TILE = 32
@@ -31,11 +31,9 @@ class NativeCache:
         self.struct = binding.CCache(self.keys.data_ptr(), self.values.data_ptr(), tiles * _SLOTS_PER_TILE)
 
     def commit(self, slots: Sequence[int]) -> None:
-        check_commit(self, slots)
-        for target, source in enumerate(slots, start=self.length):
-            if target != source:
-                self._key(target).copy_(self._key(source))
-                self._value(target).copy_(self._value(source))
+        for target, source in moves_of_commit(self, slots):
+            self._key(target).copy_(self._key(source))
+            self._value(target).copy_(self._value(source))
         self.length += len(slots)
 
     def _key(self, slot: int) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from autodraft.runtime.backend import check_commit
+from autodraft.runtime.backend import moves_of_commit
 from autodraft.runtime.spec import ModelSpec
 
 ROW_PADDING = 16
@@ -27,11 +27,9 @@ class TorchCache:
         self.values = torch.zeros(shape, dtype=dtype, device=device)
 
     def commit(self, slots: Sequence[int]) -> None:
-        check_commit(self, slots)
-        for target, source in enumerate(slots, start=self.length):
-            if target != source:
-                self.keys[:, :, target] = self.keys[:, :, source]
-                self.values[:, :, target] = self.values[:, :, source]
+        for target, source in moves_of_commit(self, slots):
+            self.keys[:, :, target] = self.keys[:, :, source]
+            self.values[:, :, target] = self.values[:, :, source]
         self.length += len(slots)
 
     def truncate(self, length: int) -> None:

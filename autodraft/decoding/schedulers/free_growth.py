@@ -89,7 +89,7 @@ class FreeGrowth:
         before, reach, drafted_by = len(growth), growth.reach[node], growth.drafts[node]
         for draft, means, longest in self._drafts:
             own = len(means) // 2
-            if draft == drafted_by and _run_length(growth, node, draft) >= longest:
+            if draft == drafted_by and growth.depths[node] >= longest and _run_length(growth, node, draft) >= longest:
                 continue
             if is_overruled and reach * max(means[own:]) <= price:
                 continue

@@ -28,10 +28,11 @@ class NgramIndex:
 
     def extend(self, tokens: Sequence[int]) -> None:
         """Index the n-grams of the text `tokens` that something follows: all but the one at its very end."""
+        ngram, last_end, previous_end = self.ngram, self._last_end, self._previous_end
         for end in range(self._indexed, len(tokens)):
-            key = tuple(tokens[end - self.ngram : end])
-            self._previous_end.append(self._last_end.get(key, -1))
-            self._last_end[key] = end
+            key = tuple(tokens[end - ngram : end])
+            previous_end.append(last_end.get(key, -1))
+            last_end[key] = end
         self._indexed = max(self._indexed, len(tokens))
 
     def find(self, ngram: tuple[int, ...], num_following: int) -> int | None:
