@@ -105,13 +105,24 @@ void prepare(const Linear *w, const float *x, int rows, int stride, Activations 
 
 /* ---------------------------------------------------------------- kernels: ROWS rows, PANELS panels of 16 outputs */
 
-/* Fetches what is `ahead` of the weights at `line`, if anything. A processor does so by itself, which is best for one or two
+/* Fetches what is at a distance from the weights at `line`, if anything. A processor does so by itself, which is best for one or two
  * rows of wide vectors; but not across pages, nor far enough ahead of more instructions: then it is the same place in the
  * next panels, if more follow. Single rows of 4 bits, which are unpacked for so little, read one panel at a time, straight on. */
 #define FETCHES(ROWS) ((ROWS) > 2 || WIDTH < 16)
-INLINE const char *fetching(const void *line, size_t ahead, const int wanted) {
-    if (wanted) __builtin_prefetch((const char *)line + ahead);
+INLINE const char *fetching(const void *line, size_t distance, const int wanted) {
+    if (wanted) __builtin_prefetch((const char *)line + distance);
     return (const char *)line;
+}
+
+/* What is fetched while some panels are multiplied: as many panels, `ahead` of them (0: none), or `only_one`, then along with
+ * each of them, which costs nothing more. */
+typedef struct {
+    int ahead, only_one;
+} Fetch;
+
+/* Bytes from panel number `p` of those that are multiplied to what is fetched with it. */
+INLINE size_t ahead(Fetch next, int p, size_t panel_bytes) {
+    return next.ahead ? (size_t)(next.only_one ? next.ahead - p : next.ahead) * panel_bytes : 0;
 }
 
 INLINE void finish_all(const Linear *w, int panel, f32v acc[][MOST_VECTORS], float *y, int row, int stride, int add, const int ROWS,
@@ -121,18 +132,18 @@ INLINE void finish_all(const Linear *w, int panel, f32v acc[][MOST_VECTORS], flo
 }
 
 /* Weights of 32 bits, or of 16 that are the same numbers: the arithmetic is the same, and so is every bit of the result. */
-INLINE void kernel_float(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride, int add,
+INLINE void kernel_float(const Linear *w, int panel, Fetch next, const Activations *a, int row, float *y, int stride, int add,
                          const int ROWS, const int PANELS, const int HALF) {
     const int k = w->k, size = HALF ? sizeof(uint16_t) : sizeof(float), VECTORS = PANELS * PARTS;
     const float *x = (const float *)a->data + (size_t)row * a->stride;
     const char *wp = (const char *)w->weight + (size_t)panel * k * LANES * size;
-    const size_t ahead = more ? (size_t)PANELS * k * LANES * size : 0;
+    const size_t panel_bytes = (size_t)k * LANES * size;
     f32v acc[MAX_ROWS][MOST_VECTORS];
     UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] = splat(0);
     for (int i = 0; i < k; i++) {
         f32v wv[MOST_VECTORS];
         UNROLL for (int p = 0; p < PANELS; p++) {
-            const char *line = fetching(wp + ((size_t)p * k + i) * LANES * size, ahead, FETCHES(ROWS));
+            const char *line = fetching(wp + ((size_t)p * k + i) * LANES * size, ahead(next, p, panel_bytes), FETCHES(ROWS));
             UNROLL for (int part = 0; part < PARTS; part++) {
                 const char *from = line + part * WIDTH * size;
                 wv[p * PARTS + part] = HALF ? load_f16((const uint16_t *)from) : load((const float *)from);
@@ -146,23 +157,23 @@ INLINE void kernel_float(const Linear *w, int panel, int more, const Activations
     finish_all(w, panel, acc, y, row, stride, add, ROWS, VECTORS);
 }
 
-INLINE void kernel_f32(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride, int add,
+INLINE void kernel_f32(const Linear *w, int panel, Fetch next, const Activations *a, int row, float *y, int stride, int add,
                        const int ROWS, const int PANELS) {
-    kernel_float(w, panel, more, a, row, y, stride, add, ROWS, PANELS, 0);
+    kernel_float(w, panel, next, a, row, y, stride, add, ROWS, PANELS, 0);
 }
 
-INLINE void kernel_f16(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride, int add,
+INLINE void kernel_f16(const Linear *w, int panel, Fetch next, const Activations *a, int row, float *y, int stride, int add,
                        const int ROWS, const int PANELS) {
-    kernel_float(w, panel, more, a, row, y, stride, add, ROWS, PANELS, 1);
+    kernel_float(w, panel, next, a, row, y, stride, add, ROWS, PANELS, 1);
 }
 
 /* The same sums with float16 weights in two planes, or with the upper one alone; two inputs at once, for putting bytes
  * together takes longer than multiplying. */
-INLINE void kernel_bytes(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride, int add,
+INLINE void kernel_bytes(const Linear *w, int panel, Fetch next, const Activations *a, int row, float *y, int stride, int add,
                          const int ROWS, const int PANELS, const int BOTH) {
     const int k = w->k_padded, VECTORS = PANELS * PARTS;
     const float *x = (const float *)a->data + (size_t)row * a->stride;
-    const size_t first = (size_t)panel * k * LANES, ahead = more ? (size_t)PANELS * k * LANES : 0;
+    const size_t panel_bytes = (size_t)k * LANES, first = panel * panel_bytes;
     const int8_t *upper = (const int8_t *)w->weight + first, *lower = BOTH ? (const int8_t *)w->lower + first : upper;
     f32v acc[MAX_ROWS_BYTES][MOST_VECTORS];
     UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] = splat(0);
@@ -170,8 +181,8 @@ INLINE void kernel_bytes(const Linear *w, int panel, int more, const Activations
         f32v wv[4][2 * PARTS]; /* of both inputs, as they lie */
         UNROLL for (int p = 0; p < PANELS; p++) UNROLL for (int part = 0; part < PARTS; part++) {
             size_t at = ((size_t)p * k + i) * LANES + part * 2 * WIDTH;
-            u16v2 bits = load_upper((const int8_t *)fetching(upper + at, ahead, FETCHES(ROWS)));
-            if (BOTH) bits += load_extended((const int8_t *)fetching(lower + at, ahead, FETCHES(ROWS)));
+            u16v2 bits = load_upper((const int8_t *)fetching(upper + at, ahead(next, p, panel_bytes), FETCHES(ROWS)));
+            if (BOTH) bits += load_extended((const int8_t *)fetching(lower + at, ahead(next, p, panel_bytes), FETCHES(ROWS)));
             split_f16(bits, wv[p] + 2 * part);
         }
         UNROLL for (int j = 0; j < 2; j++) UNROLL for (int r = 0; r < ROWS; r++) {
@@ -182,29 +193,29 @@ INLINE void kernel_bytes(const Linear *w, int panel, int more, const Activations
     finish_all(w, panel, acc, y, row, stride, add, ROWS, VECTORS);
 }
 
-INLINE void kernel_planes(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride, int add,
+INLINE void kernel_planes(const Linear *w, int panel, Fetch next, const Activations *a, int row, float *y, int stride, int add,
                           const int ROWS, const int PANELS) {
-    kernel_bytes(w, panel, more, a, row, y, stride, add, ROWS, PANELS, 1);
+    kernel_bytes(w, panel, next, a, row, y, stride, add, ROWS, PANELS, 1);
 }
 
-INLINE void kernel_upper(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride, int add,
+INLINE void kernel_upper(const Linear *w, int panel, Fetch next, const Activations *a, int row, float *y, int stride, int add,
                          const int ROWS, const int PANELS) {
-    kernel_bytes(w, panel, more, a, row, y, stride, add, ROWS, PANELS, 0);
+    kernel_bytes(w, panel, next, a, row, y, stride, add, ROWS, PANELS, 0);
 }
 
-INLINE void kernel_bf16(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride,
+INLINE void kernel_bf16(const Linear *w, int panel, Fetch next, const Activations *a, int row, float *y, int stride,
                         int add, const int ROWS, const int PANELS) {
     const int pairs = w->k_padded / 2, VECTORS = PANELS * PARTS;
     const pair_operand *x = (const pair_operand *)a->data + (size_t)row * a->stride;
     const uint16_t *wp = (const uint16_t *)w->weight + (size_t)panel * pairs * 32;
-    const size_t ahead = more ? sizeof(uint16_t) * PANELS * pairs * 32 : 0;
+    const size_t panel_bytes = sizeof(uint16_t) * pairs * 32;
     f32v acc[MAX_ROWS][MOST_VECTORS];
     UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] = splat(0);
     for (int i = 0; i < pairs; i++) {
 #ifdef __AVX512BF16__
         __m512bh wv[4];
         UNROLL for (int p = 0; p < PANELS; p++)
-            wv[p] = (__m512bh)_mm512_loadu_si512(fetching(wp + ((size_t)p * pairs + i) * 32, ahead, FETCHES(ROWS)));
+            wv[p] = (__m512bh)_mm512_loadu_si512(fetching(wp + ((size_t)p * pairs + i) * 32, ahead(next, p, panel_bytes), FETCHES(ROWS)));
         UNROLL for (int r = 0; r < ROWS; r++) {
             int32_t pair;
             memcpy(&pair, x + (size_t)r * a->stride + 2 * i, 4);
@@ -214,7 +225,7 @@ INLINE void kernel_bf16(const Linear *w, int panel, int more, const Activations 
 #else
         f32v even[MOST_VECTORS], odd[MOST_VECTORS];
         UNROLL for (int p = 0; p < PANELS; p++) {
-            const char *line = fetching(wp + ((size_t)p * pairs + i) * 32, ahead, FETCHES(ROWS));
+            const char *line = fetching(wp + ((size_t)p * pairs + i) * 32, ahead(next, p, panel_bytes), FETCHES(ROWS));
             UNROLL for (int part = 0; part < PARTS; part++) {
                 const int v = p * PARTS + part;
                 u32v both;
@@ -264,19 +275,19 @@ INLINE i32v dot_int8(i32v acc, i32v inputs, i32v weights) {
 #endif
 }
 
-INLINE void kernel_int8(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride,
+INLINE void kernel_int8(const Linear *w, int panel, Fetch next, const Activations *a, int row, float *y, int stride,
                         int add, const int ROWS, const int PANELS) {
     const int quads = w->k_padded / 4, VECTORS = PANELS * PARTS;
     const uint8_t *x = (const uint8_t *)a->data + (size_t)row * a->stride;
     const int8_t *wp = (const int8_t *)w->weight + (size_t)panel * quads * 64;
-    const size_t ahead = more ? (size_t)PANELS * quads * 64 : 0;
+    const size_t panel_bytes = (size_t)quads * 64;
     i32v acc[MAX_ROWS][MOST_VECTORS];
     f32v scaled[MAX_ROWS][MOST_VECTORS];
     UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] = splat_i32(0);
     for (int i = 0; i < quads; i++) {
         i32v wv[MOST_VECTORS];
         UNROLL for (int p = 0; p < PANELS; p++) {
-            const char *line = fetching(wp + ((size_t)p * quads + i) * 64, ahead, FETCHES(ROWS));
+            const char *line = fetching(wp + ((size_t)p * quads + i) * 64, ahead(next, p, panel_bytes), FETCHES(ROWS));
             UNROLL for (int part = 0; part < PARTS; part++) wv[p * PARTS + part] = load_i32(line + part * sizeof(i32v));
         }
         UNROLL for (int r = 0; r < ROWS; r++) {
@@ -295,12 +306,12 @@ INLINE void kernel_int8(const Linear *w, int panel, int more, const Activations 
 }
 
 /* The high nibbles of a single row stay where they are, sixteen times their value, in a sum of their own. */
-INLINE void kernel_int4(const Linear *w, int panel, int more, const Activations *a, int row, float *y, int stride,
+INLINE void kernel_int4(const Linear *w, int panel, Fetch next, const Activations *a, int row, float *y, int stride,
                         int add, const int ROWS, const int PANELS) {
     const int groups = w->k_padded / 32, VECTORS = PANELS * PARTS;
     const int8_t *x = (const int8_t *)a->data + (size_t)row * a->stride;
     const uint8_t *wp = (const uint8_t *)w->weight + (size_t)panel * groups * 256;
-    const size_t ahead = more ? (size_t)PANELS * groups * 256 : 0;
+    const size_t panel_bytes = (size_t)groups * 256;
     const int apart = ROWS == 1 && !BY_PAIRS;
     f32v total[MAX_ROWS_INT4][MOST_VECTORS];
     UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < VECTORS; v++) total[r][v] = splat(0);
@@ -314,7 +325,7 @@ INLINE void kernel_int4(const Linear *w, int panel, int more, const Activations 
         UNROLL for (int i = 0; i < 4; i++) {
             i32v low[MOST_VECTORS], high[MOST_VECTORS];
             UNROLL for (int p = 0; p < PANELS; p++) {
-                const char *line = fetching(wp + (((size_t)p * groups + g) * 4 + i) * 64, ROWS == 1 ? PAGE : ahead,
+                const char *line = fetching(wp + (((size_t)p * groups + g) * 4 + i) * 64, ROWS == 1 ? PAGE : ahead(next, p, panel_bytes),
                                             ROWS == 1 || FETCHES(ROWS));
                 UNROLL for (int part = 0; part < PARTS; part++) {
                     i32v both = load_i32(line + part * sizeof(i32v));
@@ -347,14 +358,26 @@ INLINE void kernel_int4(const Linear *w, int panel, int more, const Activations 
 
 /* ---------------------------------------------------------------- dispatch */
 
-/* Panels [first, end) of those that are to be multiplied up to `last`. */
+/* Panels of a product, and those of them that come next: [first, end) of all before `last`, multiplied with one block of the
+ * rows after the other where there are several. */
+typedef struct {
+    int first, end, last, block, blocks;
+} Section;
+
+/* With several blocks the panels are read from memory once and multiplied often. If they were all fetched along with the
+ * first block, memory would idle in the others, and the others wait for it: each fetches its share of the next section. */
+INLINE Fetch next_of(Section s, int panel, int panels) {
+    int next = s.blocks == 1 ? panel + panels : s.end + (s.block * CACHED_PANELS + panel - s.first) / s.blocks;
+    return (Fetch){next < s.last ? next - panel : 0, s.blocks > 1};
+}
+
 #define PANEL_LOOP(KERNEL, ROWS, PANELS)                                                                                \
-    static __attribute__((noinline)) void KERNEL##_##ROWS(const Linear *w, int first, int end, int last,                \
-                                                          const Activations *a, int row, float *y, int stride, int add) { \
-        int panel = first;                                                                                              \
-        for (; panel + PANELS <= end; panel += PANELS)                                                                  \
-            KERNEL(w, panel, panel + PANELS < last, a, row, y, stride, add, ROWS, PANELS);                              \
-        for (; panel < end; panel++) KERNEL(w, panel, panel + 1 < last, a, row, y, stride, add, ROWS, 1);               \
+    static __attribute__((noinline)) void KERNEL##_##ROWS(const Linear *w, Section s, const Activations *a, int row,    \
+                                                          float *y, int stride, int add) {                              \
+        int panel = s.first;                                                                                            \
+        for (; panel + PANELS <= s.end; panel += PANELS)                                                                \
+            KERNEL(w, panel, next_of(s, panel, PANELS), a, row, y, stride, add, ROWS, PANELS);                          \
+        for (; panel < s.end; panel++) KERNEL(w, panel, next_of(s, panel, 1), a, row, y, stride, add, ROWS, 1);         \
     }
 #if WIDTH == 16
 #define FEW_ROWS(KERNEL, PANELS_OF_ONE)                                                                                 \
@@ -381,7 +404,7 @@ FEW_ROWS(kernel_upper, 4)
 ALL_ROWS(kernel_bf16)
 ALL_ROWS(kernel_int8)
 FEW_ROWS(kernel_int4, 1)
-static void (*const kernels[][MAX_ROWS + 1])(const Linear *, int, int, int, const Activations *, int, float *, int, int) = {
+static void (*const kernels[][MAX_ROWS + 1])(const Linear *, Section, const Activations *, int, float *, int, int) = {
     {NAMES(kernel_f32)}, {NAMES(kernel_bf16)}, {NAMES(kernel_int8)}, {NAMES_OF_FEW(kernel_int4)}, {NAMES(kernel_f16)},
     {NAMES_OF_FEW(kernel_planes)}, {NAMES_OF_FEW(kernel_upper)}};
 
@@ -396,10 +419,10 @@ void multiply(const Linear *w, int first, int last, const Activations *a, int ro
     int most = w->kind == KIND_INT4 ? MAX_ROWS_INT4 : bytes ? MAX_ROWS_BYTES : MAX_ROWS;
     int blocks = (rows + most - 1) / most, step = blocks > 1 ? CACHED_PANELS : last - first;
     for (int panel = first; panel < last; panel += step) {
-        int end = panel + step < last ? panel + step : last;
-        for (int block = 0; block < blocks; block++) {
-            int row = rows * block / blocks, count = rows * (block + 1) / blocks - row;
-            kernels[w->kind][count](w, panel, end, last, a, row, y, stride, add);
+        Section s = {panel, panel + step < last ? panel + step : last, last, 0, blocks};
+        for (; s.block < blocks; s.block++) {
+            int row = rows * s.block / blocks, count = rows * (s.block + 1) / blocks - row;
+            kernels[w->kind][count](w, s, a, row, y, stride, add);
         }
     }
 }
