@@ -140,7 +140,9 @@ def moves_of_commit(cache: KVCache, slots: Sequence[int]) -> list[tuple[int, int
     `ValueError` unless `slots` are ascending and beyond what is committed.
     """
     wanted = range(cache.length, cache.length + len(slots))
-    if list(slots) == list(wanted) and wanted.stop <= cache.capacity:  # a chain: in each cycle, so without looking twice
+    if (
+        list(slots) == list(wanted) and wanted.stop <= cache.capacity
+    ):  # a chain: in each cycle, so without looking twice
         return []
     previous = cache.length - 1
     for slot in slots:

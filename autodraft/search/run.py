@@ -231,9 +231,8 @@ class RunningSearch:
         self._save(profile)
         front = self.objectives.front(predicted_drafts(self.loop))
         pareto = [{"draft": describe_draft(draft), **evaluation.to_json()} for draft, evaluation in front]
-        write_search(
-            self.folder, conclusion, self.study, {"front": pareto, "features": self.evaluator.features.to_json()}
-        )
+        features, effort = self.evaluator.features.to_json(), asdict(self.evaluator.effort)
+        write_search(self.folder, conclusion, self.study, {"front": pareto, "features": features, "effort": effort})
         self._report("baselines", 1, 1)
         return profile
 
