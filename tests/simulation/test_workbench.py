@@ -132,6 +132,13 @@ def test_a_rate_that_free_drafts_lift_does_not_stop_models_at_first() -> None:
     assert len(bench.growth.kept_nodes()) >= 3
 
 
+def test_a_poor_draft_is_used_for_its_other_choices() -> None:
+    """Its first choice alone, accepted in 4 of 10 cases, gains nothing at this cost; its best three do."""
+    poor = ModelDraft(name="poor", alpha=0.4, cost={1: 0.35, 8: 0.4}, concentration=3.0, second=0.4)
+    world = World(verify_cost={1: 1.0, 4: 1.05, 8: 1.1}, drafts=(poor,))
+    assert simulate(world, default_schedule(world, "dytc"), num_tokens=4_000).speedup > 1.15
+
+
 def test_without_drafts_every_cycle_is_one_step() -> None:
     simulation = simulate(BOTH, default_schedule(BOTH, "autoregressive"), num_tokens=100)
     assert (simulation.speedup, simulation.histogram) == (1.0, {1: 100})
