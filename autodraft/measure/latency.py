@@ -24,7 +24,7 @@ from autodraft.measure.statistics import Spread, spread
 from autodraft.policy import FULL_BITS, SHARE_UNITS, SUB_LAYER_KINDS, ChannelShares, DraftPolicy, SubLayerKind
 from autodraft.runtime import DraftPlan, KVCache, Rows, TransformerRuntime
 
-QUERY_TOKENS = (1, 2, 4, 8, 16)
+QUERY_TOKENS = (1, 2, 4, 8, 16, 32)
 _LEAST_SUB_LAYER = 0.1
 """Floor of a sub-layer, over an even split of the target's step at the same share of bits."""
 _CONTEXT = 192
