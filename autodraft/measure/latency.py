@@ -107,6 +107,11 @@ class LatencyTable:
         }
         return CostPrior(1.0, points).at(query_tokens)
 
+    @property
+    def verify_costs(self) -> dict[int, float]:
+        """v at `QUERY_TOKENS`: what decoders are told of the target's times."""
+        return {n: self.verify_cost(n) for n in QUERY_TOKENS}
+
     def to_json(self) -> dict[str, Any]:
         return {
             "num_blocks": self.num_blocks,

@@ -21,7 +21,6 @@ from autodraft.configuration import SearchJob
 from autodraft.decoding import SamplingConfig
 from autodraft.measure.device import target_stamp, versions
 from autodraft.measure.hf import HFBaseline
-from autodraft.measure.latency import QUERY_TOKENS
 from autodraft.measure.prompts import (
     Prompt,
     TokenPrompt,
@@ -208,7 +207,7 @@ class RunningSearch:
             searcher="controller" if job.controller is not None else job.searcher,
             seed=job.seed,
             confidence=job.confidence,
-            verify_cost={n: latency.verify_cost(n) for n in QUERY_TOKENS},
+            verify_cost=latency.verify_costs,
             prior_of=self.evaluator.prior,
         )
 

@@ -22,7 +22,7 @@ from autodraft.measure.agreement import AgreementMeter
 from autodraft.measure.chains import best_shape
 from autodraft.measure.device import device_stamp
 from autodraft.measure.importance import block_influence, sensitivity
-from autodraft.measure.latency import QUERY_TOKENS, LatencyTable, measure_latency
+from autodraft.measure.latency import LatencyTable, measure_latency
 from autodraft.measure.prompts import TokenPrompt
 from autodraft.measure.speedup import Session, speedup_of_cascades
 from autodraft.policies.features import PolicyFeatures
@@ -222,7 +222,7 @@ class RuntimeEvaluator:
         """What is known of a cascade's drafts before it decodes, and times of the table."""
         assert self.latency is not None
         drafts = tuple(self.prior(draft) for draft in cascade.drafts)
-        return Priors(drafts=drafts, verify_cost={n: self.latency.verify_cost(n) for n in QUERY_TOKENS})
+        return Priors(drafts=drafts, verify_cost=self.latency.verify_costs)
 
     def prior(self, draft: Draft) -> DraftPrior:
         """What is known of a draft before it decodes: predicted agreement, cost by the table, memory it adds."""

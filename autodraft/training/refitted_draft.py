@@ -16,7 +16,7 @@ from autodraft.cascade import Cascade
 from autodraft.measure.agreement import AgreementMeter
 from autodraft.measure.chains import best_chain
 from autodraft.measure.device import device_stamp, target_stamp
-from autodraft.measure.latency import QUERY_TOKENS, measure_latency
+from autodraft.measure.latency import measure_latency
 from autodraft.measure.prompts import calibration_prompts, encode_prompts
 from autodraft.policy import ChannelShares, DraftPolicy
 from autodraft.profile import DraftPrior, DraftProfile, Prediction, Priors, Provenance
@@ -59,7 +59,7 @@ def write_draft(
         target=target_stamp(loaded),
         device=stamp,
         cascade=Cascade(drafts=(chain.draft,)),
-        priors=Priors(drafts=(prior,), verify_cost={n: latency.verify_cost(n) for n in QUERY_TOKENS}),
+        priors=Priors(drafts=(prior,), verify_cost=latency.verify_costs),
         predicted=Prediction(speedup=chain.speedup, tokens_per_cycle=chain.tokens_per_cycle),
         provenance=Provenance(
             study="sparsify", storage="none", seed=seed, command=" ".join(sys.argv), created=datetime.now(UTC),

@@ -52,9 +52,9 @@ def test_times_add_up_for_any_policy(table: LatencyTable) -> None:
 
 
 def test_verify_cost_is_interpolated(table: LatencyTable) -> None:
-    for n in (1, 2, 3, 5, 8, 16):
+    for n in (1, 2, 3, 5, 8, 16, 32):
         assert table.verify_cost(n) == pytest.approx(1 + 0.1 * (n - 1))
-    assert table.verify_cost(32) == pytest.approx(1 + 0.1 * 31)  # as it rose last
+    assert table.verify_cost(64) == pytest.approx(1 + 0.1 * 63)  # as it rose last
 
 
 def test_bits_that_are_no_faster_are_not_offered(table: LatencyTable) -> None:

@@ -168,11 +168,11 @@ class DyTCScheduler(TreeScheduler):
     def _best_length(self, cycle: Cycle, model: KnownModel, cost: float, reach: float, most: int) -> int:
         """The longest chain of a draft whose last token gains more than the time that it takes."""
         times, rows, rate = cycle.bench.times, len(cycle.growth), cycle.model_rate
-        length = 0
+        gain, alpha, length = model.gain, model.alpha.alpha, 0
         while length < most:
-            if reach * model.gain <= rate * (cost + times.marginal_cost(rows + length)):
+            if reach * gain <= rate * (cost + times.marginal_cost(rows + length)):
                 break
-            reach *= model.alpha.alpha
+            reach *= alpha
             length += 1
         return length
 

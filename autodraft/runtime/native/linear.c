@@ -105,7 +105,7 @@ void prepare(const Linear *w, const float *x, int rows, int stride, Activations 
 
 /* ---------------------------------------------------------------- kernels: ROWS rows, PANELS panels of 16 outputs */
 
-/* Fetches what is at a distance from the weights at `line`, if anything. A processor does so by itself, which is best for one or two
+/* Fetches what is at a distance from the weights at `line`. A processor does so by itself, which is best for one or two
  * rows of wide vectors; but not across pages, nor far enough ahead of more instructions: then it is the same place in the
  * next panels, if more follow. Single rows of 4 bits, which are unpacked for so little, read one panel at a time, straight on. */
 #define FETCHES(ROWS) ((ROWS) > 2 || WIDTH < 16)
@@ -215,7 +215,8 @@ INLINE void kernel_bf16(const Linear *w, int panel, Fetch next, const Activation
 #ifdef __AVX512BF16__
         __m512bh wv[4];
         UNROLL for (int p = 0; p < PANELS; p++)
-            wv[p] = (__m512bh)_mm512_loadu_si512(fetching(wp + ((size_t)p * pairs + i) * 32, ahead(next, p, panel_bytes), FETCHES(ROWS)));
+            wv[p] = (__m512bh)_mm512_loadu_si512(
+                fetching(wp + ((size_t)p * pairs + i) * 32, ahead(next, p, panel_bytes), FETCHES(ROWS)));
         UNROLL for (int r = 0; r < ROWS; r++) {
             int32_t pair;
             memcpy(&pair, x + (size_t)r * a->stride + 2 * i, 4);
@@ -325,8 +326,8 @@ INLINE void kernel_int4(const Linear *w, int panel, Fetch next, const Activation
         UNROLL for (int i = 0; i < 4; i++) {
             i32v low[MOST_VECTORS], high[MOST_VECTORS];
             UNROLL for (int p = 0; p < PANELS; p++) {
-                const char *line = fetching(wp + (((size_t)p * groups + g) * 4 + i) * 64, ROWS == 1 ? PAGE : ahead(next, p, panel_bytes),
-                                            ROWS == 1 || FETCHES(ROWS));
+                const char *line = fetching(wp + (((size_t)p * groups + g) * 4 + i) * 64,
+                                            ROWS == 1 ? PAGE : ahead(next, p, panel_bytes), ROWS == 1 || FETCHES(ROWS));
                 UNROLL for (int part = 0; part < PARTS; part++) {
                     i32v both = load_i32(line + part * sizeof(i32v));
                     low[p * PARTS + part] = both & 0x0f0f0f0f;

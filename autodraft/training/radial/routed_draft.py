@@ -82,7 +82,7 @@ def best_routed_chain(loaded: LoadedModel, model: RoutedDraft, seed: int = 0) ->
     )
     size = model.router.verified_path().stat().st_size + plan.blocks.extra_bytes
     prior = DraftPrior(alpha=agreement.top1_agreement, cost=costs[1], cost_by_rows=costs, extra_bytes=size)
-    return RoutedChain(draft, prior, shape, {n: latency.verify_cost(n) for n in QUERY_TOKENS})
+    return RoutedChain(draft, prior, shape, latency.verify_costs)
 
 
 def write_profile(job: RouterJob, loaded: LoadedModel) -> Path:
