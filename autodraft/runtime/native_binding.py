@@ -18,12 +18,13 @@ from torch.nn import functional as F
 
 from autodraft.runtime.byte_planes import BytePlanes
 from autodraft.runtime.choosing import ACCEPTANCE_BINS, Candidates, ChainStop, ChoiceNoise
+from autodraft.runtime.coded_weights import CodedWeights
 from autodraft.runtime.huge_pages import HugePages
 from autodraft.runtime.quantization import INT4_GROUP_SIZE, quantize_int4, quantize_int8
 from autodraft.runtime.rows import Rows
 
 LANES = 16
-KIND_F32, KIND_BF16, KIND_INT8, KIND_INT4, KIND_F16, KIND_PLANES, KIND_UPPER = range(7)
+KIND_F32, KIND_BF16, KIND_INT8, KIND_INT4, KIND_F16, KIND_PLANES, KIND_UPPER, KIND_CODED = range(8)
 # Whole tiles of 64 bytes; pairs of bytes.
 _INPUT_MULTIPLE = {KIND_BF16: 32, KIND_INT8: 64, KIND_INT4: INT4_GROUP_SIZE, KIND_PLANES: 2}
 
@@ -265,6 +266,18 @@ def pack(weight: Tensor, bits_kind: int, bias: Tensor | None = None) -> PackedLi
     bias = _packed_bias(bias, outputs)
     struct = CLinear(bits_kind, outputs, inputs, padded_inputs, *map(pointer, (packed, None, scale, row_sums, bias)))
     return PackedLinear(struct, tuple(tensor for tensor in (packed, scale, row_sums, bias) if tensor is not None))
+
+
+def with_codes(linear: PackedLinear) -> PackedLinear:
+    """A matrix of `KIND_BF16` as `KIND_CODED`; the same where too few of its weights have codes."""
+    coded = CodedWeights.of(linear.tensors[0])
+    if coded is None:
+        return linear
+    struct = CLinear.from_buffer_copy(linear.struct)
+    struct.kind = KIND_CODED
+    tensors = (coded.groups, coded.plain, coded.uppers, coded.lists)
+    struct.weight, struct.lower, struct.scale, struct.sum = map(pointer, tensors)
+    return PackedLinear(struct, (*tensors, *linear.tensors[1:]))
 
 
 def _packed_bias(bias: Tensor | None, outputs: int) -> Tensor | None:

@@ -19,6 +19,7 @@ _SETS = {
     "avx2": (["-march=x86-64-v3"], {"avx2", "fma", "f16c", "bmi2", "movbe"}),
     "avx2-vnni": (["-march=x86-64-v3", "-mavxvnni"], {"avx2", "fma", "f16c", "bmi2", "movbe", "avx_vnni"}),
     "avx512": (["-march=x86-64-v4"], {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}),
+    "avx512-bf16": (["-march=x86-64-v4", "-mavx512bf16"], {"avx512bw", "avx512vl", "avx512_bf16"}),
 }
 INSTRUCTION_SETS = ("native", *_SETS)
 

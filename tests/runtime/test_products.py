@@ -33,8 +33,8 @@ class _Activations(ctypes.Structure):
     )
 
 
-def product(library, linear, x, out=None):
-    """W x of every row; added to `out` where it is given."""
+def product(library, linear, x, out=None, first=0):
+    """W x of every row, from panel `first` on; added to `out` where it is given."""
     rows, inputs = x.shape
     buffers = [
         torch.full((rows, inputs + 64), float("nan")),
@@ -47,7 +47,7 @@ def product(library, linear, x, out=None):
     where = ctypes.byref(linear.struct), ctypes.byref(activations)
     library.prepare(where[0], ctypes.c_void_p(x.data_ptr()), rows, inputs, where[1])
     panels, y = linear.padded_outputs // binding.LANES, ctypes.c_void_p(out.data_ptr())
-    library.multiply(where[0], 0, panels, where[1], rows, y, linear.padded_outputs, int(add))
+    library.multiply(where[0], first, panels, where[1], rows, y, linear.padded_outputs, int(add))
     return out
 
 
@@ -118,6 +118,23 @@ def test_planes_give_the_bits_of_float16_and_the_upper_one_those_of_its_values(l
         for found, expected in ((both, half), (both.upper, upper)):
             found, expected = (product(library, each, x[:rows], start[:rows]) for each in (found, expected))
             assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("shape", (*SHAPES, (256, 256), (304, 64)), ids=str)
+def test_coded_weights_give_the_bits_of_those_they_stand_for(library, shape):
+    """With numbers of any size among them, as far as they are few."""
+    if not library.reads_codes():
+        pytest.skip("this engine does not read codes")
+    weight, bias, _, x = _case(shape, "16 bits", seed=6)
+    weight[0, :4] = torch.tensor([1e-40, -0.0, 3e38, -1e-38])
+    weight[-1, -1] = 1e-20
+    plain = binding.pack(weight, binding.KIND_BF16, bias)
+    coded = binding.with_codes(plain)
+    start = torch.randn(max(ROWS), plain.padded_outputs)
+    assert coded.struct.kind == binding.KIND_CODED or shape[0] * shape[1] < 2000
+    for rows in ROWS:
+        for first in (0, 1):
+            assert torch.equal(*(product(library, each, x[:rows], start[:rows], first) for each in (plain, coded)))
 
 
 @pytest.mark.parametrize("kind", ["8 bits", "4 bits"])

@@ -3,19 +3,26 @@
 #define AUTODRAFT_ENGINE_H
 #include <stdint.h>
 
-enum { KIND_F32 = 0, KIND_BF16 = 1, KIND_INT8 = 2, KIND_INT4 = 3, KIND_F16 = 4, KIND_PLANES = 5, KIND_UPPER = 6 };
+enum { KIND_F32 = 0, KIND_BF16 = 1, KIND_INT8 = 2, KIND_INT4 = 3, KIND_F16 = 4, KIND_PLANES = 5, KIND_UPPER = 6, KIND_CODED = 7 };
+
+#define CODED_INPUTS 8
+#define CODED_BYTES 192
+#define PLAIN_BYTES 256
 
 /* One packed matrix, y[n] = W[n][k] x[k] + bias. Outputs come in panels of 16 (n padded with zeros):
  *   F32   [n/16][k][16], and F16, whose products are those of F32
  *   PLANES  two [n/16][k][16] of bytes that are one matrix of F16 (autodraft/runtime/byte_planes.py), with an even k;
  *   UPPER   the first of them alone
  *   BF16  [n/16][k/2][16][2]
+ *   CODED   BF16 in fewer bytes (autodraft/runtime/coded_weights.py): [n/32][k/8][2] groups of 128 lower bytes and 128 codes;
+ *           in `scale` 16 upper bytes by code; in `lower` groups as they were, [k/8 of BF16]; in `sum`, for each panel, where the
+ *           list of its groups that stand there begins, and these lists, each ended by a number that no group has
  *   INT8  [n/16][k/4][16][4], float scale [n], sum [n] = 128 * sum of the row
  *   INT4  [n/16][k/8][16][4] bytes, low nibbles = inputs 0..3, high = 4..7; bf16 scale [n/16][k/32][16] */
 typedef struct {
     int32_t kind, n, k, k_padded;
     const void *weight;
-    const void *lower; /* PLANES only */
+    const void *lower; /* PLANES and CODED only */
     const void *scale;
     const int32_t *sum;
     const float *bias;

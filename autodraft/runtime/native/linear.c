@@ -11,10 +11,12 @@
 #define MAX_ROWS 14 /* two panels of sums, their weights and an input in 32 registers */
 #define MAX_ROWS_INT4 8
 #define MAX_ROWS_BYTES 8
+#define MAX_ROWS_CODED 12
 #else
 #define MAX_ROWS 5 /* one panel of sums, the same in 16 registers of half the width */
 #define MAX_ROWS_INT4 4
 #define MAX_ROWS_BYTES 4
+#define MAX_ROWS_CODED 4
 #endif
 #define MOST_VECTORS (4 * PARTS)
 /* Without one instruction for products of four bytes, two of which must not exceed 16 bits on their way. */
@@ -72,7 +74,7 @@ void prepare_columns(const Linear *w, const float *x, int row, int end, int stri
     a->stride = kp;
     for (int r = row; r < end; r++) {
         const float *src = x + (size_t)r * stride;
-        if (w->kind == KIND_BF16) {
+        if (w->kind == KIND_BF16 || w->kind == KIND_CODED) {
             pair_operand *dst = (pair_operand *)a->data + (size_t)r * kp;
             int i = first;
             for (; i + WIDTH <= last; i += WIDTH) store_operands(dst + i, load(src + i));
@@ -203,6 +205,38 @@ INLINE void kernel_upper(const Linear *w, int panel, Fetch next, const Activatio
     kernel_bytes(w, panel, next, a, row, y, stride, add, ROWS, PANELS, 0);
 }
 
+/* acc[row][vector] += the products of two inputs of each row with the pairs of weights wv[vector], one after the other. */
+INLINE void add_pairs(f32v acc[][MOST_VECTORS], const u32v *wv, const pair_operand *x, int stride, const int ROWS, const int VECTORS) {
+#ifdef __AVX512BF16__
+    UNROLL for (int r = 0; r < ROWS; r++) {
+        int32_t pair;
+        memcpy(&pair, x + (size_t)r * stride, 4);
+        __m512bh xv = (__m512bh)_mm512_set1_epi32(pair);
+        UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] = (f32v)_mm512_dpbf16_ps((__m512)acc[r][v], (__m512bh)wv[v], xv);
+    }
+#else
+    f32v even[MOST_VECTORS], odd[MOST_VECTORS];
+    UNROLL for (int v = 0; v < VECTORS; v++) {
+        even[v] = (f32v)(wv[v] << 16), odd[v] = (f32v)(wv[v] & 0xffff0000u);
+        UNROLL for (int r = 0; r < ROWS && ROWS <= 2; r++) { /* now: there are not registers enough for all vectors */
+            acc[r][v] += splat(x[(size_t)r * stride]) * even[v];
+            acc[r][v] += splat(x[(size_t)r * stride + 1]) * odd[v];
+        }
+    }
+    UNROLL for (int r = 0; r < ROWS && ROWS > 2; r++) {
+        f32v first = splat(x[(size_t)r * stride]), second = splat(x[(size_t)r * stride + 1]);
+        UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] += first * even[v];
+        UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] += second * odd[v];
+    }
+#endif
+}
+
+INLINE u32v load_pairs(const void *p) {
+    u32v pairs;
+    memcpy(&pairs, p, sizeof pairs);
+    return pairs;
+}
+
 INLINE void kernel_bf16(const Linear *w, int panel, Fetch next, const Activations *a, int row, float *y, int stride,
                         int add, const int ROWS, const int PANELS) {
     const int pairs = w->k_padded / 2, VECTORS = PANELS * PARTS;
@@ -212,38 +246,12 @@ INLINE void kernel_bf16(const Linear *w, int panel, Fetch next, const Activation
     f32v acc[MAX_ROWS][MOST_VECTORS];
     UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] = splat(0);
     for (int i = 0; i < pairs; i++) {
-#ifdef __AVX512BF16__
-        __m512bh wv[4];
-        UNROLL for (int p = 0; p < PANELS; p++)
-            wv[p] = (__m512bh)_mm512_loadu_si512(
-                fetching(wp + ((size_t)p * pairs + i) * 32, ahead(next, p, panel_bytes), FETCHES(ROWS)));
-        UNROLL for (int r = 0; r < ROWS; r++) {
-            int32_t pair;
-            memcpy(&pair, x + (size_t)r * a->stride + 2 * i, 4);
-            __m512bh xv = (__m512bh)_mm512_set1_epi32(pair);
-            UNROLL for (int p = 0; p < PANELS; p++) acc[r][p] = (f32v)_mm512_dpbf16_ps((__m512)acc[r][p], wv[p], xv);
-        }
-#else
-        f32v even[MOST_VECTORS], odd[MOST_VECTORS];
+        u32v wv[MOST_VECTORS];
         UNROLL for (int p = 0; p < PANELS; p++) {
             const char *line = fetching(wp + ((size_t)p * pairs + i) * 32, ahead(next, p, panel_bytes), FETCHES(ROWS));
-            UNROLL for (int part = 0; part < PARTS; part++) {
-                const int v = p * PARTS + part;
-                u32v both;
-                memcpy(&both, line + part * sizeof both, sizeof both);
-                even[v] = (f32v)(both << 16), odd[v] = (f32v)(both & 0xffff0000u);
-                UNROLL for (int r = 0; r < ROWS && ROWS <= 2; r++) { /* now: there are not registers enough for all vectors */
-                    acc[r][v] += splat(x[(size_t)r * a->stride + 2 * i]) * even[v];
-                    acc[r][v] += splat(x[(size_t)r * a->stride + 2 * i + 1]) * odd[v];
-                }
-            }
+            UNROLL for (int part = 0; part < PARTS; part++) wv[p * PARTS + part] = load_pairs(line + part * sizeof(u32v));
         }
-        UNROLL for (int r = 0; r < ROWS && ROWS > 2; r++) {
-            f32v first = splat(x[(size_t)r * a->stride + 2 * i]), second = splat(x[(size_t)r * a->stride + 2 * i + 1]);
-            UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] += first * even[v];
-            UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] += second * odd[v];
-        }
-#endif
+        add_pairs(acc, wv, x + 2 * i, a->stride, ROWS, VECTORS);
     }
     finish_all(w, panel, acc, y, row, stride, add, ROWS, VECTORS);
 }
@@ -357,6 +365,90 @@ INLINE void kernel_int4(const Linear *w, int panel, Fetch next, const Activation
     finish_all(w, panel, total, y, row, stride, add, ROWS, VECTORS);
 }
 
+/* ---------------------------------------------------------------- coded 16 bits */
+
+#ifdef LOOKS_UP
+#define CODED_HALF 64 /* lower bytes; a pair of inputs of a panel as it was takes as many */
+#define STRAIGHT_AHEAD 12288 /* bytes: memory's latency is that of many groups */
+
+/* Groups of CODED_BYTES of two panels in turn, which are thus read straight on. */
+INLINE const char *coded_panel(const Linear *w, int panel) {
+    size_t whole = (size_t)w->k_padded / CODED_INPUTS * CODED_BYTES;
+    return (const char *)w->weight + (panel - panel % 2) * whole + panel % 2 * CODED_BYTES;
+}
+
+/* Where a panel is read, and the number and the weights of its next group that stands as it was. */
+typedef struct {
+    const char *line;
+    const int32_t *stop;
+    const char *plain;
+} CodedPanel;
+
+INLINE CodedPanel next_plain(CodedPanel panel, const int32_t *stop, const char *plain) {
+    UNROLL for (int line = 0; line < PLAIN_BYTES; line += 64) __builtin_prefetch(plain + line);
+    return (CodedPanel){panel.line, stop, plain};
+}
+
+INLINE CodedPanel open_panel(const Linear *w, int panel) {
+    int panels = (w->n + LANES - 1) / LANES, start = w->sum[panel];
+    const char *plain = (const char *)w->lower + (size_t)(start - panels - panel) * PLAIN_BYTES; /* every list has an end */
+    return next_plain((CodedPanel){coded_panel(w, panel)}, w->sum + start, plain);
+}
+
+/* Half `h` of vector `v` of a group's first (or third) pair of inputs, and of its second (or fourth). */
+INLINE void decode(const char *group, int h, int v, Bytes uppers, u32v *first, u32v *second) {
+    Bytes lower = load_bytes(group + (h * PARTS + v) * sizeof lower), codes = load_bytes(group + 2 * CODED_HALF + v * sizeof codes);
+    Bytes upper = look_up(uppers, h ? (Bytes)((u32v)codes >> 4) & 15 : codes & 15);
+    *first = (u32v)interleave_lower(lower, upper), *second = (u32v)interleave_upper(lower, upper);
+}
+
+/* Group `g` of all panels and rows; `stops`: it stands as it was in one of them. */
+INLINE void add_group(CodedPanel from[], int g, const pair_operand *x, int stride, Bytes uppers, f32v acc[][MOST_VECTORS],
+                      const int stops, const int ROWS, const int PANELS) {
+    const size_t at = (size_t)g * 2 * CODED_BYTES;
+    UNROLL for (int p = 0; p < PANELS; p++)
+        UNROLL for (int line = 0; line < CODED_BYTES; line += 64) __builtin_prefetch(from[p].line + at + STRAIGHT_AHEAD + line);
+    UNROLL for (int h = 0; h < 2; h++) {
+        u32v wv[2][MOST_VECTORS];
+        UNROLL for (int p = 0; p < PANELS; p++) UNROLL for (int v = 0; v < PARTS; v++) {
+            u32v *first = wv[0] + p * PARTS + v, *second = wv[1] + p * PARTS + v;
+            if (stops && *from[p].stop == g) {
+                const char *plain = from[p].plain + 2 * h * CODED_HALF + v * sizeof *first;
+                *first = load_pairs(plain), *second = load_pairs(plain + CODED_HALF);
+            } else decode(from[p].line + at, h, v, uppers, first, second);
+        }
+        UNROLL for (int j = 0; j < 2; j++) add_pairs(acc, wv[j], x + CODED_INPUTS * g + 4 * h + 2 * j, stride, ROWS, PANELS * PARTS);
+    }
+    UNROLL for (int p = 0; p < PANELS && stops; p++)
+        if (*from[p].stop == g) from[p] = next_plain(from[p], from[p].stop + 1, from[p].plain + PLAIN_BYTES);
+}
+
+/* The sums of kernel_bf16, to the bit. */
+INLINE void kernel_coded(const Linear *w, int panel, Fetch next, const Activations *a, int row, float *y, int stride,
+                         int add, const int ROWS, const int PANELS) {
+    (void)next;
+    const int groups = w->k_padded / CODED_INPUTS, VECTORS = PANELS * PARTS;
+    const pair_operand *x = (const pair_operand *)a->data + (size_t)row * a->stride;
+    const Bytes uppers = repeated_bytes(w->scale);
+    CodedPanel from[MOST_VECTORS];
+    f32v acc[MAX_ROWS][MOST_VECTORS];
+    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] = splat(0);
+    UNROLL for (int p = 0; p < PANELS; p++) from[p] = open_panel(w, panel + p);
+    for (int g = 0;; g++) { /* between stops nothing has to be asked */
+        int stop = groups;
+        UNROLL for (int p = 0; p < PANELS; p++) stop = *from[p].stop < stop ? *from[p].stop : stop;
+        for (; g < stop; g++) add_group(from, g, x, a->stride, uppers, acc, 0, ROWS, PANELS);
+        if (g == groups) break;
+        add_group(from, g, x, a->stride, uppers, acc, 1, ROWS, PANELS);
+    }
+    finish_all(w, panel, acc, y, row, stride, add, ROWS, VECTORS);
+}
+
+int reads_codes(void) { return !tiles_serve(KIND_BF16, 1); }
+#else
+int reads_codes(void) { return 0; }
+#endif
+
 /* ---------------------------------------------------------------- dispatch */
 
 /* Panels of a product, and those of them that come next: [first, end) of all before `last`, multiplied with one block of the
@@ -381,33 +473,55 @@ INLINE Fetch next_of(Section s, int panel, int panels) {
         for (; panel < s.end; panel++) KERNEL(w, panel, next_of(s, panel, 1), a, row, y, stride, add, ROWS, 1);         \
     }
 #if WIDTH == 16
-#define FEW_ROWS(KERNEL, PANELS_OF_ONE)                                                                                 \
-    PANEL_LOOP(KERNEL, 1, PANELS_OF_ONE) PANEL_LOOP(KERNEL, 2, 4) PANEL_LOOP(KERNEL, 3, 2) PANEL_LOOP(KERNEL, 4, 2)     \
-    PANEL_LOOP(KERNEL, 5, 2) PANEL_LOOP(KERNEL, 6, 2) PANEL_LOOP(KERNEL, 7, 2) PANEL_LOOP(KERNEL, 8, 2)
-#define ALL_ROWS(KERNEL)                                                                                                \
-    FEW_ROWS(KERNEL, 4) PANEL_LOOP(KERNEL, 9, 2) PANEL_LOOP(KERNEL, 10, 2) PANEL_LOOP(KERNEL, 11, 2)                    \
-    PANEL_LOOP(KERNEL, 12, 2) PANEL_LOOP(KERNEL, 13, 2) PANEL_LOOP(KERNEL, 14, 2)
+#define SEVERAL 4
+#define FEW_ROWS(KERNEL, PANELS_OF_ONE, PANELS_OF_TWO)                                                                  \
+    PANEL_LOOP(KERNEL, 1, PANELS_OF_ONE) PANEL_LOOP(KERNEL, 2, PANELS_OF_TWO) PANEL_LOOP(KERNEL, 3, 2)                  \
+    PANEL_LOOP(KERNEL, 4, 2) PANEL_LOOP(KERNEL, 5, 2) PANEL_LOOP(KERNEL, 6, 2) PANEL_LOOP(KERNEL, 7, 2)                 \
+    PANEL_LOOP(KERNEL, 8, 2)
+#define ALL_ROWS(KERNEL, PANELS_OF_TWO)                                                                                 \
+    FEW_ROWS(KERNEL, PANELS_OF_TWO, PANELS_OF_TWO) PANEL_LOOP(KERNEL, 9, 2) PANEL_LOOP(KERNEL, 10, 2)                   \
+    PANEL_LOOP(KERNEL, 11, 2) PANEL_LOOP(KERNEL, 12, 2) PANEL_LOOP(KERNEL, 13, 2) PANEL_LOOP(KERNEL, 14, 2)
 #define NAMES_OF_FEW(KERNEL) \
     0, KERNEL##_1, KERNEL##_2, KERNEL##_3, KERNEL##_4, KERNEL##_5, KERNEL##_6, KERNEL##_7, KERNEL##_8
 #define NAMES(KERNEL) \
     NAMES_OF_FEW(KERNEL), KERNEL##_9, KERNEL##_10, KERNEL##_11, KERNEL##_12, KERNEL##_13, KERNEL##_14
 #else
-#define FEW_ROWS(KERNEL, PANELS_OF_ONE) \
-    PANEL_LOOP(KERNEL, 1, PANELS_OF_ONE) PANEL_LOOP(KERNEL, 2, 2) PANEL_LOOP(KERNEL, 3, 1) PANEL_LOOP(KERNEL, 4, 1)
-#define ALL_ROWS(KERNEL) FEW_ROWS(KERNEL, 2) PANEL_LOOP(KERNEL, 5, 1)
+#define SEVERAL 2
+#define FEW_ROWS(KERNEL, PANELS_OF_ONE, PANELS_OF_TWO)                                                                  \
+    PANEL_LOOP(KERNEL, 1, PANELS_OF_ONE) PANEL_LOOP(KERNEL, 2, PANELS_OF_TWO) PANEL_LOOP(KERNEL, 3, 1)                  \
+    PANEL_LOOP(KERNEL, 4, 1)
+#define ALL_ROWS(KERNEL, PANELS_OF_TWO) FEW_ROWS(KERNEL, PANELS_OF_TWO, PANELS_OF_TWO) PANEL_LOOP(KERNEL, 5, 1)
 #define NAMES_OF_FEW(KERNEL) 0, KERNEL##_1, KERNEL##_2, KERNEL##_3, KERNEL##_4
 #define NAMES(KERNEL) NAMES_OF_FEW(KERNEL), KERNEL##_5
 #endif
-ALL_ROWS(kernel_f32)
-ALL_ROWS(kernel_f16)
-FEW_ROWS(kernel_planes, 4)
-FEW_ROWS(kernel_upper, 4)
-ALL_ROWS(kernel_bf16)
-ALL_ROWS(kernel_int8)
-FEW_ROWS(kernel_int4, 1)
+ALL_ROWS(kernel_f32, SEVERAL)
+ALL_ROWS(kernel_f16, SEVERAL)
+FEW_ROWS(kernel_planes, 4, SEVERAL)
+FEW_ROWS(kernel_upper, 4, SEVERAL)
+ALL_ROWS(kernel_bf16, SEVERAL)
+ALL_ROWS(kernel_int8, SEVERAL)
+FEW_ROWS(kernel_int4, 1, SEVERAL)
+#ifdef LOOKS_UP
+ALL_ROWS(kernel_coded, 2)
+#endif
 static void (*const kernels[][MAX_ROWS + 1])(const Linear *, Section, const Activations *, int, float *, int, int) = {
     {NAMES(kernel_f32)}, {NAMES(kernel_bf16)}, {NAMES(kernel_int8)}, {NAMES_OF_FEW(kernel_int4)}, {NAMES(kernel_f16)},
-    {NAMES_OF_FEW(kernel_planes)}, {NAMES_OF_FEW(kernel_upper)}};
+    {NAMES_OF_FEW(kernel_planes)}, {NAMES_OF_FEW(kernel_upper)},
+#ifdef LOOKS_UP
+    {NAMES(kernel_coded)},
+#endif
+};
+
+/* As many as the registers hold sums of, beside what a kernel needs otherwise. */
+INLINE int most_rows(int kind) {
+    switch (kind) {
+    case KIND_INT4: return MAX_ROWS_INT4;
+    case KIND_CODED: return MAX_ROWS_CODED;
+    case KIND_PLANES:
+    case KIND_UPPER: return MAX_ROWS_BYTES;
+    default: return MAX_ROWS;
+    }
+}
 
 void multiply(const Linear *w, int first, int last, const Activations *a, int rows, float *y, int stride, int add) {
     if (tiles_serve(w->kind, rows)) {
@@ -416,8 +530,7 @@ void multiply(const Linear *w, int first, int last, const Activations *a, int ro
     }
     /* Rows in blocks of about the same size, and few panels at a time: what one block has read from memory the next
      * ones find in the cache. */
-    int bytes = w->kind == KIND_PLANES || w->kind == KIND_UPPER;
-    int most = w->kind == KIND_INT4 ? MAX_ROWS_INT4 : bytes ? MAX_ROWS_BYTES : MAX_ROWS;
+    int most = most_rows(w->kind);
     int blocks = (rows + most - 1) / most, step = blocks > 1 ? CACHED_PANELS : last - first;
     for (int panel = first; panel < last; panel += step) {
         Section s = {panel, panel + step < last ? panel + step : last, last, 0, blocks};

@@ -73,10 +73,37 @@ INLINE f32v load_f16(const uint16_t *p) {
     return f16_to_float(h);
 }
 INLINE u16v2 load_extended(const int8_t *p) {
+#if defined(__AVX512BW__)
+    return (u16v2)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p));
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+    return (u16v2)_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p));
+#else
     i8v2 bytes;
     memcpy(&bytes, p, sizeof bytes);
     return (u16v2)__builtin_convertvector(bytes, i16v2);
+#endif
 }
+/* Bytes, and tables of 16 of them; looking up and interleaving go by 16 bytes at a time, as instructions do. */
+#if defined(__AVX512BW__) || (defined(__AVX2__) && !defined(__AVX512F__))
+#define LOOKS_UP
+typedef uint8_t Bytes __attribute__((vector_size(4 * WIDTH)));
+INLINE Bytes load_bytes(const void *p) { Bytes v; memcpy(&v, p, sizeof v); return v; }
+INLINE Bytes repeated_bytes(const void *p) {
+    Bytes v;
+    for (size_t i = 0; i < sizeof v; i += 16) memcpy((char *)&v + i, p, 16);
+    return v;
+}
+#if WIDTH == 16
+INLINE Bytes look_up(Bytes table, Bytes places) { return (Bytes)_mm512_shuffle_epi8((__m512i)table, (__m512i)places); }
+INLINE Bytes interleave_lower(Bytes a, Bytes b) { return (Bytes)_mm512_unpacklo_epi8((__m512i)a, (__m512i)b); }
+INLINE Bytes interleave_upper(Bytes a, Bytes b) { return (Bytes)_mm512_unpackhi_epi8((__m512i)a, (__m512i)b); }
+#else
+INLINE Bytes look_up(Bytes table, Bytes places) { return (Bytes)_mm256_shuffle_epi8((__m256i)table, (__m256i)places); }
+INLINE Bytes interleave_lower(Bytes a, Bytes b) { return (Bytes)_mm256_unpacklo_epi8((__m256i)a, (__m256i)b); }
+INLINE Bytes interleave_upper(Bytes a, Bytes b) { return (Bytes)_mm256_unpackhi_epi8((__m256i)a, (__m256i)b); }
+#endif
+#endif
+
 /* The float16 bits of the upper bytes of autodraft/runtime/byte_planes.py; the lower ones are added to them as integers. */
 INLINE u16v2 load_upper(const int8_t *p) { return load_extended(p) << 7 & 0xbf80; }
 INLINE void split_f16(u16v2 bits, f32v to[2]) {
