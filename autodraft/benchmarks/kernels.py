@@ -24,6 +24,7 @@ from autodraft.policy import DraftPolicy
 from autodraft.runtime import Rows, TransformerRuntime, load_model
 from autodraft.runtime import native_binding as binding
 from autodraft.runtime.native_build import load_library
+from autodraft.runtime.plan import DraftPlan
 
 SHAPES = ((1024, 1024), (4096, 1024), (1024, 4096), (2048, 2048))
 ROWS = (1, 2, 4, 8, 16)
@@ -32,6 +33,7 @@ _KINDS = {
     "float32": binding.KIND_F32,
     "float16": binding.KIND_F16,
     "16 bits": binding.KIND_BF16,
+    "16 bits, coded": binding.KIND_CODED,
     "8 bits": binding.KIND_INT8,
     "4 bits": binding.KIND_INT4,
 }
@@ -63,7 +65,7 @@ def native_calls(weights: Sequence[Tensor], kind: int, x: Tensor) -> list[Callab
     """One call of the engine per matrix, conversion of the activations included."""
     library = load_library()
     rows, inputs = x.shape
-    packed = [binding.pack(weight, kind) for weight in weights]
+    packed = [_packed(weight, kind) for weight in weights]
     buffers = (torch.empty(rows, inputs + 64), torch.empty(rows), torch.empty(rows, inputs, dtype=torch.int32))
     out = torch.empty(rows, len(weights[0]))
     activations = _Activations(buffers[0].data_ptr(), 0, buffers[1].data_ptr(), buffers[2].data_ptr())
@@ -77,6 +79,14 @@ def native_calls(weights: Sequence[Tensor], kind: int, x: Tensor) -> list[Callab
         return buffers
 
     return [lambda linear=linear: call(linear) for linear in packed]  # type: ignore[misc]
+
+
+def _packed(weight: Tensor, kind: int) -> binding.PackedLinear:
+    return (
+        binding.with_codes(_packed(weight, binding.KIND_BF16))
+        if kind == binding.KIND_CODED
+        else binding.pack(weight, kind)
+    )
 
 
 def torch_calls(weights: Sequence[Tensor], x: Tensor) -> dict[str, list[Callable[[], object]]]:
@@ -105,12 +115,13 @@ def torch_calls(weights: Sequence[Tensor], x: Tensor) -> dict[str, list[Callable
 def measure_products(rounds: int) -> list[dict[str, Any]]:
     """Microseconds of every product by shape, rows and kernel, on one thread."""
     results = []
+    kinds = {name: kind for name, kind in _KINDS.items() if kind != binding.KIND_CODED or load_library().reads_codes()}
     for outputs, inputs in SHAPES:
         count = max(2, _CACHE_BYTES // (2 * outputs * inputs))
         weights = [torch.randn(outputs, inputs).mul_(0.02).bfloat16() for _ in range(count)]
         for rows in ROWS:
             x = torch.randn(rows, inputs)
-            calls = {f"engine, {name}": native_calls(weights, kind, x) for name, kind in _KINDS.items()}
+            calls = {f"engine, {name}": native_calls(weights, kind, x) for name, kind in kinds.items()}
             calls |= torch_calls(weights, x)
             times = {name: median_us(each, rounds) for name, each in calls.items()}
             results.append({"outputs": outputs, "inputs": inputs, "rows": rows, "us": times})
@@ -141,8 +152,13 @@ def measure_steps(runtime: TransformerRuntime, context: int, rounds: int) -> lis
         for count in ROWS if bits == 16 else (1,):
             rows = Rows.chain(list(range(count)), context)
             us = median_us([lambda plan=plan, rows=rows: runtime.forward(plan, cache, rows)], rounds)  # type: ignore[misc]
-            steps.append({"bits": bits, "rows": count, "ms": us / 1e3, "weight_bytes": plan.weight_bytes})
+            steps.append({"bits": bits, "rows": count, "ms": us / 1e3, "weight_bytes": _matrix_bytes(plan)})
     return steps
+
+
+def _matrix_bytes(plan: DraftPlan) -> int:
+    """Of all matrices as they lie in memory, which for 16 bits may be less than that (coded_weights.py)."""
+    return sum(linear.size_bytes for linear in plan.payload.linears)
 
 
 def markdown(document: Mapping[str, Any]) -> str:

@@ -48,8 +48,8 @@ class CodedWeights:
         number = len(panels)
         weights = panels.reshape(number, -1, 128)
         parts = weights.split(2 * max(1, _AT_ONCE // (2 * weights[0].numel())))
-        counts = sum(torch.bincount(_bytes(part)[1].flatten(), minlength=256) for part in parts)
-        most = counts.topk(_CODES).indices
+        counts = torch.stack([torch.bincount(_bytes(part)[1].flatten(), minlength=256) for part in parts])
+        most = counts.sum(0).topk(_CODES).indices
         groups, plain = map(torch.cat, zip(*(_coded(part, most) for part in parts), strict=True))
         if plain.sum() > _MOST_PLAIN * plain.numel():
             return None

@@ -209,6 +209,11 @@ class PackedLinear:
     def padded_outputs(self) -> int:
         return -(-int(self.struct.n) // LANES) * LANES
 
+    @property
+    def size_bytes(self) -> int:
+        """Of all it consists of."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors)
+
     def moved(self, pages: HugePages) -> PackedLinear:
         """The same with all it consists of there."""
         moved = {tensor.data_ptr(): pages.moved(tensor) for tensor in self.tensors}

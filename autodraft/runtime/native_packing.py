@@ -66,6 +66,13 @@ class Payload:
     owned: tuple[Any, ...]
     width: int
 
+    @property
+    def linears(self) -> list[binding.PackedLinear]:
+        """The head and both matrices of every segment."""
+        segments = [each for each in self.owned if isinstance(each, PackedSegment)]
+        heads = [each for each in self.owned if isinstance(each, binding.PackedLinear)]
+        return heads + [linear for segment in segments for linear in (segment.inputs, segment.outputs)]
+
 
 class Packing:
     """Compiles policies of one target, for the engine.

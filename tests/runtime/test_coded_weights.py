@@ -95,9 +95,7 @@ def test_a_model_beyond_the_cache_computes_the_same_bits(reading, monkeypatch, f
     for cache_bytes in (0, 2**40):
         monkeypatch.setattr(native_packing, "last_level_cache_bytes", lambda size=cache_bytes: size)
         runtime = build_on(reading, model, max_length=64)
-        kinds = {
-            packed.struct.kind for packed in runtime.target.payload.owned if isinstance(packed, binding.PackedLinear)
-        }
+        kinds = {linear.struct.kind for linear in runtime.target.payload.linears}
         assert kinds == {binding.KIND_BF16 if cache_bytes else binding.KIND_CODED}
         draft = runtime.plan(DraftPolicy.uniform(3, 16, 8))
         passes.append(
