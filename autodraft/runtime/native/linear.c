@@ -5,6 +5,8 @@
  * others. This is what makes verification reproduce autoregressive decoding exactly. */
 #include "linear.h"
 
+#include "coded.h"
+#include "pairs.h"
 #include "tiles.h"
 
 #if WIDTH == 16
@@ -18,7 +20,6 @@
 #define MAX_ROWS_BYTES 4
 #define MAX_ROWS_CODED 4
 #endif
-#define MOST_VECTORS (4 * PARTS)
 /* Without one instruction for products of four bytes, two of which must not exceed 16 bits on their way. */
 #if defined(__AVX2__) && !defined(__AVX512F__) && !defined(__AVXVNNI__)
 #define BY_PAIRS 1
@@ -51,21 +52,6 @@ static void quantize_row(const float *x, int k, int k_padded, int with_groups, i
             corrections[g] = -8 * sum;
         }
 }
-
-/* Activations beside 16-bit weights are rounded to 16 bits. Without instructions for products of such pairs they are
- * kept as floats, which multiply-adds broadcast from memory: rounding them again for every panel took most of the time. */
-#ifdef __AVX512BF16__
-typedef uint16_t pair_operand;
-INLINE pair_operand to_operand(float x) { return float_to_bf16(x); }
-INLINE void store_operands(pair_operand *p, f32v v) { store_bf16(p, v); }
-#else
-typedef float pair_operand;
-INLINE pair_operand to_operand(float x) { return bf16_to_float(float_to_bf16(x)); }
-INLINE void store_operands(pair_operand *p, f32v v) {
-    u32v bits = (u32v)v;
-    store(p, (f32v)((bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u));
-}
-#endif
 
 int prepares_columns(const Linear *w) { return w->kind != KIND_INT8 && w->kind != KIND_INT4; }
 
@@ -205,38 +191,6 @@ INLINE void kernel_upper(const Linear *w, int panel, Fetch next, const Activatio
     kernel_bytes(w, panel, next, a, row, y, stride, add, ROWS, PANELS, 0);
 }
 
-/* acc[row][vector] += the products of two inputs of each row with the pairs of weights wv[vector], one after the other. */
-INLINE void add_pairs(f32v acc[][MOST_VECTORS], const u32v *wv, const pair_operand *x, int stride, const int ROWS, const int VECTORS) {
-#ifdef __AVX512BF16__
-    UNROLL for (int r = 0; r < ROWS; r++) {
-        int32_t pair;
-        memcpy(&pair, x + (size_t)r * stride, 4);
-        __m512bh xv = (__m512bh)_mm512_set1_epi32(pair);
-        UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] = (f32v)_mm512_dpbf16_ps((__m512)acc[r][v], (__m512bh)wv[v], xv);
-    }
-#else
-    f32v even[MOST_VECTORS], odd[MOST_VECTORS];
-    UNROLL for (int v = 0; v < VECTORS; v++) {
-        even[v] = (f32v)(wv[v] << 16), odd[v] = (f32v)(wv[v] & 0xffff0000u);
-        UNROLL for (int r = 0; r < ROWS && ROWS <= 2; r++) { /* now: there are not registers enough for all vectors */
-            acc[r][v] += splat(x[(size_t)r * stride]) * even[v];
-            acc[r][v] += splat(x[(size_t)r * stride + 1]) * odd[v];
-        }
-    }
-    UNROLL for (int r = 0; r < ROWS && ROWS > 2; r++) {
-        f32v first = splat(x[(size_t)r * stride]), second = splat(x[(size_t)r * stride + 1]);
-        UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] += first * even[v];
-        UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] += second * odd[v];
-    }
-#endif
-}
-
-INLINE u32v load_pairs(const void *p) {
-    u32v pairs;
-    memcpy(&pairs, p, sizeof pairs);
-    return pairs;
-}
-
 INLINE void kernel_bf16(const Linear *w, int panel, Fetch next, const Activations *a, int row, float *y, int stride,
                         int add, const int ROWS, const int PANELS) {
     const int pairs = w->k_padded / 2, VECTORS = PANELS * PARTS;
@@ -255,6 +209,29 @@ INLINE void kernel_bf16(const Linear *w, int panel, Fetch next, const Activation
     }
     finish_all(w, panel, acc, y, row, stride, add, ROWS, VECTORS);
 }
+
+#ifdef LOOKS_UP
+/* The sums of kernel_bf16, to the bit. */
+INLINE void kernel_coded(const Linear *w, int panel, Fetch next, const Activations *a, int row, float *y, int stride,
+                         int add, const int ROWS, const int PANELS) {
+    (void)next;
+    const int groups = w->k_padded / CODED_INPUTS, VECTORS = PANELS * PARTS;
+    const pair_operand *x = (const pair_operand *)a->data + (size_t)row * a->stride;
+    const u8v4 uppers = repeated_bytes(w->scale);
+    CodedPanel from[MOST_VECTORS];
+    f32v acc[MAX_ROWS][MOST_VECTORS];
+    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] = splat(0);
+    UNROLL for (int p = 0; p < PANELS; p++) from[p] = open_panel(w, panel + p);
+    for (int g = 0;; g++) { /* between stops nothing has to be asked */
+        int stop = groups;
+        UNROLL for (int p = 0; p < PANELS; p++) stop = *from[p].stop < stop ? *from[p].stop : stop;
+        for (; g < stop; g++) add_group(from, g, x, a->stride, uppers, acc, 0, ROWS, PANELS);
+        if (g == groups) break;
+        add_group(from, g, x, a->stride, uppers, acc, 1, ROWS, PANELS);
+    }
+    finish_all(w, panel, acc, y, row, stride, add, ROWS, VECTORS);
+}
+#endif
 
 /* acc += unsigned bytes * signed bytes, four at a time in each lane; of unsigned bytes up to 127, where BY_PAIRS. */
 INLINE i32v dot4(i32v acc, i32v unsigned4, i32v signed4) {
@@ -365,90 +342,6 @@ INLINE void kernel_int4(const Linear *w, int panel, Fetch next, const Activation
     finish_all(w, panel, total, y, row, stride, add, ROWS, VECTORS);
 }
 
-/* ---------------------------------------------------------------- coded 16 bits */
-
-#ifdef LOOKS_UP
-#define CODED_HALF 64 /* lower bytes; a pair of inputs of a panel as it was takes as many */
-#define STRAIGHT_AHEAD 12288 /* bytes: memory's latency is that of many groups */
-
-/* Groups of CODED_BYTES of two panels in turn, which are thus read straight on. */
-INLINE const char *coded_panel(const Linear *w, int panel) {
-    size_t whole = (size_t)w->k_padded / CODED_INPUTS * CODED_BYTES;
-    return (const char *)w->weight + (panel - panel % 2) * whole + panel % 2 * CODED_BYTES;
-}
-
-/* Where a panel is read, and the number and the weights of its next group that stands as it was. */
-typedef struct {
-    const char *line;
-    const int32_t *stop;
-    const char *plain;
-} CodedPanel;
-
-INLINE CodedPanel next_plain(CodedPanel panel, const int32_t *stop, const char *plain) {
-    UNROLL for (int line = 0; line < PLAIN_BYTES; line += 64) __builtin_prefetch(plain + line);
-    return (CodedPanel){panel.line, stop, plain};
-}
-
-INLINE CodedPanel open_panel(const Linear *w, int panel) {
-    int panels = (w->n + LANES - 1) / LANES, start = w->sum[panel];
-    const char *plain = (const char *)w->lower + (size_t)(start - panels - panel) * PLAIN_BYTES; /* every list has an end */
-    return next_plain((CodedPanel){coded_panel(w, panel)}, w->sum + start, plain);
-}
-
-/* Half `h` of vector `v` of a group's first (or third) pair of inputs, and of its second (or fourth). */
-INLINE void decode(const char *group, int h, int v, Bytes uppers, u32v *first, u32v *second) {
-    Bytes lower = load_bytes(group + (h * PARTS + v) * sizeof lower), codes = load_bytes(group + 2 * CODED_HALF + v * sizeof codes);
-    Bytes upper = look_up(uppers, h ? (Bytes)((u32v)codes >> 4) & 15 : codes & 15);
-    *first = (u32v)interleave_lower(lower, upper), *second = (u32v)interleave_upper(lower, upper);
-}
-
-/* Group `g` of all panels and rows; `stops`: it stands as it was in one of them. */
-INLINE void add_group(CodedPanel from[], int g, const pair_operand *x, int stride, Bytes uppers, f32v acc[][MOST_VECTORS],
-                      const int stops, const int ROWS, const int PANELS) {
-    const size_t at = (size_t)g * 2 * CODED_BYTES;
-    UNROLL for (int p = 0; p < PANELS; p++)
-        UNROLL for (int line = 0; line < CODED_BYTES; line += 64) __builtin_prefetch(from[p].line + at + STRAIGHT_AHEAD + line);
-    UNROLL for (int h = 0; h < 2; h++) {
-        u32v wv[2][MOST_VECTORS];
-        UNROLL for (int p = 0; p < PANELS; p++) UNROLL for (int v = 0; v < PARTS; v++) {
-            u32v *first = wv[0] + p * PARTS + v, *second = wv[1] + p * PARTS + v;
-            if (stops && *from[p].stop == g) {
-                const char *plain = from[p].plain + 2 * h * CODED_HALF + v * sizeof *first;
-                *first = load_pairs(plain), *second = load_pairs(plain + CODED_HALF);
-            } else decode(from[p].line + at, h, v, uppers, first, second);
-        }
-        UNROLL for (int j = 0; j < 2; j++) add_pairs(acc, wv[j], x + CODED_INPUTS * g + 4 * h + 2 * j, stride, ROWS, PANELS * PARTS);
-    }
-    UNROLL for (int p = 0; p < PANELS && stops; p++)
-        if (*from[p].stop == g) from[p] = next_plain(from[p], from[p].stop + 1, from[p].plain + PLAIN_BYTES);
-}
-
-/* The sums of kernel_bf16, to the bit. */
-INLINE void kernel_coded(const Linear *w, int panel, Fetch next, const Activations *a, int row, float *y, int stride,
-                         int add, const int ROWS, const int PANELS) {
-    (void)next;
-    const int groups = w->k_padded / CODED_INPUTS, VECTORS = PANELS * PARTS;
-    const pair_operand *x = (const pair_operand *)a->data + (size_t)row * a->stride;
-    const Bytes uppers = repeated_bytes(w->scale);
-    CodedPanel from[MOST_VECTORS];
-    f32v acc[MAX_ROWS][MOST_VECTORS];
-    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] = splat(0);
-    UNROLL for (int p = 0; p < PANELS; p++) from[p] = open_panel(w, panel + p);
-    for (int g = 0;; g++) { /* between stops nothing has to be asked */
-        int stop = groups;
-        UNROLL for (int p = 0; p < PANELS; p++) stop = *from[p].stop < stop ? *from[p].stop : stop;
-        for (; g < stop; g++) add_group(from, g, x, a->stride, uppers, acc, 0, ROWS, PANELS);
-        if (g == groups) break;
-        add_group(from, g, x, a->stride, uppers, acc, 1, ROWS, PANELS);
-    }
-    finish_all(w, panel, acc, y, row, stride, add, ROWS, VECTORS);
-}
-
-int reads_codes(void) { return !tiles_serve(KIND_BF16, 1); }
-#else
-int reads_codes(void) { return 0; }
-#endif
-
 /* ---------------------------------------------------------------- dispatch */
 
 /* Panels of a product, and those of them that come next: [first, end) of all before `last`, multiplied with one block of the
@@ -539,4 +432,12 @@ void multiply(const Linear *w, int first, int last, const Activations *a, int ro
             kernels[w->kind][count](w, s, a, row, y, stride, add);
         }
     }
+}
+
+int reads_codes(void) {
+#ifdef LOOKS_UP
+    return !tiles_serve(KIND_BF16, 1);
+#else
+    return 0;
+#endif
 }

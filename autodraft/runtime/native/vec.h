@@ -86,21 +86,21 @@ INLINE u16v2 load_extended(const int8_t *p) {
 /* Bytes, and tables of 16 of them; looking up and interleaving go by 16 bytes at a time, as instructions do. */
 #if defined(__AVX512BW__) || (defined(__AVX2__) && !defined(__AVX512F__))
 #define LOOKS_UP
-typedef uint8_t Bytes __attribute__((vector_size(4 * WIDTH)));
-INLINE Bytes load_bytes(const void *p) { Bytes v; memcpy(&v, p, sizeof v); return v; }
-INLINE Bytes repeated_bytes(const void *p) {
-    Bytes v;
+typedef uint8_t u8v4 __attribute__((vector_size(4 * WIDTH)));
+INLINE u8v4 load_bytes(const void *p) { u8v4 v; memcpy(&v, p, sizeof v); return v; }
+INLINE u8v4 repeated_bytes(const void *p) {
+    u8v4 v;
     for (size_t i = 0; i < sizeof v; i += 16) memcpy((char *)&v + i, p, 16);
     return v;
 }
 #if WIDTH == 16
-INLINE Bytes look_up(Bytes table, Bytes places) { return (Bytes)_mm512_shuffle_epi8((__m512i)table, (__m512i)places); }
-INLINE Bytes interleave_lower(Bytes a, Bytes b) { return (Bytes)_mm512_unpacklo_epi8((__m512i)a, (__m512i)b); }
-INLINE Bytes interleave_upper(Bytes a, Bytes b) { return (Bytes)_mm512_unpackhi_epi8((__m512i)a, (__m512i)b); }
+INLINE u8v4 look_up(u8v4 table, u8v4 places) { return (u8v4)_mm512_shuffle_epi8((__m512i)table, (__m512i)places); }
+INLINE u8v4 interleave_lower(u8v4 a, u8v4 b) { return (u8v4)_mm512_unpacklo_epi8((__m512i)a, (__m512i)b); }
+INLINE u8v4 interleave_upper(u8v4 a, u8v4 b) { return (u8v4)_mm512_unpackhi_epi8((__m512i)a, (__m512i)b); }
 #else
-INLINE Bytes look_up(Bytes table, Bytes places) { return (Bytes)_mm256_shuffle_epi8((__m256i)table, (__m256i)places); }
-INLINE Bytes interleave_lower(Bytes a, Bytes b) { return (Bytes)_mm256_unpacklo_epi8((__m256i)a, (__m256i)b); }
-INLINE Bytes interleave_upper(Bytes a, Bytes b) { return (Bytes)_mm256_unpackhi_epi8((__m256i)a, (__m256i)b); }
+INLINE u8v4 look_up(u8v4 table, u8v4 places) { return (u8v4)_mm256_shuffle_epi8((__m256i)table, (__m256i)places); }
+INLINE u8v4 interleave_lower(u8v4 a, u8v4 b) { return (u8v4)_mm256_unpacklo_epi8((__m256i)a, (__m256i)b); }
+INLINE u8v4 interleave_upper(u8v4 a, u8v4 b) { return (u8v4)_mm256_unpackhi_epi8((__m256i)a, (__m256i)b); }
 #endif
 #endif
 
