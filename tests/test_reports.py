@@ -10,6 +10,7 @@ import pytest
 
 from autodraft.benchmarks import (
     byte_planes,
+    coded_weights,
     gpu_linears_table,
     gpu_table,
     kernels,
@@ -48,6 +49,8 @@ def _bench(document: Mapping[str, Any], image: str) -> str:
 
 MARKDOWN: dict[str, Markdown] = {
     "byte-planes": byte_planes.markdown,
+    "coded-weights": coded_weights.markdown,
+    "coded-weights-sampled": coded_weights.markdown,
     "controllers": _with_picture(controllers_markdown, "controllers"),
     "controllers-long": _with_picture(controllers_markdown, "controllers-long"),
     "controllers-transfer": _with_picture(controllers_markdown, "controllers-transfer"),
@@ -55,6 +58,7 @@ MARKDOWN: dict[str, Markdown] = {
     "h200/linears": gpu_linears_table.markdown,
     "kernels": kernels.markdown,
     "kernels-zen4": kernels.markdown,
+    "kernels-zen5": kernels.markdown,
     "losslessness": losslessness.markdown,
     "planted-regression": _with_picture(planted_regression_markdown, "planted-regression"),
     "planted-worlds": planted_worlds.markdown,

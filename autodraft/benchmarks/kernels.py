@@ -24,7 +24,6 @@ from autodraft.policy import DraftPolicy
 from autodraft.runtime import Rows, TransformerRuntime, load_model
 from autodraft.runtime import native_binding as binding
 from autodraft.runtime.native_build import load_library
-from autodraft.runtime.plan import DraftPlan
 
 SHAPES = ((1024, 1024), (4096, 1024), (1024, 4096), (2048, 2048))
 ROWS = (1, 2, 4, 8, 16)
@@ -152,13 +151,8 @@ def measure_steps(runtime: TransformerRuntime, context: int, rounds: int) -> lis
         for count in ROWS if bits == 16 else (1,):
             rows = Rows.chain(list(range(count)), context)
             us = median_us([lambda plan=plan, rows=rows: runtime.forward(plan, cache, rows)], rounds)  # type: ignore[misc]
-            steps.append({"bits": bits, "rows": count, "ms": us / 1e3, "weight_bytes": _matrix_bytes(plan)})
+            steps.append({"bits": bits, "rows": count, "ms": us / 1e3, "weight_bytes": plan.payload.matrix_bytes})
     return steps
-
-
-def _matrix_bytes(plan: DraftPlan) -> int:
-    """Of all matrices as they lie in memory, which for 16 bits may be less than that (coded_weights.py)."""
-    return sum(linear.size_bytes for linear in plan.payload.linears)
 
 
 def markdown(document: Mapping[str, Any]) -> str:

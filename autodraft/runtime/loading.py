@@ -66,10 +66,12 @@ def load_model(
     backend: str = "auto",
     revision: str | None = None,
     byte_planes: bool = False,
+    coded: bool | None = None,
 ) -> LoadedModel:
     """Load a configured name, a local folder or a hub id; see `autodraft models` for the names.
 
-    With `byte_planes`, drafts at 8 bits read the upper bytes of the target's own float16 weights.
+    With `byte_planes`, drafts at 8 bits read the upper bytes of the target's own float16 weights. `coded` says whether
+    a CPU reads bfloat16 weights in 12 bits each, which changes no result; None: where they do not fit its caches.
 
     Raises:
         ModelNotFoundError, UnsupportedModelError, InputError: with one line on what to do.
@@ -84,17 +86,22 @@ def load_model(
     model = _from_hub("weights", "AutoModelForCausalLM", entry.path_or_id, revision=revision, dtype=kind)
     fingerprint = _fingerprint(config, model)
     model = widen_model(model.eval(), factor).to(place)
-    runtime = build_runtime(model, max_length=max_length, backend=backend, byte_planes=byte_planes)
+    runtime = build_runtime(model, max_length=max_length, backend=backend, byte_planes=byte_planes, coded=coded)
     tokenizer = _from_hub("tokenizer", "AutoTokenizer", entry.path_or_id, revision=revision)
     return LoadedModel(runtime, tokenizer, name_or_path, entry.path_or_id, factor, revision, fingerprint, _eos(model))
 
 
 def build_runtime(
-    model: Any, *, max_length: int | None = None, backend: str = "auto", byte_planes: bool = False
+    model: Any,
+    *,
+    max_length: int | None = None,
+    backend: str = "auto",
+    byte_planes: bool = False,
+    coded: bool | None = None,
 ) -> TransformerRuntime:
     """A runtime over the weights of a Hugging Face causal LM that is already loaded, in its dtype and on its device.
 
-    With `byte_planes` they are taken out of it: the model itself cannot run any more.
+    With `byte_planes` they are taken out of it: the model itself cannot run any more. `coded`: see `load_model`.
     """
     spec = ModelSpec.from_config(model.config)
     length = min(spec.max_positions, spec.sliding_window or spec.max_positions, max_length or DEFAULT_MAX_LENGTH)
@@ -106,7 +113,7 @@ def build_runtime(
     if byte_planes:
         _check_planes(weights, spec)
     dtype, device = weights.embedding.dtype, weights.embedding.device
-    chosen = _backend(backend, spec, weights, dtype, device, length)
+    chosen = _backend(backend, spec, weights, dtype, device, length, coded)
     return TransformerRuntime(spec, chosen, dtype=dtype, device=device, max_length=length)
 
 
@@ -167,7 +174,13 @@ def _dtype(name: str, config: Any, device: torch.device) -> torch.dtype:
 
 
 def _backend(
-    name: str, spec: ModelSpec, weights: TargetWeights, dtype: torch.dtype, device: torch.device, max_length: int
+    name: str,
+    spec: ModelSpec,
+    weights: TargetWeights,
+    dtype: torch.dtype,
+    device: torch.device,
+    max_length: int,
+    coded: bool | None,
 ) -> Backend:
     if name not in ("auto", "native", "torch"):
         raise InputError(f"backend {name!r} is unknown; use auto, native or torch")
@@ -176,7 +189,7 @@ def _backend(
             raise InputError("the native backend runs on the CPU; use --backend torch or auto")
         return TorchBackend(spec, weights, dtype, device, linears_for(device))
     try:
-        return NativeBackend(spec, weights, dtype, max_length)
+        return NativeBackend(spec, weights, dtype, max_length, coded=coded)
     except NativeUnavailableError as error:
         if name == "native":
             raise InputError(f"the native backend is not available: {error}") from error

@@ -41,8 +41,16 @@ class NativeBackend:
     available_bits: tuple[int, ...] = (FULL_BITS, 8, 4)
     capture_s = 0.0
 
-    def __init__(self, spec: ModelSpec, weights: TargetWeights, dtype: torch.dtype, max_positions: int) -> None:
-        """Raises `NativeUnavailableError` where the engine or its layout does not fit."""
+    def __init__(
+        self,
+        spec: ModelSpec,
+        weights: TargetWeights,
+        dtype: torch.dtype,
+        max_positions: int,
+        *,
+        coded: bool | None = None,
+    ) -> None:
+        """Raises `NativeUnavailableError` where the engine or its layout does not fit; `coded`: see `load_model`."""
         self._library = load_library()
         self._library.workspace_new.restype = ctypes.c_void_p
         if dtype not in FULL_KINDS:
@@ -53,7 +61,7 @@ class NativeBackend:
             raise NativeUnavailableError(f"the compiled engine takes at most {_MAX_GROUP} query heads per KV head")
         self.weights = weights
         self._spec, self._cache_dtype = spec, arithmetic_dtype(dtype)
-        self._packing = Packing(spec, weights, dtype, reads_codes=bool(self._library.reads_codes()))
+        self._packing = Packing(spec, weights, dtype, coded=coded if self._library.reads_codes() else False)
         self.full_bytes = self._packing.full_bytes
         self._model, self._model_tensors = model_struct(spec, weights, dtype, max_positions)
         self._threads = torch.get_num_threads()

@@ -73,6 +73,11 @@ class Payload:
         heads = [each for each in self.owned if isinstance(each, binding.PackedLinear)]
         return heads + [linear for segment in segments for linear in (segment.inputs, segment.outputs)]
 
+    @property
+    def matrix_bytes(self) -> int:
+        """Of all of them as they lie in memory, less than 16 bits a weight where those are coded."""
+        return sum(linear.size_bytes for linear in self.linears)
+
 
 class Packing:
     """Compiles policies of one target, for the engine.
@@ -80,21 +85,21 @@ class Packing:
     Args:
         spec, weights: of the target.
         dtype: one of `FULL_KINDS`.
-        reads_codes: whether the engine reads coded bfloat16 weights (coded_weights.py). It is given such where the
-            target does not fit the processor's caches: out of those plain ones are read as fast as they are multiplied.
+        coded: whether the engine is given bfloat16 weights in codes (coded_weights.py). None: where the target does not
+            fit the processor's caches, for out of those plain ones are read as fast as they are multiplied.
 
     Attributes:
         full_bytes: of a weight in the target's precision.
     """
 
     def __init__(
-        self, spec: ModelSpec, weights: TargetWeights, dtype: torch.dtype, *, reads_codes: bool = False
+        self, spec: ModelSpec, weights: TargetWeights, dtype: torch.dtype, *, coded: bool | None = None
     ) -> None:
         self._spec, self._weights = spec, weights
         self._kinds = {FULL_BITS: FULL_KINDS[dtype], **_LOW_KINDS}
         # A checkpoint has one dtype: what its head was stored in, all of it was.
         self.full_bytes = 2 if dtype.itemsize == 2 or fits_float16(weights.head) else dtype.itemsize
-        self._coded = reads_codes and self._target_bytes() > last_level_cache_bytes()
+        self._coded = self._target_bytes() > last_level_cache_bytes() if coded is None else coded
         self._source = SegmentSource(spec, weights)
         # Packed segments live as long as a plan that uses them; the key says whose weights they are.
         self._segments: weakref.WeakValueDictionary[tuple[str, Segment], PackedSegment] = weakref.WeakValueDictionary()

@@ -19,16 +19,16 @@ from autodraft.runtime.draft_weights import save_draft_weights, target_matrices
 POLICY = DraftPolicy.uniform(2, 8)
 
 
-def save_profile(profile: DraftProfile, model: Path, folder: Path, refitted: bool) -> Path:
+def save_profile(profile: DraftProfile, model: Path, folder: Path, refitted: bool, dtype: str = "auto") -> Path:
     """The invented profile for a real model, with one self-draft; on a file of the target's own matrices or without."""
-    loaded = load_model(str(model))
+    loaded = load_model(str(model), dtype=dtype)
     weights = None
     if refitted:
         matrices = target_matrices(loaded.runtime.weights, loaded.runtime.spec, set(range(4)))
         save_draft_weights(matrices, folder / "draft.safetensors", loaded.runtime.dtype)
         weights = WeightsFile.of(folder / "draft.safetensors", folder)
     stamp = profile.target.model_copy(
-        update={"name": str(model), "dtype": "auto", "fingerprint": Fingerprint(**loaded.fingerprint)}
+        update={"name": str(model), "dtype": dtype, "fingerprint": Fingerprint(**loaded.fingerprint)}
     )
     cascade = Cascade(drafts=(SelfDraft(policy=POLICY, weights=weights, num_draft_tokens=3),))
     path = folder / "profile.json"

@@ -89,20 +89,25 @@ def reading(request):
 
 
 @pytest.mark.parametrize("family", ["llama-head-dim", "qwen2", "opt"])
-def test_a_model_beyond_the_cache_computes_the_same_bits(reading, monkeypatch, family):
-    model = tiny_model(family).bfloat16()
+def test_a_model_computes_the_same_bits_either_way(reading, family):
     passes = []
-    for cache_bytes in (0, 2**40):
-        monkeypatch.setattr(native_packing, "last_level_cache_bytes", lambda size=cache_bytes: size)
-        runtime = build_on(reading, model, max_length=64)
+    for coded in (True, False):
+        runtime = build_on(reading, tiny_model(family).bfloat16(), max_length=64, coded=coded)
         kinds = {linear.struct.kind for linear in runtime.target.payload.linears}
-        assert kinds == {binding.KIND_BF16 if cache_bytes else binding.KIND_CODED}
-        draft = runtime.plan(DraftPolicy.uniform(3, 16, 8))
-        passes.append(
-            [runtime.forward(plan, runtime.new_cache(), Rows.chain(TOKENS, 0)) for plan in (runtime.target, draft)]
-        )
-    for coded, plain in zip(*passes, strict=True):
-        assert torch.equal(coded, plain)
+        assert kinds == {binding.KIND_CODED if coded else binding.KIND_BF16}
+        plans = (runtime.target, runtime.plan(DraftPolicy.uniform(3, 16, 8)))
+        passes.append([runtime.forward(plan, runtime.new_cache(), Rows.chain(TOKENS, 0)) for plan in plans])
+    for found, expected in zip(*passes, strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_a_target_is_coded_where_it_does_not_fit_the_caches(reading, monkeypatch):
+    model = tiny_model("llama").bfloat16()
+    sizes = {}
+    for cache_bytes in (2**40, 0):
+        monkeypatch.setattr(native_packing, "last_level_cache_bytes", lambda size=cache_bytes: size)
+        sizes[cache_bytes] = build_on(reading, model, max_length=64).target.payload.matrix_bytes
+    assert sizes[0] < 0.9 * sizes[2**40]
 
 
 def test_the_largest_cache_counts_and_without_any_a_usual_size(tmp_path):
