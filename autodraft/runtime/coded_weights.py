@@ -79,10 +79,11 @@ def _coded(weights: Tensor, most: Tensor) -> tuple[Tensor, Tensor]:
 
 def _translated(upper: Tensor, most: Tensor) -> Tensor:
     """The place of each byte in `most`, or `_NO_CODE`."""
-    table = torch.full((256,), _NO_CODE, dtype=torch.uint8)
-    table[most] = torch.arange(len(most), dtype=torch.uint8)
-    codes = upper.contiguous().numpy().tobytes().translate(table.numpy().tobytes())  # far faster than indexing
-    return torch.frombuffer(bytearray(codes), dtype=torch.uint8).view(upper.shape)
+    table = bytearray([_NO_CODE] * 256)
+    for code, byte in enumerate(most.tolist()):
+        table[byte] = code
+    codes = bytearray(upper.contiguous().numpy()).translate(table)  # far faster than indexing
+    return torch.frombuffer(codes, dtype=torch.uint8).view(upper.shape)
 
 
 def _lists(plain: Tensor) -> Tensor:
