@@ -5,21 +5,26 @@ arXiv 2504.11651). So nearly all upper bytes of a matrix, which are sign and mos
 code of 4 bits says which; lower bytes stay as they are. The few groups of weights that have another upper byte are
 kept beside, uncoded. Where memory is what a step waits for, a target is read in three quarters of the time.
 
-Knows nothing of the engine but how its panels lie (KIND_BF16 and KIND_CODED in native/engine.h).
+Knows nothing of the engine but how its panels lie (KIND_BF16 and KIND_CODED in native/engine.h), and that it codes
+them (native/coded.c).
 """
 
 from __future__ import annotations
 
+import ctypes
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from autodraft.runtime.native_build import load_library
+
+_GROUP = 128
+_GROUP_BYTES = 192
 _CODES = 16
 _NO_CODE = 255
 _NO_GROUP = 2**31 - 1
-_AT_ONCE = 1 << 24
-"""Weights; what is made on the way takes several times their memory."""
 _MOST_PLAIN = 1 / 16
 """Share of groups that may be kept uncoded; with more there is little to be gained."""
 
@@ -45,45 +50,37 @@ class CodedWeights:
     @classmethod
     def of(cls, panels: Tensor) -> CodedWeights | None:
         """Of bfloat16 [panels, inputs / 2, 16, 2], inputs in multiples of 8; None if too many groups have no codes."""
-        number = len(panels)
-        weights = panels.reshape(number, -1, 128)
-        parts = weights.split(2 * max(1, _AT_ONCE // (2 * weights[0].numel())))
-        counts = torch.stack([torch.bincount(_bytes(part)[1].flatten(), minlength=256) for part in parts])
-        most = counts.sum(0).topk(_CODES).indices
-        groups, plain = map(torch.cat, zip(*(_coded(part, most) for part in parts), strict=True))
+        weights = panels.reshape(len(panels), -1, _GROUP).contiguous()
+        library, threads = load_library(), torch.get_num_threads()
+        number, num_groups = weights.shape[:2]
+        groups = torch.zeros((-(-number // 2), num_groups, 2, _GROUP_BYTES), dtype=torch.uint8)
+        plain = torch.empty((number, num_groups), dtype=torch.bool)
+        counts = torch.empty((threads, 256), dtype=torch.int64)
+        bounds = [number * thread // threads for thread in range(threads + 1)]
+
+        def count(thread: int) -> None:
+            part = weights[bounds[thread] : bounds[thread + 1]]
+            library.count_uppers(_pointer(part), ctypes.c_int64(part.numel()), _pointer(counts[thread]))
+
+        def code(thread: int) -> None:
+            span = bounds[thread], bounds[thread + 1]
+            library.code_panels(
+                _pointer(weights), *span, num_groups, _pointer(table), _pointer(groups), _pointer(plain)
+            )
+
+        with ThreadPoolExecutor(threads) as pool:  # calls of the engine let other threads run
+            list(pool.map(count, range(threads)))
+            uppers = counts.sum(0).topk(_CODES).indices
+            table = torch.full((256,), _NO_CODE, dtype=torch.uint8)
+            table[uppers] = torch.arange(_CODES, dtype=torch.uint8)
+            list(pool.map(code, range(threads)))
         if plain.sum() > _MOST_PLAIN * plain.numel():
             return None
-        padded = torch.cat((groups, groups.new_zeros(number % 2, *groups.shape[1:])))
-        return cls(
-            padded.unflatten(0, (-1, 2)).transpose(1, 2).contiguous(),
-            most.to(torch.uint8),
-            weights[plain],
-            _lists(plain),
-        )
+        return cls(groups, uppers.to(torch.uint8), weights[plain], _lists(plain))
 
 
-def _bytes(weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Lower and upper ones of [panels, groups, 128], each [panels, groups, half, lane, pair of the half, weight]."""
-    pairs = weights.contiguous().view(torch.uint8).view(*weights.shape[:2], 2, 2, 4, 8, 2).transpose(3, 4)
-    return pairs[..., 0], pairs[..., 1]
-
-
-def _coded(weights: Tensor, most: Tensor) -> tuple[Tensor, Tensor]:
-    """Groups [panels, groups, 192] of weights [panels, groups, 128], and which of them have other upper bytes."""
-    lower, upper = _bytes(weights)
-    codes = _translated(upper, most)
-    first, second = codes.unbind(2)
-    both = (first & 15) | (second << 4)
-    return torch.cat((lower.flatten(2), both.flatten(2)), dim=-1), (codes == _NO_CODE).flatten(2).any(-1)
-
-
-def _translated(upper: Tensor, most: Tensor) -> Tensor:
-    """The place of each byte in `most`, or `_NO_CODE`."""
-    table = bytearray([_NO_CODE] * 256)
-    for code, byte in enumerate(most.tolist()):
-        table[byte] = code
-    codes = bytearray(upper.contiguous().numpy()).translate(table)  # far faster than indexing
-    return torch.frombuffer(codes, dtype=torch.uint8).view(upper.shape)
+def _pointer(tensor: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(tensor.data_ptr())
 
 
 def _lists(plain: Tensor) -> Tensor:

@@ -59,14 +59,18 @@ def test_every_weight_comes_back_to_the_bit(panels, inputs, seed, strange):
         assert torch.equal(_read(coded), weights.view(torch.int16).int() & 0xFFFF)
 
 
-def test_large_matrices_are_coded_part_by_part(monkeypatch):
-    weights = _trained(15, 128, 1, strange=3)
-    whole = CodedWeights.of(weights)
-    monkeypatch.setattr("autodraft.runtime.coded_weights._AT_ONCE", 100)
-    parts = CodedWeights.of(weights)
+@pytest.mark.parametrize("threads", [1, 3, 40])
+def test_every_number_of_threads_codes_alike(threads):
+    weights, before = _trained(15, 128, 1, strange=3), torch.get_num_threads()
+    expected = CodedWeights.of(weights)
+    torch.set_num_threads(threads)
+    try:
+        found = CodedWeights.of(weights)
+    finally:
+        torch.set_num_threads(before)
     for name in ("groups", "uppers", "plain", "lists"):
-        assert torch.equal(getattr(parts, name), getattr(whole, name))
-    assert len(whole.plain)
+        assert torch.equal(getattr(found, name), getattr(expected, name))
+    assert len(found.plain)
 
 
 def test_a_quarter_is_saved_and_what_would_save_less_is_left_alone():

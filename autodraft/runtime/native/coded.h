@@ -4,8 +4,9 @@
 #include "engine.h"
 #include "pairs.h"
 
+#define CODED_HALF 64 /* weights, or lower bytes; a pair of inputs of a panel as it was takes as many */
+
 #ifdef LOOKS_UP
-#define CODED_HALF 64 /* lower bytes; a pair of inputs of a panel as it was takes as many */
 #define STRAIGHT_AHEAD 12288 /* bytes: memory's latency is that of many groups */
 
 /* Groups of CODED_BYTES of two panels in turn, which are thus read straight on. */
