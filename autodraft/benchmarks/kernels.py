@@ -64,7 +64,7 @@ def native_calls(weights: Sequence[Tensor], kind: int, x: Tensor) -> list[Callab
     """One call of the engine per matrix, conversion of the activations included."""
     library = load_library()
     rows, inputs = x.shape
-    packed = [_packed(weight, kind) for weight in weights]
+    packed = [binding.pack(weight, kind) for weight in weights]
     buffers = (torch.empty(rows, inputs + 64), torch.empty(rows), torch.empty(rows, inputs, dtype=torch.int32))
     out = torch.empty(rows, len(weights[0]))
     activations = _Activations(buffers[0].data_ptr(), 0, buffers[1].data_ptr(), buffers[2].data_ptr())
@@ -78,14 +78,6 @@ def native_calls(weights: Sequence[Tensor], kind: int, x: Tensor) -> list[Callab
         return buffers
 
     return [lambda linear=linear: call(linear) for linear in packed]  # type: ignore[misc]
-
-
-def _packed(weight: Tensor, kind: int) -> binding.PackedLinear:
-    return (
-        binding.with_codes(_packed(weight, binding.KIND_BF16))
-        if kind == binding.KIND_CODED
-        else binding.pack(weight, kind)
-    )
 
 
 def torch_calls(weights: Sequence[Tensor], x: Tensor) -> dict[str, list[Callable[[], object]]]:

@@ -245,8 +245,11 @@ def pack_planes(planes: BytePlanes, bias: Tensor | None = None) -> PackedLinear:
 def pack(weight: Tensor, bits_kind: int, bias: Tensor | None = None) -> PackedLinear:
     """Pack [outputs, inputs] for the kernel of `bits_kind`; outputs and inputs are padded with zeros.
 
-    `KIND_F16` is for weights that `fits_float16`; planes have `pack_planes`.
+    `KIND_F16` is for weights that `fits_float16`; planes have `pack_planes`. `KIND_CODED` is `KIND_BF16` where too few
+    weights have codes.
     """
+    if bits_kind == KIND_CODED:
+        return _with_codes(pack(weight, KIND_BF16, bias))
     outputs, inputs = weight.shape
     padded_outputs = -(-outputs // LANES) * LANES
     multiple = _INPUT_MULTIPLE.get(bits_kind, 1)
@@ -273,8 +276,7 @@ def pack(weight: Tensor, bits_kind: int, bias: Tensor | None = None) -> PackedLi
     return PackedLinear(struct, tuple(tensor for tensor in (packed, scale, row_sums, bias) if tensor is not None))
 
 
-def with_codes(linear: PackedLinear) -> PackedLinear:
-    """A matrix of `KIND_BF16` as `KIND_CODED`; the same where too few of its weights have codes."""
+def _with_codes(linear: PackedLinear) -> PackedLinear:
     coded = CodedWeights.of(linear.tensors[0])
     if coded is None:
         return linear

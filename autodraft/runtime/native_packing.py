@@ -14,15 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autodraft.policy import FULL_BITS, SUB_LAYER_KINDS, DraftPolicy
+from autodraft.policy import FULL_BITS, DraftPolicy
 from autodraft.runtime import native_binding as binding
 from autodraft.runtime.byte_planes import PLANE_BITS, BytePlanes, fits_float16
 from autodraft.runtime.cpu_cache import last_level_cache_bytes
 from autodraft.runtime.draft_weights import DraftWeights
 from autodraft.runtime.huge_pages import HugePages
 from autodraft.runtime.native_model import FULL_KINDS
-from autodraft.runtime.plan import DraftPlan, Segment, SegmentSource, sub_layer_bytes
-from autodraft.runtime.quantization import weight_bytes
+from autodraft.runtime.plan import DraftPlan, Segment, SegmentSource
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.weights import Matrix, TargetWeights
 
@@ -96,10 +95,13 @@ class Packing:
         self, spec: ModelSpec, weights: TargetWeights, dtype: torch.dtype, *, coded: bool | None = None
     ) -> None:
         self._spec, self._weights = spec, weights
-        self._kinds = {FULL_BITS: FULL_KINDS[dtype], **_LOW_KINDS}
         # A checkpoint has one dtype: what its head was stored in, all of it was.
         self.full_bytes = 2 if dtype.itemsize == 2 or fits_float16(weights.head) else dtype.itemsize
-        self._coded = self._target_bytes() > last_level_cache_bytes() if coded is None else coded
+        if coded is None:
+            target = DraftPlan(DraftPolicy.uniform(spec.num_blocks, FULL_BITS), spec, self.full_bytes, None)
+            coded = target.weight_bytes > last_level_cache_bytes()
+        full = binding.KIND_CODED if coded and dtype == torch.bfloat16 else FULL_KINDS[dtype]
+        self._kinds = {FULL_BITS: full, **_LOW_KINDS}
         self._source = SegmentSource(spec, weights)
         # Packed segments live as long as a plan that uses them; the key says whose weights they are.
         self._segments: weakref.WeakValueDictionary[tuple[str, Segment], PackedSegment] = weakref.WeakValueDictionary()
@@ -133,11 +135,6 @@ class Packing:
             silent=source.silent, in_planes=source.in_planes, owns_weights=own is not None,
         )  # fmt: skip
 
-    def _target_bytes(self) -> int:
-        spec, size = self._spec, self.full_bytes
-        block = sum(sub_layer_bytes(kind, FULL_BITS, spec, size) for kind in SUB_LAYER_KINDS)
-        return spec.num_blocks * block + weight_bytes(spec.vocab_size, spec.hidden_size, FULL_BITS, size)
-
     def _head(self, bits: int, pages: HugePages | None) -> binding.PackedLinear:
         if bits not in self._heads:
             packed = self._pack(self._weights.head, bits)
@@ -153,8 +150,7 @@ class Packing:
         kind = self._kinds[bits]
         if kind == binding.KIND_F32 and fits_float16(weight):
             kind = binding.KIND_F16
-        packed = binding.pack(weight, kind, bias)
-        return binding.with_codes(packed) if self._coded and kind == binding.KIND_BF16 else packed
+        return binding.pack(weight, kind, bias)
 
     def _segment(
         self, segment: Segment, source: SegmentSource, owner: str, pages: HugePages | None = None

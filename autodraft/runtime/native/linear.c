@@ -197,12 +197,14 @@ INLINE void kernel_bf16(const Linear *w, int panel, Fetch next, const Activation
     const pair_operand *x = (const pair_operand *)a->data + (size_t)row * a->stride;
     const uint16_t *wp = (const uint16_t *)w->weight + (size_t)panel * pairs * 32;
     const size_t panel_bytes = sizeof(uint16_t) * pairs * 32;
+    size_t distance[MOST_VECTORS]; /* compilers would ask in every round how far ahead */
+    UNROLL for (int p = 0; p < PANELS; p++) distance[p] = ahead(next, p, panel_bytes);
     f32v acc[MAX_ROWS][MOST_VECTORS];
     UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] = splat(0);
     for (int i = 0; i < pairs; i++) {
         u32v wv[MOST_VECTORS];
         UNROLL for (int p = 0; p < PANELS; p++) {
-            const char *line = fetching(wp + ((size_t)p * pairs + i) * 32, ahead(next, p, panel_bytes), FETCHES(ROWS));
+            const char *line = fetching(wp + ((size_t)p * pairs + i) * 32, distance[p], FETCHES(ROWS));
             UNROLL for (int part = 0; part < PARTS; part++) wv[p * PARTS + part] = load_pairs(line + part * sizeof(u32v));
         }
         add_pairs(acc, wv, x + 2 * i, a->stride, ROWS, VECTORS);
@@ -366,42 +368,45 @@ INLINE Fetch next_of(Section s, int panel, int panels) {
         for (; panel < s.end; panel++) KERNEL(w, panel, next_of(s, panel, 1), a, row, y, stride, add, ROWS, 1);         \
     }
 #if WIDTH == 16
-#define SEVERAL 4
+#define SEVERAL 4 /* panels, of two rows */
 #define FEW_ROWS(KERNEL, PANELS_OF_ONE, PANELS_OF_TWO)                                                                  \
     PANEL_LOOP(KERNEL, 1, PANELS_OF_ONE) PANEL_LOOP(KERNEL, 2, PANELS_OF_TWO) PANEL_LOOP(KERNEL, 3, 2)                  \
     PANEL_LOOP(KERNEL, 4, 2) PANEL_LOOP(KERNEL, 5, 2) PANEL_LOOP(KERNEL, 6, 2) PANEL_LOOP(KERNEL, 7, 2)                 \
     PANEL_LOOP(KERNEL, 8, 2)
-#define ALL_ROWS(KERNEL, PANELS_OF_TWO)                                                                                 \
+#define MOST_ROWS(KERNEL, PANELS_OF_TWO)                                                                                \
     FEW_ROWS(KERNEL, PANELS_OF_TWO, PANELS_OF_TWO) PANEL_LOOP(KERNEL, 9, 2) PANEL_LOOP(KERNEL, 10, 2)                   \
-    PANEL_LOOP(KERNEL, 11, 2) PANEL_LOOP(KERNEL, 12, 2) PANEL_LOOP(KERNEL, 13, 2) PANEL_LOOP(KERNEL, 14, 2)
+    PANEL_LOOP(KERNEL, 11, 2) PANEL_LOOP(KERNEL, 12, 2)
+#define ALL_ROWS(KERNEL) MOST_ROWS(KERNEL, SEVERAL) PANEL_LOOP(KERNEL, 13, 2) PANEL_LOOP(KERNEL, 14, 2)
 #define NAMES_OF_FEW(KERNEL) \
     0, KERNEL##_1, KERNEL##_2, KERNEL##_3, KERNEL##_4, KERNEL##_5, KERNEL##_6, KERNEL##_7, KERNEL##_8
-#define NAMES(KERNEL) \
-    NAMES_OF_FEW(KERNEL), KERNEL##_9, KERNEL##_10, KERNEL##_11, KERNEL##_12, KERNEL##_13, KERNEL##_14
+#define NAMES_OF_MOST(KERNEL) NAMES_OF_FEW(KERNEL), KERNEL##_9, KERNEL##_10, KERNEL##_11, KERNEL##_12
+#define NAMES(KERNEL) NAMES_OF_MOST(KERNEL), KERNEL##_13, KERNEL##_14
 #else
 #define SEVERAL 2
 #define FEW_ROWS(KERNEL, PANELS_OF_ONE, PANELS_OF_TWO)                                                                  \
     PANEL_LOOP(KERNEL, 1, PANELS_OF_ONE) PANEL_LOOP(KERNEL, 2, PANELS_OF_TWO) PANEL_LOOP(KERNEL, 3, 1)                  \
     PANEL_LOOP(KERNEL, 4, 1)
-#define ALL_ROWS(KERNEL, PANELS_OF_TWO) FEW_ROWS(KERNEL, PANELS_OF_TWO, PANELS_OF_TWO) PANEL_LOOP(KERNEL, 5, 1)
+#define MOST_ROWS(KERNEL, PANELS_OF_TWO) FEW_ROWS(KERNEL, PANELS_OF_TWO, PANELS_OF_TWO)
+#define ALL_ROWS(KERNEL) MOST_ROWS(KERNEL, SEVERAL) PANEL_LOOP(KERNEL, 5, 1)
 #define NAMES_OF_FEW(KERNEL) 0, KERNEL##_1, KERNEL##_2, KERNEL##_3, KERNEL##_4
-#define NAMES(KERNEL) NAMES_OF_FEW(KERNEL), KERNEL##_5
+#define NAMES_OF_MOST(KERNEL) NAMES_OF_FEW(KERNEL)
+#define NAMES(KERNEL) NAMES_OF_MOST(KERNEL), KERNEL##_5
 #endif
-ALL_ROWS(kernel_f32, SEVERAL)
-ALL_ROWS(kernel_f16, SEVERAL)
+ALL_ROWS(kernel_f32)
+ALL_ROWS(kernel_f16)
 FEW_ROWS(kernel_planes, 4, SEVERAL)
 FEW_ROWS(kernel_upper, 4, SEVERAL)
-ALL_ROWS(kernel_bf16, SEVERAL)
-ALL_ROWS(kernel_int8, SEVERAL)
+ALL_ROWS(kernel_bf16)
+ALL_ROWS(kernel_int8)
 FEW_ROWS(kernel_int4, 1, SEVERAL)
 #ifdef LOOKS_UP
-ALL_ROWS(kernel_coded, 2)
+MOST_ROWS(kernel_coded, 2)
 #endif
 static void (*const kernels[][MAX_ROWS + 1])(const Linear *, Section, const Activations *, int, float *, int, int) = {
     {NAMES(kernel_f32)}, {NAMES(kernel_bf16)}, {NAMES(kernel_int8)}, {NAMES_OF_FEW(kernel_int4)}, {NAMES(kernel_f16)},
     {NAMES_OF_FEW(kernel_planes)}, {NAMES_OF_FEW(kernel_upper)},
 #ifdef LOOKS_UP
-    {NAMES(kernel_coded)},
+    {NAMES_OF_MOST(kernel_coded)},
 #endif
 };
 

@@ -23,7 +23,7 @@ void prepare_columns(const Linear *w, const float *x, int row, int end, int stri
 /* y[row][16 * first .. 16 * last) = or += W x (+ bias); y has room for whole panels. */
 void multiply(const Linear *w, int first, int last, const Activations *a, int rows, float *y, int stride, int add);
 
-/* Whether 16-bit weights can be read with coded exponents here. */
+/* Whether KIND_CODED can be multiplied here. */
 int reads_codes(void);
 
 /* The end of every kernel: a vector of outputs of one row, with bias, stored or added. */

@@ -19,6 +19,9 @@
 #define WIDTH 4
 #endif
 #define PARTS (LANES / WIDTH) /* vectors of a panel */
+#if defined(__AVX512BW__) || (defined(__AVX2__) && !defined(__AVX512F__))
+#define LOOKS_UP /* bytes in tables, and widens whole vectors of them */
+#endif
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
 typedef float f32v __attribute__((vector_size(4 * WIDTH)));
@@ -73,9 +76,9 @@ INLINE f32v load_f16(const uint16_t *p) {
     return f16_to_float(h);
 }
 INLINE u16v2 load_extended(const int8_t *p) {
-#if defined(__AVX512BW__)
+#if defined(LOOKS_UP) && WIDTH == 16
     return (u16v2)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p));
-#elif defined(__AVX2__) && !defined(__AVX512F__)
+#elif defined(LOOKS_UP)
     return (u16v2)_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p));
 #else
     i8v2 bytes;
@@ -84,8 +87,7 @@ INLINE u16v2 load_extended(const int8_t *p) {
 #endif
 }
 /* Bytes, and tables of 16 of them; looking up and interleaving go by 16 bytes at a time, as instructions do. */
-#if defined(__AVX512BW__) || (defined(__AVX2__) && !defined(__AVX512F__))
-#define LOOKS_UP
+#ifdef LOOKS_UP
 typedef uint8_t u8v4 __attribute__((vector_size(4 * WIDTH)));
 INLINE u8v4 load_bytes(const void *p) { u8v4 v; memcpy(&v, p, sizeof v); return v; }
 INLINE u8v4 repeated_bytes(const void *p) {
