@@ -138,6 +138,9 @@ class SearchJob(TargetSettings):
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="level of the speedup's bootstrap interval")
     hf_baseline: bool = Field(default=True, description="also measure the generate() of transformers")
 
+    fit: bool = Field(
+        default=True, description="fit the most promising drafts to the target; their weights lie beside the profile"
+    )
     refitted: tuple[Path, ...] = Field(
         default=(), description="what `sparsify --as-draft` wrote (profile or folder): drafts beside those searched for"
     )

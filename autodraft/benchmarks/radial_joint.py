@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from autodraft.benchmarks.radial import held_out_continuations
@@ -39,7 +38,7 @@ from autodraft.training.radial.continuations import Continuations
 from autodraft.training.radial.evaluate import RouteScore, node_costs, score, score_router
 from autodraft.training.radial.routed_draft import best_routed_chain, trained_model
 from autodraft.training.radial.run import CURVE_NAME, graph_of, is_trained, train_router
-from autodraft.training.refitted_draft import WEIGHTS_NAME, write_weights
+from autodraft.training.refitted_draft import WEIGHTS_NAME
 from autodraft.training.sparsify import REPORT_NAME, sparsify
 
 STATIC, STATIC_REFITTED, ROUTER, JOINT = "static", "static, refitted", "router", "router and blocks"
@@ -135,18 +134,12 @@ class Benchmark:
 
     def _static(self, loaded: LoadedModel) -> dict[str, SelfDraft]:
         folder = self.sparsify_job().output_folder
-        if loaded.widen == 1:
-            weights = WeightsFile.of(folder / WEIGHTS_NAME, folder)
-        else:
-            weights = write_weights(load_file(folder / WEIGHTS_NAME), loaded, folder / f"x{loaded.widen}")
-        return {
-            STATIC: SelfDraft(policy=self.policy),
-            STATIC_REFITTED: SelfDraft(policy=self.policy, weights=weights),
-        }
+        weights = WeightsFile.of(folder / WEIGHTS_NAME, folder)
+        return {STATIC: SelfDraft(policy=self.policy), STATIC_REFITTED: SelfDraft(policy=self.policy, weights=weights)}
 
     def _routed(self, loaded: LoadedModel) -> dict[str, RoutedDraft]:
         jobs = {ROUTER: self.router_job(False), JOINT: self.router_job(True)}
-        return {name: trained_model(job, loaded) for name, job in jobs.items()}
+        return {name: trained_model(job) for name, job in jobs.items()}
 
     def decode(self) -> None:
         """F2 of chains and dynamic cascades, paired, on the widened target as well."""

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-
 from autodraft.cascade import Cascade
 from autodraft.measure.agreement import AgreementMeter
 from autodraft.measure.chains import PredictedChain, best_chain
@@ -29,7 +27,7 @@ from autodraft.measure.speedup import Session, speedup_of_cascades
 from autodraft.policy import DraftPolicy
 from autodraft.profile_parts import WeightsFile
 from autodraft.runtime import LoadedModel, load_model
-from autodraft.training.refitted_draft import WEIGHTS_NAME, uniform_policy, write_weights
+from autodraft.training.refitted_draft import WEIGHTS_NAME, uniform_policy
 
 BITS = (16, 4)
 REFITTED, UNTRAINED = "refitted", "by influence"
@@ -73,9 +71,8 @@ def contestants(
     total = loaded.runtime.spec.num_sub_layers
     for share in shares:
         chosen, by_influence = reports[f"draft-{share:g}"]["kept"], reports[f"influence-{share:g}"]["kept"]
-        folder = work / f"draft-{share:g}" / f"x{loaded.widen}"
-        folder.mkdir(exist_ok=True)
-        weights = write_weights(load_file(folder.parent / WEIGHTS_NAME), loaded, folder)
+        folder = work / f"draft-{share:g}"
+        weights = WeightsFile.of(folder / WEIGHTS_NAME, folder)
         for bits in BITS:
             name = f"{share:g} kept, {bits} bits"
             found[f"{name}, {UNTRAINED}"] = uniform_policy(by_influence, total, bits), None

@@ -1,7 +1,8 @@
 """`DraftWeights`: matrices of a draft's own in the place of the target's, and the file that they are kept in.
 
-Only matrices of sub-layers: embedding, norms, biases and head of a draft are always the target's. Knows nothing of how
-they were trained or how they run.
+Only matrices of sub-layers and, where it runs at low bits, of the head: embedding, norms and biases of a draft are
+always the target's. A file of the narrow model serves its widened forms as well: it is tiled as they are. Knows nothing
+of how matrices came about or how they run.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from autodraft.policy import DraftPolicy
 from autodraft.profile_parts import WeightsFile
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.weights import BlockWeights, Projection, TargetWeights
+
+HEAD = "head"
+"""Name of the output head among a draft's matrices."""
 
 ATTENTION_PARTS = ("query", "key", "value", "output")
 
@@ -55,11 +59,14 @@ def kept_sub_layers(policy: DraftPolicy) -> set[int]:
     return {index for index, shares in enumerate(policy.sub_layers) if not shares.is_skipped}
 
 
-def save_draft_weights(matrices: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None:
-    """Write matrices by the names of `matrix_name`, in the target's dtype."""
+def save_draft_weights(matrices: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> WeightsFile:
+    """Write matrices by the names of `matrix_name`, in the target's dtype; how a profile beside the file names it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: matrix.detach().to(dtype).contiguous() for name, matrix in matrices.items()}, path)
-    path.chmod(0o644)  # safetensors writes for the owner alone
+    partial = path.with_suffix(".tmp")
+    save_file({name: matrix.detach().to(dtype).contiguous() for name, matrix in matrices.items()}, partial)
+    partial.chmod(0o644)  # safetensors writes for the owner alone
+    partial.replace(path)
+    return WeightsFile.of(path, path.parent)
 
 
 @dataclass(frozen=True)
@@ -83,11 +90,14 @@ class DraftWeights:
             for part, projection in vars(block).items()
             if isinstance(projection, Projection)
         }
+        shapes[HEAD] = weights.head.shape
+        matrices = {}
         for name, tensor in tensors.items():
-            if tensor.shape != shapes.get(name):
+            fitting = _widened(name, tensor.to(weights.embedding.dtype), shapes.get(name))
+            if fitting is None:
                 raise ProfileError(f"{path}: the tensor {name!r} {tuple(tensor.shape)} does not fit this model")
-        dtype = weights.embedding.dtype
-        return cls({name: tensor.to(dtype) for name, tensor in tensors.items()}, file.sha256)
+            matrices[name] = fitting
+        return cls(matrices, file.sha256)
 
     @classmethod
     def unsaved(cls, matrices: Mapping[str, Tensor]) -> DraftWeights:
@@ -104,7 +114,8 @@ class DraftWeights:
 
     def applied_to(self, weights: TargetWeights) -> TargetWeights:
         """The target with these matrices in the place of its own."""
-        return replace(weights, blocks=tuple(self._block(index, block) for index, block in enumerate(weights.blocks)))
+        blocks = tuple(self._block(index, block) for index, block in enumerate(weights.blocks))
+        return replace(weights, blocks=blocks, head=self.matrices.get(HEAD, weights.head))
 
     def _block(self, index: int, block: BlockWeights) -> BlockWeights:
         changed: dict[str, Any] = {
@@ -113,3 +124,14 @@ class DraftWeights:
             if isinstance(projection, Projection) and matrix_name(index, part) in self.matrices
         }
         return replace(block, **changed)
+
+
+def _widened(name: str, matrix: Tensor, shape: torch.Size | None) -> Tensor | None:
+    """`matrix`, tiled as widening.py does it where `shape` is that of a wider model; None where it fits neither way."""
+    if shape is None or matrix.ndim != 2 or shape[1] % matrix.shape[1]:
+        return None
+    factor = shape[1] // matrix.shape[1]
+    rows = 1 if name == HEAD else factor
+    if matrix.shape[0] * rows != shape[0]:
+        return None
+    return matrix if factor == 1 else matrix.repeat(rows, factor) / rows

@@ -105,16 +105,17 @@ class Packing:
         self._source = SegmentSource(spec, weights)
         # Packed segments live as long as a plan that uses them; the key says whose weights they are.
         self._segments: weakref.WeakValueDictionary[tuple[str, Segment], PackedSegment] = weakref.WeakValueDictionary()
-        self._heads: dict[int, binding.PackedLinear] = {}
+        self._heads: weakref.WeakValueDictionary[tuple[str, int], binding.PackedLinear] = weakref.WeakValueDictionary()
         self._pages = HugePages()
 
     def compile(self, policy: DraftPolicy, own: DraftWeights | None = None) -> DraftPlan:
         """See `Backend`."""
-        source = self._source if own is None else SegmentSource(self._spec, own.applied_to(self._weights))
+        weights = self._weights if own is None else own.applied_to(self._weights)
+        source = self._source if own is None else SegmentSource(self._spec, weights)
         owner = "" if own is None else own.digest
         # Every step of the target reads all of it; drafts come and go.
         pages = self._pages if policy.is_full and own is None else None
-        head = self._head(policy.head_bits, pages)
+        head = self._head(policy.head_bits, weights.head, "" if weights.head is self._weights.head else owner, pages)
         grouped: dict[tuple[int, str], list[PackedSegment]] = {}
         for segment in source.segments_of(policy):
             grouped.setdefault((segment.block, segment.kind), []).append(self._segment(segment, source, owner, pages))
@@ -135,11 +136,12 @@ class Packing:
             silent=source.silent, in_planes=source.in_planes, owns_weights=own is not None,
         )  # fmt: skip
 
-    def _head(self, bits: int, pages: HugePages | None) -> binding.PackedLinear:
-        if bits not in self._heads:
-            packed = self._pack(self._weights.head, bits)
-            self._heads[bits] = packed if pages is None else packed.moved(pages)
-        return self._heads[bits]
+    def _head(self, bits: int, matrix: Tensor, owner: str, pages: HugePages | None) -> binding.PackedLinear:
+        packed = self._heads.get((owner, bits))
+        if packed is None:
+            packed = self._pack(matrix, bits)
+            packed = self._heads[owner, bits] = packed if pages is None else packed.moved(pages)
+        return packed
 
     def _pack(self, weight: Matrix, bits: int, bias: Tensor | None = None) -> binding.PackedLinear:
         """A matrix for the engine; one of 32 bits in 16 where those hold the same numbers: half the bytes to read."""

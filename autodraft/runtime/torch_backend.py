@@ -68,7 +68,7 @@ class TorchBackend:
         self._orders_paths = self._pass.orders_paths or device.type == "cpu"
         # Parts live as long as a plan that uses them; the key says whose weights they are.
         self._parts: weakref.WeakValueDictionary[tuple[str, Segment], Part] = weakref.WeakValueDictionary()
-        self._heads: dict[int, Linear] = {}
+        self._heads: weakref.WeakValueDictionary[tuple[str, int], Linear] = weakref.WeakValueDictionary()
         self._capture = Capture(device)
         # They go with the plan, and with the cache that they write to.
         self._steps: WeakKeyDictionary[DraftPlan, WeakKeyDictionary[TorchCache, _Steps]] = WeakKeyDictionary()
@@ -81,9 +81,11 @@ class TorchBackend:
         return TorchCache(self._spec, capacity, self._dtype, self._device)
 
     def compile(self, policy: DraftPolicy, own: DraftWeights | None = None) -> DraftPlan:
-        source = self._source if own is None else SegmentSource(self._spec, own.applied_to(self.weights))
+        weights = self.weights if own is None else own.applied_to(self.weights)
+        source = self._source if own is None else SegmentSource(self._spec, weights)
         owner = "" if own is None else own.digest
-        payload = Payload([[] for _ in policy.blocks], [[] for _ in policy.blocks], self._head(policy.head_bits))
+        head = self._head(policy.head_bits, weights.head, "" if weights.head is self.weights.head else owner)
+        payload = Payload([[] for _ in policy.blocks], [[] for _ in policy.blocks], head)
         for segment in source.segments_of(policy):
             parts = payload.attention if segment.kind == "attention" else payload.mlp
             parts[segment.block].append(self._part(segment, source, owner))
@@ -103,10 +105,11 @@ class TorchBackend:
             )
         return part
 
-    def _head(self, bits: int) -> Linear:
-        if bits not in self._heads:
-            self._heads[bits] = self._linears.pack(self.weights.head, bits)
-        return self._heads[bits]
+    def _head(self, bits: int, matrix: Tensor, owner: str) -> Linear:
+        packed = self._heads.get((owner, bits))
+        if packed is None:
+            packed = self._heads[owner, bits] = self._linears.pack(matrix, bits)
+        return packed
 
     @torch.inference_mode()
     def forward(

@@ -47,7 +47,7 @@ FREE_CASCADES = (
 _LONG_MATCHES = AUTOMATON.model_copy(update={"min_match": 3})  # beside a model short ones say too little
 _INNER_LOOKUP = PromptLookup(num_draft_tokens=4, max_ngram=3)
 _THRESHOLDS = (0.3, 0.5, 0.7)
-_MEASURE_UNTIL, COMPOSE_UNTIL = 0.46, 0.72
+_MEASURE_UNTIL, COMPOSE_UNTIL = 0.50, 0.72
 _SECOND_DRAFT_COST = 0.75
 
 

@@ -23,7 +23,9 @@ from autodraft.search.proposals import Proposal, Searcher
 from autodraft.search.records import cascade_attributes, cascade_params, digest_of, proposal_attributes
 from autodraft.search.study import SearchStudy
 
-STAGES = ("calibrate", "refitted", "seeds", "explore", "mutate", "measure", "compose", "conclude", "baselines")
+STAGES = (
+    "calibrate", "refitted", "seeds", "explore", "mutate", "fit", "measure", "compose", "conclude", "baselines",
+)  # fmt: skip
 """In the order in which they run; every trial belongs to one."""
 
 _LEAST_TRIALS = {"refitted": 8, "seeds": 6, "explore": 3, "measure": 3}
@@ -142,7 +144,7 @@ class SearchLoop:
             if proposal is None:
                 break
             key = proposal.key
-            if key not in self.study and self._is_over(stage, done, until):
+            if key not in self.study and self.is_over(stage, done, until):
                 break
             is_new = key not in self._asked
             self._asked.add(key)
@@ -175,7 +177,7 @@ class SearchLoop:
     ) -> Evaluation | None:
         """Measure a cascade, giving up early where it clearly loses to `incumbent`; None: failed, or no time left."""
         key = f"measured/{cascade_digest(cascade)}"
-        if key not in self.study and self._is_over(stage, done, until):
+        if key not in self.study and self.is_over(stage, done, until):
             return None
         paired = incumbent.per_prompt if incumbent is not None else ()
         evaluation = self._answer(
@@ -218,7 +220,7 @@ class SearchLoop:
             return {}
         return {"extra_bytes": float(evaluation.extra_bytes - self._max_extra_bytes)}
 
-    def _is_over(self, stage: str, done: int, until: float) -> bool:
+    def is_over(self, stage: str, done: int, until: float) -> bool:
         """Whether a stage ends before a candidate that is not known yet: by the clock, or as it did before the kill."""
         if done < _LEAST_TRIALS.get(stage, 0):
             return False

@@ -6,11 +6,9 @@ Knows nothing of how the weights were trained. The profile's figures are predict
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
-
-from torch import Tensor
 
 from autodraft.cascade import Cascade
 from autodraft.measure.agreement import AgreementMeter
@@ -22,7 +20,6 @@ from autodraft.policy import ChannelShares, DraftPolicy
 from autodraft.profile import DraftPrior, DraftProfile, Prediction, Priors, Provenance
 from autodraft.profile_parts import WeightsFile
 from autodraft.runtime import LoadedModel
-from autodraft.runtime.draft_weights import save_draft_weights
 
 WEIGHTS_NAME, PROFILE_NAME = "draft.safetensors", "profile.json"
 _NUM_PROMPTS, _PROMPT_TOKENS, _CONTINUATION_TOKENS = 16, 96, 32
@@ -32,14 +29,6 @@ def uniform_policy(kept: Collection[int], num_sub_layers: int, bits: int) -> Dra
     """What is kept at `bits`, the head too."""
     shares = (ChannelShares.all_at(bits if index in kept else 0) for index in range(num_sub_layers))
     return DraftPolicy.from_sub_layers(shares, bits)
-
-
-def write_weights(matrices: Mapping[str, Tensor], loaded: LoadedModel, folder: Path) -> WeightsFile:
-    """The file of a draft's matrices, which were trained without widening; tiled as the target is."""
-    factor, path = loaded.widen, folder / WEIGHTS_NAME
-    tiled = {name: matrix.detach().repeat(factor, factor) / factor for name, matrix in matrices.items()}
-    save_draft_weights(tiled, path, loaded.runtime.dtype)
-    return WeightsFile.of(path, folder)
 
 
 def write_draft(

@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from autodraft.errors import TrainingError
+from autodraft.fitting.sub_layers import DRAFT_WINDOW, DraftView, SubLayers
 from autodraft.policy import FULL_BITS
 from autodraft.runtime.draft_weights import target_matrices
+from autodraft.runtime.precision import fast_precision
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.weights import TargetWeights
 from autodraft.training import checkpoint
@@ -27,15 +29,10 @@ from autodraft.training.distill import Quality, distillation_loss, held_out_qual
 from autodraft.training.gates import Gates
 from autodraft.training.muon import Muon
 from autodraft.training.optim import lr_share
-from autodraft.training.precision import fast_precision
-from autodraft.training.sub_layers import DraftView, SubLayers
 from autodraft.training.texts import TextStreams
 
 PENALTY_SHARE = 0.4
 """Part of the steps in which the gates close; the others refit."""
-
-DRAFT_WINDOW = 6
-"""Positions that a draft runs from one root: root and drafted tokens of a cycle of usual length."""
 
 _HELD_OUT_WINDOWS = 32
 _CHECKPOINT_EVERY_S = 30.0

@@ -19,11 +19,11 @@ from autodraft.policy import FULL_BITS, DraftPolicy
 from autodraft.policy_text import decode_policy
 from autodraft.profile import write_atomically
 from autodraft.runtime import LoadedModel, ModelSpec, load_hf_model, load_model
-from autodraft.runtime.draft_weights import kept_sub_layers
+from autodraft.runtime.draft_weights import kept_sub_layers, save_draft_weights
+from autodraft.runtime.precision import fast_precision
 from autodraft.runtime.weights import TargetWeights
 from autodraft.sparsify_job import SparsifyJob
-from autodraft.training.precision import fast_precision
-from autodraft.training.refitted_draft import PROFILE_NAME, WEIGHTS_NAME, uniform_policy, write_draft, write_weights
+from autodraft.training.refitted_draft import PROFILE_NAME, WEIGHTS_NAME, uniform_policy, write_draft
 from autodraft.training.sparse_report import SparsifyReport
 from autodraft.training.sparse_target import save_sparse_target, sparse_model
 from autodraft.training.sparsifier import Recipe, Sparsifier, TrainingProgress
@@ -113,7 +113,7 @@ def _as_draft(
     job: SparsifyJob, loaded: LoadedModel, run: Sparsifier, policy: DraftPolicy | None, report: SparsifyReport
 ) -> SparsifyReport:
     folder: Path = job.output_folder
-    weights = write_weights(run.matrices, loaded, folder)
+    weights = save_draft_weights(run.matrices, folder / WEIGHTS_NAME, loaded.runtime.dtype)
     if policy is None or job.bits != FULL_BITS:
         policy = uniform_policy(run.kept, report.num_sub_layers, job.bits)
     profile = write_draft(loaded, policy, weights, folder, job.seed)

@@ -8,6 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from autodraft.errors import InputError
+from autodraft.fitting.sub_layers import DraftView, SubLayers
 from autodraft.policy import FULL_BITS, DraftPolicy
 from autodraft.router_job import router_job
 from autodraft.runtime import Rows, build_runtime
@@ -19,7 +20,6 @@ from autodraft.training.radial.lessons import FixedBlocks, TrainedBlocks
 from autodraft.training.radial.recipe import RouterRecipe
 from autodraft.training.radial.routed_sub_layers import RoutedSubLayers
 from autodraft.training.radial.trainer import RouterTrainer
-from autodraft.training.sub_layers import DraftView, SubLayers
 from autodraft.training.texts import TextStreams
 from tests.runtime.tiny import tiny_model
 

@@ -15,21 +15,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from autodraft.fitting.sub_layers import DraftView, SubLayers
 from autodraft.policy import DraftPolicy
 from autodraft.runtime import ModelSpec, TransformerRuntime
 from autodraft.runtime.draft_weights import DraftWeights, target_matrices
 from autodraft.runtime.plan import DraftPlan
+from autodraft.runtime.precision import fast_precision
 from autodraft.runtime.routed import RoutedForward
 from autodraft.runtime.weights import TargetWeights
 from autodraft.training.distill import distillation_loss
 from autodraft.training.muon import Muon
 from autodraft.training.optim import lr_share
-from autodraft.training.precision import fast_precision
 from autodraft.training.radial.continuations import Continuations, Trial
 from autodraft.training.radial.learner import Sampler
 from autodraft.training.radial.recipe import RouterRecipe
 from autodraft.training.radial.routed_sub_layers import RoutedSubLayers
-from autodraft.training.sub_layers import DraftView, SubLayers
 from autodraft.training.texts import TextStreams
 
 DRAFT_WINDOW = 8

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from safetensors.torch import load_file
-
 from autodraft.cascade import Cascade, RoutedDraft
 from autodraft.measure.agreement import AgreementMeter
 from autodraft.measure.chains import ChainShape, best_shape
@@ -27,7 +25,6 @@ from autodraft.runtime import LoadedModel
 from autodraft.runtime.routed import RoutedForward
 from autodraft.runtime.router_file import read_router
 from autodraft.training.radial.run import BLOCKS_NAME, ROUTER_NAME
-from autodraft.training.refitted_draft import write_weights
 
 PROFILE_NAME = "profile.json"
 _NUM_PROMPTS, _PROMPT_TOKENS, _CONTINUATION_TOKENS, _TIMED_TEXTS = 16, 96, 32, 4
@@ -49,16 +46,12 @@ class RoutedChain:
     verify_cost: dict[int, float]
 
 
-def trained_model(job: RouterJob, loaded: LoadedModel) -> RoutedDraft:
-    """What a job has trained, as a draft of `loaded`, which may be widened; its length is still anybody's guess."""
+def trained_model(job: RouterJob) -> RoutedDraft:
+    """What a job has trained, as a draft of its model in any width; its length is still anybody's guess."""
     folder = job.output_folder
-    weights = None
-    if job.train_blocks:
-        blocks, as_trained = folder / BLOCKS_NAME, loaded.widen == 1
-        weights = WeightsFile.of(blocks, folder) if as_trained else write_weights(load_file(blocks), loaded, folder)
     return RoutedDraft(
         router=WeightsFile.of(folder / ROUTER_NAME, folder),
-        weights=weights,
+        weights=WeightsFile.of(folder / BLOCKS_NAME, folder) if job.train_blocks else None,
         bits=job.bits,
         passed_keys=job.passed_keys,
     )
@@ -88,7 +81,7 @@ def best_routed_chain(loaded: LoadedModel, model: RoutedDraft, seed: int = 0) ->
 def write_profile(job: RouterJob, loaded: LoadedModel) -> Path:
     """The profile of the best chain of the job's router, which lies in its folder; returns the profile's path."""
     folder = job.output_folder
-    chain = best_routed_chain(loaded, trained_model(job, loaded), job.seed)
+    chain = best_routed_chain(loaded, trained_model(job), job.seed)
     stamp = device_stamp(loaded.runtime.device, loaded.runtime.backend)
     profile = DraftProfile(
         conclusion="speculate",

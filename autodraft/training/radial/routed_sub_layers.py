@@ -11,9 +11,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from autodraft.fitting.sub_layers import DraftView, RotaryTables, SubLayers
 from autodraft.runtime.routed import Chooser
 from autodraft.runtime.routing import RouteGraph
-from autodraft.training.sub_layers import DraftView, SubLayers
 
 
 class RoutedSubLayers(SubLayers):
@@ -53,16 +53,14 @@ class RoutedSubLayers(SubLayers):
             go(node + 1, group)
         return self._head(x), runs
 
-    def _along(
-        self, x: Tensor, sub_layer: int, group: Tensor, view: DraftView, tables: tuple[Tensor | None, Tensor | None]
-    ) -> Tensor:
+    def _along(self, x: Tensor, sub_layer: int, group: Tensor, view: DraftView, tables: RotaryTables) -> Tensor:
         """The stream after the tokens of `group` (numbers in the flattened batch) have run a sub-layer."""
-        flat, block = x.flatten(0, 1), sub_layer // 2
+        flat = x.flatten(0, 1)
         if sub_layer % 2:
-            return flat.index_add(0, group, self._mlp(flat[group], block)).view_as(x)
+            return flat.index_add(0, group, self._branch(flat[group], sub_layer, tables)).view_as(x)
         written = torch.zeros(len(flat), dtype=torch.bool, device=x.device)
         written[group] = True
-        branch = self._attention(x, block, *tables, _hidden(view, written.view(x.shape[:2])), None)
+        branch = self._branch(x, sub_layer, tables, _hidden(view, written.view(x.shape[:2])))
         return x + branch * written.view(*x.shape[:2], 1)
 
 

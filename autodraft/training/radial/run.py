@@ -20,10 +20,10 @@ from autodraft.profile import write_atomically
 from autodraft.router_job import RouterJob
 from autodraft.runtime import LoadedModel, ModelSpec, load_hf_model
 from autodraft.runtime.draft_weights import kept_sub_layers, save_draft_weights
+from autodraft.runtime.precision import fast_precision
 from autodraft.runtime.router_file import write_router
 from autodraft.runtime.routing import RouteGraph
 from autodraft.runtime.weights import TargetWeights
-from autodraft.training.precision import fast_precision
 from autodraft.training.radial.continuations import Continuations
 from autodraft.training.radial.evaluate import node_costs
 from autodraft.training.radial.lessons import WINDOW_TOKENS, TrainedBlocks

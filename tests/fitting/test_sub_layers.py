@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from autodraft.fitting.sub_layers import DraftView, SubLayers
 from autodraft.policy import ChannelShares, DraftPolicy
 from autodraft.runtime import ModelSpec, Rows, build_runtime
 from autodraft.runtime.draft_weights import target_matrices
 from autodraft.runtime.weights import TargetWeights
-from autodraft.training.sub_layers import DraftView, SubLayers
 from tests.runtime.tiny import CONFIGS, tiny_model
 
 TOKENS = torch.tensor([[5, 9, 33, 2, 71, 12, 40, 8, 8, 19, 3, 60]])

@@ -17,11 +17,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autodraft.policy import FULL_BITS
-from autodraft.runtime.draft_weights import matrix_name
+from autodraft.runtime.draft_weights import matrix_name, sub_layer_parts
 from autodraft.runtime.operations import apply_norm, rotate
 from autodraft.runtime.quantization import fake_quantize
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.weights import Projection, TargetWeights
+
+RotaryTables = tuple[Tensor | None, Tensor | None]
+"""Cosines and sines, [tokens, 1, head_dim / 2], or nothing where positions are learned."""
+
+DRAFT_WINDOW = 6
+"""Positions that a draft runs from one root: root and drafted tokens of a cycle of usual length."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +67,14 @@ class DraftView:
 class SubLayers:
     """The target with `matrices` in the place of its own ones.
 
+    A sub-layer is a norm, maps into its channels, what these do, and a map out of them.
+
     Args:
         spec, weights: the target.
         matrices: by the names of `matrix_name`, in any float dtype; what is missing is the target's.
         skipped: sub-layers that are left out, numbered 2 * block + (0 attention, 1 MLP).
         bits: bit-width that `matrices` and the head are rounded to.
+        dtype: of matrix products; None: the target's.
     """
 
     def __init__(
@@ -75,11 +84,12 @@ class SubLayers:
         matrices: Mapping[str, Tensor],
         skipped: Collection[int] = (),
         bits: int = FULL_BITS,
+        dtype: torch.dtype | None = None,
     ) -> None:
         self.spec, self.weights, self.matrices = spec, weights, matrices
         self.skipped = frozenset(skipped)
-        self._bits, self._dtype = bits, weights.embedding.dtype
-        self._head_weight = fake_quantize(weights.head, bits)
+        self._bits, self._dtype = bits, dtype or weights.embedding.dtype
+        self._head_weight = fake_quantize(weights.head, bits).to(self._dtype)
 
     def logits(self, tokens: Tensor, *, gates: Tensor | None = None, view: DraftView | None = None) -> Tensor:
         """Next-token logits. [batch, tokens] -> float32 [batch, tokens, vocab]
@@ -95,12 +105,11 @@ class SubLayers:
 
     def _run(self, tokens: Tensor, gates: Tensor | None, view: DraftView | None, written: TargetKeys | None) -> Tensor:
         """The residual stream after the last sub-layer, float32 [batch, tokens, hidden]."""
-        x, (cos, sin) = self._embed(tokens), self._tables(tokens.shape[1])
+        x, tables = self._embed(tokens), self._tables(tokens.shape[1])
         for sub_layer in range(self.spec.num_sub_layers):
             if sub_layer in self.skipped:
                 continue
-            block = sub_layer // 2
-            branch = self._mlp(x, block) if sub_layer % 2 else self._attention(x, block, cos, sin, view, written)
+            branch = self._branch(x, sub_layer, tables, view, written)
             x = x + (branch if gates is None else gates[:, sub_layer, None, None] * branch)
         return x
 
@@ -108,7 +117,8 @@ class SubLayers:
         x = self.weights.embedding[tokens].float()
         return x if self.weights.positions is None else x + self.weights.positions[: tokens.shape[1]].float()
 
-    def _tables(self, tokens: int) -> tuple[Tensor | None, Tensor | None]:
+    def _tables(self, tokens: int) -> RotaryTables:
+        """Cosines and sines of the first positions."""
         frequencies = self.weights.rotary_frequencies
         if frequencies is None:
             return None, None
@@ -126,16 +136,40 @@ class SubLayers:
         y = F.linear(x.to(self._dtype), weight.to(self._dtype)).float()
         return y if projection.bias is None else y + projection.bias
 
-    def _attention(
+    def _branch(
+        self,
+        x: Tensor,
+        sub_layer: int,
+        tables: RotaryTables,
+        view: DraftView | None = None,
+        written: TargetKeys | None = None,
+    ) -> Tensor:
+        """What a sub-layer adds to the residual stream. [batch, tokens, hidden]"""
+        part = sub_layer_parts(sub_layer, self.spec)[-1]
+        return self._project(self._inner(x, sub_layer, tables, view, written), sub_layer // 2, part)
+
+    def _inner(
+        self,
+        x: Tensor,
+        sub_layer: int,
+        tables: RotaryTables,
+        view: DraftView | None = None,
+        written: TargetKeys | None = None,
+    ) -> Tensor:
+        """What its last map, the one out of its channels, is given. [batch, tokens, channels]"""
+        if sub_layer % 2:
+            return self._activated(x, sub_layer // 2)
+        return self._mixed(x, sub_layer // 2, tables, view, written)
+
+    def _mixed(
         self,
         x: Tensor,
         block: int,
-        cos: Tensor | None,
-        sin: Tensor | None,
+        tables: RotaryTables,
         view: DraftView | None,
         written: TargetKeys | None,
     ) -> Tensor:
-        """What the attention sub-layer adds to the residual stream. [batch, tokens, hidden]"""
+        """What attention brings together for its output map. [batch, tokens, heads * head_dim]"""
         spec, weights = self.spec, self.weights.blocks[block]
         normed = apply_norm(x, weights.attention_norm, spec)
         query, key, value = (
@@ -144,7 +178,7 @@ class SubLayers:
         )
         if weights.query_norm is not None and weights.key_norm is not None:
             query, key = apply_norm(query, weights.query_norm, spec), apply_norm(key, weights.key_norm, spec)
-        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        query, key = rotate(query, *tables), rotate(key, *tables)
         query, key, value = (part.transpose(1, 2).to(self._dtype) for part in (query, key, value))
         if written is not None:
             written.keys[block], written.values[block] = key, value
@@ -153,16 +187,16 @@ class SubLayers:
             value = torch.cat((view.target.values[block], value), dim=2)
         mask = None if view is None else view.mask
         mixed = F.scaled_dot_product_attention(query, key, value, mask, is_causal=mask is None, enable_gqa=True)
-        return self._project(mixed.transpose(1, 2).flatten(2), block, "output")
+        return mixed.transpose(1, 2).flatten(2)
 
-    def _mlp(self, x: Tensor, block: int) -> Tensor:
-        """What the MLP sub-layer adds to the residual stream. [batch, tokens, hidden]"""
+    def _activated(self, x: Tensor, block: int) -> Tensor:
+        """An MLP's neurons, from the residual stream. [batch, tokens, neurons]"""
         normed, activation = apply_norm(x, self.weights.blocks[block].mlp_norm, self.spec), self.spec.activation
         inner = self._project(normed, block, "gate" if self.spec.gated else "up")
         inner = getattr(F, activation)(inner)
         if self.spec.gated:
             inner = inner * self._project(normed, block, "up")
-        return self._project(inner, block, "down")
+        return inner
 
 
 def _rounded(matrix: Tensor, bits: int) -> Tensor:

@@ -1,0 +1,93 @@
+"""`DraftFitter`: fitted drafts of one target in files, each fitted once and only where the time for it is there.
+
+Knows nothing of which policies are worth it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from autodraft.fitting.closed_form import fit_draft, windows_of
+from autodraft.policy import DraftPolicy
+from autodraft.profile_parts import WeightsFile
+from autodraft.runtime import LoadedModel, ModelSpec, load_hf_model
+from autodraft.runtime.draft_weights import save_draft_weights
+from autodraft.runtime.precision import fast_precision
+from autodraft.runtime.weights import TargetWeights
+
+_WINDOW = 256
+_MOST_TOKENS = 16_384
+_TEXT_SHARES = (1.0, 0.25)
+"""Of the text that a fit is tried with; less where more would take too long."""
+
+
+class _TooSlow(Exception):
+    """Ends a fit that would not be done in time."""
+
+
+class DraftFitter:
+    """Fits drafts on texts and keeps their weights in a folder.
+
+    A widened target is fitted in its narrow form, of which the weights are then tiled.
+
+    Args:
+        loaded: the target.
+        texts: token ids.
+        folder: of the files.
+    """
+
+    def __init__(self, loaded: LoadedModel, texts: Sequence[Sequence[int]], folder: Path) -> None:
+        self._loaded, self._texts, self._folder = loaded, texts, folder
+
+    def fit(self, policy: DraftPolicy, seconds: float | None = None) -> WeightsFile | None:
+        """The weights of a policy that `can_fit`; None where `seconds` or the memory are not enough.
+
+        A draft that was fitted before is taken from its file, which costs nothing.
+        """
+        path = self._folder / f"fitted-{self._identity(policy)}.safetensors"
+        if path.is_file():
+            return WeightsFile.of(path, self._folder)
+        started = time.monotonic()
+        for share in _TEXT_SHARES:
+            left = None if seconds is None else seconds - (time.monotonic() - started)
+            try:
+                return self._fitted(policy, path, int(share * _MOST_TOKENS), left)
+            except _TooSlow:
+                continue
+            except (torch.OutOfMemoryError, MemoryError):
+                return None
+        return None
+
+    def _fitted(self, policy: DraftPolicy, path: Path, most_tokens: int, seconds: float | None) -> WeightsFile:
+        started = time.monotonic()
+
+        def check(done: int, total: int) -> None:
+            if seconds is not None and (time.monotonic() - started) / max(done, 1) * total > seconds:
+                raise _TooSlow
+
+        check(0, 1)
+        spec, weights = self._narrow
+        windows = windows_of(self._texts, min(_WINDOW, spec.max_positions), most_tokens)
+        dtype = fast_precision(weights.embedding.dtype, weights.embedding.device)
+        matrices = fit_draft(spec, weights, policy, windows, dtype=dtype, on_step=check)
+        return save_draft_weights(matrices, path, self._loaded.runtime.dtype)
+
+    @cached_property
+    def _narrow(self) -> tuple[ModelSpec, TargetWeights]:
+        if self._loaded.widen == 1:
+            return self._loaded.runtime.spec, self._loaded.runtime.weights
+        model = load_hf_model(replace(self._loaded, widen=1))
+        spec = ModelSpec.from_config(model.config)
+        return spec, TargetWeights.from_hf(model, spec)
+
+    def _identity(self, policy: DraftPolicy) -> str:
+        """Changes with everything that a fit depends on."""
+        facts = (self._loaded.fingerprint["weights"], policy.digest, [list(text) for text in self._texts])
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
