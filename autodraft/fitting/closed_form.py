@@ -117,10 +117,10 @@ class _Fit(SubLayers):
         self._own = list(self._ahead)
 
     def run(self, on_step: Callable[[int, int], None]) -> dict[str, Tensor]:
-        kept, silent = kept_sub_layers(self._policy), self.weights.silent_sub_layers
-        for name, matrix in target_matrices(self.weights, self.spec, kept & silent).items():
+        silent = kept_sub_layers(self._policy) & self.weights.silent_sub_layers
+        for name, matrix in target_matrices(self.weights, self.spec, silent).items():
             self._fitted[name] = matrix.float()
-        kept = sorted(kept - silent)
+        kept = sorted(kept_sub_layers(self._policy) - silent)
         self._advance(0, kept[0])
         for done, (sub_layer, following) in enumerate(pairwise((*kept, self.spec.num_sub_layers))):
             self._fit_inputs(sub_layer)

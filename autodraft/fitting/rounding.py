@@ -52,4 +52,5 @@ def _inverse_factor(moment: Tensor) -> Tensor:
     """The upper triangular U with U^T U = (moment + damping)^-1: row i says how later columns answer for column i."""
     mean = float(moment.diagonal().mean()) or 1.0
     damped = moment.float() + _DAMPING * mean * torch.eye(len(moment), device=moment.device)
-    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damped)), upper=True)
+    factor: Tensor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damped)), upper=True)
+    return factor

@@ -192,8 +192,7 @@ class SubLayers:
     def _activated(self, x: Tensor, block: int) -> Tensor:
         """An MLP's neurons, from the residual stream. [batch, tokens, neurons]"""
         normed, activation = apply_norm(x, self.weights.blocks[block].mlp_norm, self.spec), self.spec.activation
-        inner = self._project(normed, block, "gate" if self.spec.gated else "up")
-        inner = getattr(F, activation)(inner)
+        inner: Tensor = getattr(F, activation)(self._project(normed, block, "gate" if self.spec.gated else "up"))
         if self.spec.gated:
             inner = inner * self._project(normed, block, "up")
         return inner

@@ -115,7 +115,8 @@ class Packing:
         owner = "" if own is None else own.digest
         # Every step of the target reads all of it; drafts come and go.
         pages = self._pages if policy.is_full and own is None else None
-        head = self._head(policy.head_bits, weights.head, "" if weights.head is self._weights.head else owner, pages)
+        owns_head = weights.head is not self._weights.head
+        head = self._head(policy.head_bits, weights.head, owner if owns_head else "", pages)
         grouped: dict[tuple[int, str], list[PackedSegment]] = {}
         for segment in source.segments_of(policy):
             grouped.setdefault((segment.block, segment.kind), []).append(self._segment(segment, source, owner, pages))
@@ -133,7 +134,7 @@ class Packing:
         payload = Payload(binding.CPlan(blocks, head.struct), (blocks, *owned), width)
         return DraftPlan(
             policy, self._spec, self.full_bytes, payload,
-            silent=source.silent, in_planes=source.in_planes, owns_weights=own is not None,
+            silent=source.silent, in_planes=source.in_planes, owns_weights=own is not None, owns_head=owns_head,
         )  # fmt: skip
 
     def _head(self, bits: int, matrix: Tensor, owner: str, pages: HugePages | None) -> binding.PackedLinear:

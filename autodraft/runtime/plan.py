@@ -60,7 +60,8 @@ class DraftPlan:
         payload: the backend's.
         silent: sub-layers of the target that add nothing; no plan runs them.
         in_planes: sub-layers whose upper planes are what 8 bits mean.
-        owns_weights: whether it runs on weights of its own in the place of the target's.
+        owns_weights: whether its sub-layers run on weights of its own in the place of the target's.
+        owns_head: whether its head does.
 
     Attributes:
         extra_bytes: memory that the plan's packed weights add to the target's.
@@ -77,6 +78,7 @@ class DraftPlan:
         silent: frozenset[int] = frozenset(),
         in_planes: frozenset[int] = frozenset(),
         owns_weights: bool = False,
+        owns_head: bool = False,
     ) -> None:
         self.policy = policy
         self.payload = payload
@@ -89,7 +91,7 @@ class DraftPlan:
             for size, segment in zip(sizes, segments, strict=True)
             if owns_weights or not (is_whole(segment, spec) and segment.bits in _bits_of_target(segment, in_planes))
         )
-        if policy.head_bits != FULL_BITS:
+        if owns_head or policy.head_bits != FULL_BITS:
             self.extra_bytes += weight_bytes(spec.vocab_size, spec.hidden_size, policy.head_bits, full_bytes)
 
 

@@ -84,14 +84,15 @@ class TorchBackend:
         weights = self.weights if own is None else own.applied_to(self.weights)
         source = self._source if own is None else SegmentSource(self._spec, weights)
         owner = "" if own is None else own.digest
-        head = self._head(policy.head_bits, weights.head, "" if weights.head is self.weights.head else owner)
+        owns_head = weights.head is not self.weights.head
+        head = self._head(policy.head_bits, weights.head, owner if owns_head else "")
         payload = Payload([[] for _ in policy.blocks], [[] for _ in policy.blocks], head)
         for segment in source.segments_of(policy):
             parts = payload.attention if segment.kind == "attention" else payload.mlp
             parts[segment.block].append(self._part(segment, source, owner))
         return DraftPlan(
             policy, self._spec, self.full_bytes, payload,
-            silent=source.silent, in_planes=source.in_planes, owns_weights=own is not None,
+            silent=source.silent, in_planes=source.in_planes, owns_weights=own is not None, owns_head=owns_head,
         )  # fmt: skip
 
     def _part(self, segment: Segment, source: SegmentSource, owner: str) -> Part:

@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from autodraft.errors import ProfileError
-from autodraft.policy import ChannelShares, DraftPolicy
+from autodraft.policy import FULL_BITS, ChannelShares, DraftPolicy
 from autodraft.profile_parts import WeightsFile
-from autodraft.runtime import Rows, TransformerRuntime, build_runtime
-from autodraft.runtime.draft_weights import kept_sub_layers, save_draft_weights, target_matrices
+from autodraft.runtime import ModelSpec, Rows, TransformerRuntime, build_runtime
+from autodraft.runtime.draft_weights import HEAD, kept_sub_layers, save_draft_weights, target_matrices
+from autodraft.runtime.weights import TargetWeights
+from autodraft.runtime.widening import widen
 from tests.runtime.tiny import tiny_model
 
 TOKENS = [5, 9, 33, 2, 71, 12, 40]
@@ -88,6 +90,33 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path):
         runtime.plan(SKIPPING, other)
     with pytest.raises(ProfileError, match="not a safetensors file"):
         runtime.plan(SKIPPING, WeightsFile.of(tmp_path / "draft.safetensors", tmp_path))
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+@pytest.mark.parametrize("bits", [FULL_BITS, 4])
+def test_a_head_of_its_own_is_run_by_its_draft_alone(bits, backend, tmp_path):
+    runtime, policy = runtime_of("llama", backend), SKIPPING.replace({}, head_bits=bits)
+    matrices = target_matrices(runtime.weights, runtime.spec, kept_sub_layers(policy))
+    turned = runtime.weights.head.flip(0).contiguous()
+    weights = save_draft_weights({**matrices, HEAD: turned}, tmp_path / "draft.safetensors", runtime.dtype)
+    before = logits(runtime, policy)
+    assert torch.equal(logits(runtime, policy, weights), before.flip(1))
+    assert torch.equal(logits(runtime, policy), before), "the target's head is what it was"
+    plain = save_draft_weights(matrices, tmp_path / "plain.safetensors", runtime.dtype)
+    extra = runtime.plan(policy, weights).extra_bytes - runtime.plan(policy, plain).extra_bytes
+    assert extra == (turned.nbytes if bits == FULL_BITS else 0), "at low bits nobody shares the target's head anyway"
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+@pytest.mark.parametrize("name", ["llama", "qwen3", "phi3", "opt"])
+def test_weights_of_a_narrow_model_are_tiled_for_its_widened_form(name, backend, tmp_path):
+    narrow, other = tiny_model(name), tiny_model(name, seed=1)
+    spec = ModelSpec.from_config(narrow.config)
+    matrices = target_matrices(TargetWeights.from_hf(other, spec), spec, kept_sub_layers(SKIPPING))
+    matrices[HEAD] = TargetWeights.from_hf(other, spec).head
+    weights = save_draft_weights(matrices, tmp_path / "draft.safetensors", torch.float32)
+    found = [logits(build_runtime(widen(narrow, factor), backend=backend), SKIPPING, weights) for factor in (1, 2)]
+    assert torch.allclose(*found, atol=2e-2)
 
 
 @pytest.mark.parametrize("backend", ["native", "torch"])

@@ -66,7 +66,7 @@ def test_refitted_drafts_are_searched_exported_and_known_again(
     given = (write_refitted(loaded, tmp_path / "one", 0.9).parent, write_refitted(loaded, tmp_path / "two"))
     out = tmp_path / "out"
     # Without a limit of time every survivor is measured, so that a refitted draft is a finalist however slow it is.
-    unhurried = job(out, refitted=given, budget_minutes=None, free_drafts=False)
+    unhurried = job(out, refitted=given, budget_minutes=None, free_drafts=False, fit=False)
     first = search(unhurried, loaded)
     files = {draft.weights.file for draft, _ in first.loop.refitted.values() if draft.weights is not None}
     assert len(files) == 2 and {path.name for path in out.glob("*.safetensors")} == files

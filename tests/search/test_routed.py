@@ -59,7 +59,7 @@ def test_routed_drafts_are_measured_arranged_and_known_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out, given = tmp_path / "out", (write_routed(loaded, tmp_path / "given").parent,)
-    unhurried = job(out, routers=given, budget_minutes=None, free_drafts=False)
+    unhurried = job(out, routers=given, budget_minutes=None, free_drafts=False, fit=False)
     first = search(unhurried, loaded)
     (draft,) = first.routed
     assert [path.name for path in out.glob("*.safetensors")] == [draft.router.file]

@@ -161,7 +161,7 @@ def test_the_command_refits_blocks_and_decodes_through_them_without_changing_a_t
     widened = CliRunner().invoke(app, [*arguments, *small, "--widen", "2"])
     assert widened.exit_code == 0, widened.output
     wide = DraftProfile.load(tmp_path / "profile.json")
-    assert wide.target.widen == 2 and wide.cascade.drafts[0].weights.file == "draft.safetensors"
+    assert wide.target.widen == 2 and wide.cascade.drafts[0].weights.file == "blocks.safetensors"
     decoded = CliRunner().invoke(app, decode)
     assert decoded.exit_code == 0 and decoded.stdout == plain.stdout
     file = tmp_path / "draft.safetensors"
