@@ -49,6 +49,7 @@ _INNER_LOOKUP = PromptLookup(num_draft_tokens=4, max_ngram=3)
 _THRESHOLDS = (0.3, 0.5, 0.7)
 _MEASURE_UNTIL, COMPOSE_UNTIL = 0.50, 0.72
 _SECOND_DRAFT_COST = 0.75
+_OTHER_MODELS = 3
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def measure_survivors(loop: SearchLoop, options: ComposeOptions) -> None:
 
 
 def compose(loop: SearchLoop, options: ComposeOptions) -> None:
-    """Which drafts, in which order, under which scheduler: every kind of cascade, then single settings of the best.
+    """Which drafts, in which order, under which scheduler: every kind of cascade, then other models, single settings.
 
     One change at a time, as long as measuring says that it helps and time is left.
     """
@@ -149,7 +150,7 @@ def compose(loop: SearchLoop, options: ComposeOptions) -> None:
             return
     while True:
         before = best.cascade
-        for cascade in neighbours(before, options):
+        for cascade in (*with_other_models(loop, before), *neighbours(before, options)):
             if not attempt(cascade):
                 return
             if best.cascade is not before:
@@ -167,6 +168,27 @@ def _starts(loop: SearchLoop, best: Cascade) -> list[Cascade]:
         if fastest is not None and fastest[0] not in starts:
             starts.append(fastest[0])
     return starts
+
+
+def with_other_models(loop: SearchLoop, cascade: Cascade) -> list[Cascade]:
+    """The cascade with the model of another measured chain in the place of its first one, the fastest chains first.
+
+    Behind a lookup the fastest model need not be the one that is fastest alone.
+    """
+    own = first_model(cascade)
+    if not isinstance(own, SelfDraft):
+        return []
+    chains = sorted(
+        ((evaluation.speedup, each.drafts[0]) for each, evaluation in loop.measured.values() if each.drafts[1:] == ()),
+        key=lambda pair: -pair[0],
+    )
+    others = [draft for _, draft in chains if isinstance(draft, SelfDraft) and not _same(draft, own)]
+    swapped = []
+    for other in others[:_OTHER_MODELS]:
+        model = unbounded(other) if own == unbounded(own) else other
+        drafts = tuple(model if draft is own else draft for draft in cascade.drafts)
+        swapped.append(cascade.model_copy(update={"drafts": drafts}))
+    return swapped
 
 
 def cheaper_draft(loop: SearchLoop, cascade: Cascade) -> SelfDraft | None:

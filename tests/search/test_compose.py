@@ -8,18 +8,20 @@ from dataclasses import replace
 import pytest
 from optuna.storages import InMemoryStorage
 
-from autodraft.cascade import Cascade, Chain, DyTC, RoutedDraft, SelfDraft, StaticTree
+from autodraft.cascade import Cascade, Chain, DyTC, RoutedDraft, SelfDraft, StaticTree, unbounded
 from autodraft.evaluator import chain_of, draft_of
 from autodraft.policy import ChannelShares, DraftPolicy
 from autodraft.profile_parts import WeightsFile
 from autodraft.search.codec import cascade_digest, describe
 from autodraft.search.compose import (
+    AUTOMATON,
     ComposeOptions,
     arrangements,
     cheaper_draft,
     compose,
     measure_survivors,
     neighbours,
+    with_other_models,
 )
 from autodraft.search.conclude import finalists
 from autodraft.search.loop import Clock, SearchLoop
@@ -117,6 +119,28 @@ def test_a_refitted_draft_is_measured_composed_and_meets_the_untrained_ones(loop
     assert WEIGHTS in [draft.weights for draft in chosen["joint"].drafts if isinstance(draft, SelfDraft)]
     others = [draft.weights for draft in chosen["untrained"].drafts if isinstance(draft, SelfDraft)]
     assert others and set(others) == {None}
+
+
+def test_other_measured_models_take_the_place_of_the_first_one(loop: SearchLoop) -> None:
+    def measured(name: str, draft: SelfDraft | RoutedDraft, speedup: float) -> None:
+        evaluation = replace(loop.evaluator.predict(CHEAPER), fidelity="measured", speedup=speedup)
+        loop.measured[name] = (Cascade(drafts=(draft,)), evaluation)
+
+    own = SelfDraft(policy=FOUR_BITS, num_draft_tokens=5)
+    slower, faster = SelfDraft(policy=CHEAPER), SelfDraft(policy=FOUR_BITS, weights=WEIGHTS, num_draft_tokens=7)
+    for name, draft, speedup in (
+        ("own", own, 1.6),
+        ("slow", slower, 1.2),
+        ("fast", faster, 1.4),
+        ("routed", ROUTED, 2),
+    ):
+        measured(name, draft, speedup)  # type: ignore[arg-type]
+    loop.measured["lookup"] = (Cascade(drafts=(AUTOMATON,)), loop.evaluator.predict(CHEAPER))
+    behind = Cascade(drafts=(AUTOMATON, own))
+    assert with_other_models(loop, behind) == [Cascade(drafts=(AUTOMATON, other)) for other in (faster, slower)]
+    free = Cascade(drafts=(unbounded(own), AUTOMATON), scheduler=DyTC())
+    assert with_other_models(loop, free)[0] == free.model_copy(update={"drafts": (unbounded(faster), AUTOMATON)})
+    assert with_other_models(loop, Cascade(drafts=(AUTOMATON, ROUTED))) == []
 
 
 def test_a_refitted_draft_that_loses_alone_is_still_arranged(loop: SearchLoop) -> None:
