@@ -104,7 +104,7 @@ class SelfDraft(_Value):
     kind: Literal["self-draft"] = "self-draft"
     policy: PolicyField
     weights: WeightsFile | None = Field(
-        default=None, description="refitted weights of the sub-layers that the policy keeps; null: the target's own"
+        default=None, description="weights fitted or trained for what the policy keeps; null: the target's own"
     )
     num_draft_tokens: int = Field(default=4, ge=1, le=64, description="deepest drafted position of a cycle")
     stop_threshold: float = Field(

@@ -28,7 +28,7 @@ def test_a_draft_is_written_shown_and_decodes(run: Run, text: Path, tiny_model_f
 
     profile = ("--profile", tmp_path / "draft" / "profile.json", "--max-new-tokens", 8)
     assert run("generate", *profile, "--prompt", "def f", "--compare").exit_code == 0
-    assert "refitted weights" in run("profile", "show", "draft/profile.json").stdout
+    assert "weights of its own" in run("profile", "show", "draft/profile.json").stdout
     quick = ("search", "--model", tiny_model_folder, "--minutes", 0.05, "--trials", 4, "--set", "num_prompts=2")
     short = ("--set", "new_tokens_per_prompt=8", "--set", "calibration_tokens=64", "--set", "hf_baseline=false")
     searched = run(*quick, *short, "--refitted", "draft", "--output", "searched")

@@ -95,11 +95,11 @@ def _settings(draft: Draft) -> Iterator[str]:
             yield f"{draft.num_draft_tokens} deep, stops below probability {draft.stop_threshold:g}"
             yield str(policy)
             if draft.weights is not None:
-                yield f"refitted weights of its own in {draft.weights.file}"
+                yield f"weights of its own in {draft.weights.file}"
         case RoutedDraft():
             yield f"router {draft.router.file}, blocks at {draft.bits} bits, keys of passed blocks {draft.passed_keys}"
             if draft.weights is not None:
-                yield f"refitted weights of its own in {draft.weights.file}"
+                yield f"weights of its own in {draft.weights.file}"
             yield f"{draft.num_draft_tokens} deep, stops below probability {draft.stop_threshold:g}"
 
 
