@@ -37,10 +37,11 @@ def blamed_on(option: str, path: Path) -> Iterator[None]:
         raise InputError(f"{option} {path}: {error}") from error
 
 
-def check_target(profile: DraftProfile, loaded: LoadedModel) -> None:
-    """Raises `ProfileError` where the profile is another target's."""
+def check_target(profile: DraftProfile, loaded: LoadedModel, *, any_width: bool = False) -> None:
+    """Raises `ProfileError` where the profile is another target's, or (but for `any_width`) one widened otherwise."""
     spec = loaded.runtime.spec
-    profile.check_target(loaded.fingerprint, spec.num_blocks, spec.num_kv_heads, loaded.widen)
+    widen = None if any_width else loaded.widen
+    profile.check_target(loaded.fingerprint, spec.num_blocks, spec.num_kv_heads, widen)
 
 
 def copied(weights: WeightsFile, folder: Path, stem: str) -> WeightsFile:

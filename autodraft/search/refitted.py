@@ -45,7 +45,7 @@ def _refitted_drafts(profile: DraftProfile) -> list[SelfDraft]:
 
 def _fitting(profile: DraftProfile, loaded: LoadedModel, folder: Path) -> list[SelfDraft]:
     """The profile's refitted drafts, each of them compiled once: whatever does not fit is found before the search."""
-    check_target(profile, loaded)
+    check_target(profile, loaded, any_width=True)  # weights of a narrow model are tiled, those of a wide one do not fit
     drafts = []
     for draft in _refitted_drafts(profile):
         assert draft.weights is not None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from autodraft.cascade import Cascade, PromptLookup, SelfDraft
 from autodraft.configuration import SearchJob
@@ -18,11 +19,13 @@ from autodraft.measure.device import device_stamp, target_stamp
 from autodraft.policy import ChannelShares, DraftPolicy
 from autodraft.profile import DraftProfile, Provenance
 from autodraft.profile_parts import WeightsFile
-from autodraft.runtime import LoadedModel
+from autodraft.runtime import LoadedModel, Rows, build_runtime
 from autodraft.runtime.draft_weights import kept_sub_layers, save_draft_weights, target_matrices
+from autodraft.runtime.widening import widen
 from autodraft.search.refitted import load_refitted
 from autodraft.search.run import RunningSearch
 from autodraft.search.runtime_evaluator import RuntimeEvaluator
+from tests.runtime.tiny import tiny_model
 from tests.search.test_run import job, loaded  # noqa: F401 - the fixture
 
 POLICY = DraftPolicy.uniform(3).replace({1: ChannelShares(), 2: ChannelShares()})
@@ -109,6 +112,21 @@ def test_an_exported_profile_finds_its_weights_and_says_their_memory(tmp_path: P
     CascadeDecoder.from_profile(loaded, found).generate([5, 9, 33], max_new_tokens=4)
 
 
+def test_a_draft_refitted_without_widening_serves_the_widened_target(tmp_path: Path, loaded: LoadedModel) -> None:  # noqa: F811
+    path = write_refitted(loaded, tmp_path / "given", 0.9)
+    wide = LoadedModel(**{**vars(loaded), "widen": 2, "runtime": build_runtime(widen(tiny_model("llama"), 2))})
+    plans = []
+    for model in (loaded, wide):
+        (draft,) = load_refitted((path,), model, tmp_path)
+        plans.append(model.runtime.plan(draft.policy, draft.weights))
+    rows = Rows.chain([5, 9, 33, 2, 71, 12, 40], 0)
+    logits = [
+        model.runtime.forward(plan, model.runtime.new_cache(), rows)
+        for model, plan in zip((loaded, wide), plans, strict=True)
+    ]
+    assert torch.allclose(*logits, atol=2e-2)
+
+
 def test_what_cannot_be_taken_is_one_line_that_names_it(tmp_path: Path, loaded: LoadedModel) -> None:  # noqa: F811
     def refused(path: Path, message: str, model: LoadedModel = loaded) -> None:
         with pytest.raises(InputError, match=message) as caught:
@@ -124,8 +142,10 @@ def test_what_cannot_be_taken_is_one_line_that_names_it(tmp_path: Path, loaded: 
     path = write_refitted(loaded, tmp_path / "given")
     other = LoadedModel(**{**vars(loaded), "fingerprint": {"config": "0" * 64, "weights": "2" * 64}})
     refused(path, "made for tiny, not for this model", other)
-    widened = LoadedModel(**{**vars(loaded), "widen": 2})
-    refused(path, "made for widen 1", widened)
+    smaller = LoadedModel(
+        **{**vars(loaded), "runtime": build_runtime(tiny_model("llama", hidden_size=32, head_dim=16))}
+    )
+    refused(path, "does not fit this model", smaller)
     weights = path.parent / "draft.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
     refused(path, "checksum differs")
