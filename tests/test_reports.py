@@ -11,6 +11,7 @@ import pytest
 from autodraft.benchmarks import (
     byte_planes,
     coded_weights,
+    fitted_drafts,
     gpu_linears_table,
     gpu_table,
     kernels,
@@ -54,6 +55,10 @@ MARKDOWN: dict[str, Markdown] = {
     "controllers": _with_picture(controllers_markdown, "controllers"),
     "controllers-long": _with_picture(controllers_markdown, "controllers-long"),
     "controllers-transfer": _with_picture(controllers_markdown, "controllers-transfer"),
+    "fitted-drafts": fitted_drafts.markdown,
+    "fitted-drafts-sampled": fitted_drafts.markdown,
+    "fitted-drafts-x4": fitted_drafts.markdown,
+    "fitted-drafts-x4-sampled": fitted_drafts.markdown,
     "h200/gpu": gpu_table.markdown,
     "h200/linears": gpu_linears_table.markdown,
     "kernels": kernels.markdown,

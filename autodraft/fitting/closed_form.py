@@ -59,7 +59,7 @@ def fit_draft(
     dtype: torch.dtype,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Tensor]:
-    """The matrices of everything that the policy keeps, and of the head where it has low bits; float32.
+    """The matrices of everything that the policy keeps, and of the head where it has low bits; in the target's dtype.
 
     Args:
         spec: the target's architecture.
@@ -87,8 +87,13 @@ class _Moments:
     @classmethod
     def of(cls, pairs: Iterable[tuple[Tensor, Tensor]]) -> _Moments:
         """(inputs, wanted), [rows, ..] each, batch by batch."""
-        sums = [(x.T @ x, y.T @ x) for x, y in pairs]
-        return cls(sum(first for first, _ in sums), sum(second for _, second in sums))  # type: ignore[arg-type]
+        batches = iter(pairs)
+        x, y = next(batches)
+        sums = cls(x.T @ x, y.T @ x)
+        for x, y in batches:
+            sums.inputs.addmm_(x.T, x)
+            sums.wanted.addmm_(y.T, x)
+        return sums
 
     def solve(self, prior: Tensor, num_rows: int) -> Tensor:
         """The map that is nearest to what is wanted in least squares, beside `prior`. [outputs, inputs]"""
@@ -119,9 +124,9 @@ class _Fit(SubLayers):
     def run(self, on_step: Callable[[int, int], None]) -> dict[str, Tensor]:
         silent = kept_sub_layers(self._policy) & self.weights.silent_sub_layers
         for name, matrix in target_matrices(self.weights, self.spec, silent).items():
-            self._fitted[name] = matrix.float()
+            self._fitted[name] = matrix
         kept = sorted(kept_sub_layers(self._policy) - silent)
-        self._advance(0, kept[0])
+        self._advance(0, kept[0] if kept else self.spec.num_sub_layers)
         for done, (sub_layer, following) in enumerate(pairwise((*kept, self.spec.num_sub_layers))):
             self._fit_inputs(sub_layer)
             self._advance(sub_layer, following)
@@ -156,7 +161,11 @@ class _Fit(SubLayers):
             for own, ahead in zip(self._own, self._ahead, strict=True)
         )
         alignment = moments.solve(torch.eye(len(moments.inputs), device=moments.inputs.device), self._num_rows)
-        return [rounded(matrix.float() @ alignment, moments.inputs, bits) for matrix in matrices]
+        return [self._stored(rounded(matrix.float() @ alignment, moments.inputs, bits)) for matrix in matrices]
+
+    def _stored(self, matrix: Tensor) -> Tensor:
+        """As the file keeps it: fitted matrices of a large model take no more memory than its own."""
+        return matrix.to(self.weights.embedding.dtype)
 
     def _normed(self, x: Tensor, norm: Norm) -> Tensor:
         return apply_norm(x, norm, self.spec).flatten(0, 1)
@@ -172,7 +181,8 @@ class _Fit(SubLayers):
         gaps = (ahead - own - bias for ahead, own in zip(self._ahead, self._own, strict=True))
         moments = _Moments.of((x.flatten(0, 1).float(), gap.flatten(0, 1)) for x, gap in zip(inner, gaps, strict=True))
         matrix = moments.solve(projection.weight.float(), self._num_rows)
-        self._fitted[matrix_name(block, part)] = rounded(matrix, moments.inputs, self._bits_of(sub_layer))
+        low = rounded(matrix, moments.inputs, self._bits_of(sub_layer))
+        self._fitted[matrix_name(block, part)] = self._stored(low)
         for batch, x in enumerate(inner):
             self._own[batch] = self._own[batch] + self._project(x, block, part)
 

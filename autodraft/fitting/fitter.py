@@ -6,6 +6,7 @@ Knows nothing of which policies are worth it.
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +19,8 @@ from autodraft.fitting.closed_form import fit_draft, windows_of
 from autodraft.policy import DraftPolicy
 from autodraft.profile_parts import WeightsFile
 from autodraft.runtime import LoadedModel, ModelSpec, load_hf_model
-from autodraft.runtime.draft_weights import save_draft_weights
+from autodraft.runtime.draft_weights import kept_sub_layers, save_draft_weights, target_matrices
+from autodraft.runtime.memory import available_bytes
 from autodraft.runtime.precision import fast_precision
 from autodraft.runtime.weights import TargetWeights
 
@@ -47,13 +49,15 @@ class DraftFitter:
         self._loaded, self._texts, self._folder = loaded, texts, folder
 
     def fit(self, policy: DraftPolicy, seconds: float | None = None) -> WeightsFile | None:
-        """The weights of a policy that `can_fit`; None where `seconds` or the memory are not enough.
+        """The weights of a policy that `can_fit`; None where `seconds`, memory or disk are not enough for it.
 
         A draft that was fitted before is taken from its file, which costs nothing.
         """
         path = self._folder / f"fitted-{self._identity(policy)}.safetensors"
         if path.is_file():
             return WeightsFile.of(path, self._folder)
+        if not self._has_room(policy):
+            return None
         started = time.monotonic()
         for share in _TEXT_SHARES:
             left = None if seconds is None else seconds - (time.monotonic() - started)
@@ -61,7 +65,7 @@ class DraftFitter:
                 return self._fitted(policy, path, int(share * _MOST_TOKENS), left)
             except _TooSlow:
                 continue
-            except (torch.OutOfMemoryError, MemoryError):
+            except (torch.OutOfMemoryError, MemoryError, torch.linalg.LinAlgError):  # the last where numbers overflow
                 return None
         return None
 
@@ -78,6 +82,15 @@ class DraftFitter:
         dtype = fast_precision(weights.embedding.dtype, weights.embedding.device)
         matrices = fit_draft(spec, weights, policy, windows, dtype=dtype, on_step=check)
         return save_draft_weights(matrices, path, self._loaded.runtime.dtype)
+
+    def _has_room(self, policy: DraftPolicy) -> bool:
+        """Whether the matrices fit on the disk, and into memory twice, as they are made and as they are run."""
+        spec, weights = self._narrow
+        matrices = target_matrices(weights, spec, kept_sub_layers(policy)).values()
+        size = sum(matrix.nbytes for matrix in matrices) + weights.head.nbytes
+        memory = available_bytes(weights.embedding.device)
+        wide = self._loaded.widen**2
+        return shutil.disk_usage(self._folder).free > 2 * size and (memory is None or memory > 2 * (1 + wide) * size)
 
     @cached_property
     def _narrow(self) -> tuple[ModelSpec, TargetWeights]:

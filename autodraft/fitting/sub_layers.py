@@ -185,7 +185,7 @@ class SubLayers:
         if view is not None:
             key = torch.cat((view.target.keys[block], key), dim=2)
             value = torch.cat((view.target.values[block], value), dim=2)
-        mask = None if view is None else view.mask
+        mask = None if view is None else view.mask.to(x.device)
         mixed = F.scaled_dot_product_attention(query, key, value, mask, is_causal=mask is None, enable_gqa=True)
         return mixed.transpose(1, 2).flatten(2)
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from autodraft.fitting import fitter
 from autodraft.fitting.fitter import DraftFitter
 from autodraft.measure.prompts import calibration_prompts, encode_prompts
 from autodraft.policy import DraftPolicy
@@ -32,6 +33,13 @@ def test_without_the_time_for_it_nothing_is_fitted_and_nothing_is_left_behind(lo
     assert DraftFitter(loaded, TEXTS, tmp_path).fit(POLICY, seconds=0.0) is None
     assert DraftFitter(loaded, TEXTS, tmp_path).fit(POLICY, seconds=1e-3) is None
     assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_fitted_that_would_not_find_room(loaded, tmp_path, monkeypatch):
+    monkeypatch.setattr(fitter, "available_bytes", lambda device: 100_000)
+    assert DraftFitter(loaded, TEXTS, tmp_path).fit(POLICY) is None
+    monkeypatch.setattr(fitter, "available_bytes", lambda device: None)
+    assert DraftFitter(loaded, TEXTS, tmp_path).fit(POLICY) is not None
 
 
 def test_a_widened_target_runs_the_draft_of_the_narrow_one(tmp_path):

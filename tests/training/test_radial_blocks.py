@@ -164,7 +164,7 @@ def test_the_command_refits_blocks_and_decodes_through_them_without_changing_a_t
     assert wide.target.widen == 2 and wide.cascade.drafts[0].weights.file == "blocks.safetensors"
     decoded = CliRunner().invoke(app, decode)
     assert decoded.exit_code == 0 and decoded.stdout == plain.stdout
-    file = tmp_path / "draft.safetensors"
+    file = tmp_path / "blocks.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     tampered = CliRunner().invoke(app, decode)
     assert tampered.exit_code == 2 and tampered.stderr.count("\n") == 1 and "checksum" in tampered.stderr
