@@ -161,7 +161,8 @@ class _Fit(SubLayers):
             for own, ahead in zip(self._own, self._ahead, strict=True)
         )
         alignment = moments.solve(torch.eye(len(moments.inputs), device=moments.inputs.device), self._num_rows)
-        return [self._stored(rounded(matrix.float() @ alignment, moments.inputs, bits)) for matrix in matrices]
+        aligned = [matrix.float() @ alignment for matrix in matrices]
+        return [self._stored(low) for low in rounded(aligned, moments.inputs, bits)]
 
     def _stored(self, matrix: Tensor) -> Tensor:
         """As the file keeps it: fitted matrices of a large model take no more memory than its own."""
@@ -181,7 +182,7 @@ class _Fit(SubLayers):
         gaps = (ahead - own - bias for ahead, own in zip(self._ahead, self._own, strict=True))
         moments = _Moments.of((x.flatten(0, 1).float(), gap.flatten(0, 1)) for x, gap in zip(inner, gaps, strict=True))
         matrix = moments.solve(projection.weight.float(), self._num_rows)
-        low = rounded(matrix, moments.inputs, self._bits_of(sub_layer))
+        (low,) = rounded([matrix], moments.inputs, self._bits_of(sub_layer))
         self._fitted[matrix_name(block, part)] = self._stored(low)
         for batch, x in enumerate(inner):
             self._own[batch] = self._own[batch] + self._project(x, block, part)

@@ -36,7 +36,7 @@ def test_it_is_least_squares_for_the_columns_that_are_still_free(size):
     torch.manual_seed(1)
     matrix, x = torch.randn(24, size), inputs_of(400, size)
     moment = x.T @ x
-    found, expected = rounded(matrix, moment, 4), slowly_rounded(matrix, moment)
+    found, expected = rounded([matrix], moment, 4)[0], slowly_rounded(matrix, moment)
     assert float((found == expected).float().mean()) > 0.98  # a tie may fall to the other side
     assert torch.allclose((found - matrix) @ x.T, (expected - matrix) @ x.T, atol=float(x.abs().max()))
 
@@ -44,28 +44,30 @@ def test_it_is_least_squares_for_the_columns_that_are_still_free(size):
 def test_products_come_out_closer_than_with_each_weight_rounded_to_the_nearest():
     torch.manual_seed(2)
     matrix, x = torch.randn(64, 96), inputs_of(600, 96)
-    errors = [((low - matrix) @ x.T).square().mean() for low in (rounded(matrix, x.T @ x, 4), fake_quantize(matrix, 4))]
+    errors = [
+        ((low - matrix) @ x.T).square().mean() for low in (*rounded([matrix], x.T @ x, 4), fake_quantize(matrix, 4))
+    ]
     assert errors[0] < 0.5 * errors[1]
 
 
 def test_inputs_that_have_nothing_to_do_with_each_other_leave_rounding_to_the_nearest():
     torch.manual_seed(3)
     matrix = torch.randn(16, 64)
-    assert torch.equal(rounded(matrix, torch.diag(torch.rand(64) + 0.5), 4), fake_quantize(matrix, 4))
-    assert torch.equal(rounded(matrix, torch.zeros(64, 64), 4), fake_quantize(matrix, 4))
+    assert torch.equal(rounded([matrix], torch.diag(torch.rand(64) + 0.5), 4)[0], fake_quantize(matrix, 4))
+    assert torch.equal(rounded([matrix], torch.zeros(64, 64), 4)[0], fake_quantize(matrix, 4))
 
 
 def test_at_8_bits_every_weight_goes_to_the_nearest():
     torch.manual_seed(4)
     matrix, x = torch.randn(16, 40), inputs_of(100, 40)
-    assert torch.equal(rounded(matrix, x.T @ x, 8), fake_quantize(matrix, 8))
+    assert torch.equal(rounded([matrix], x.T @ x, 8)[0], fake_quantize(matrix, 8))
 
 
 def test_rounding_what_is_rounded_changes_next_to_nothing():
     """A file keeps the rounded weights, and whoever runs them rounds again."""
     torch.manual_seed(5)
     matrix, x = torch.randn(128, 256), inputs_of(2000, 256)
-    low = rounded(matrix, x.T @ x, 4)
+    (low,) = rounded([matrix], x.T @ x, 4)
     again = fake_quantize(low.bfloat16(), 4).float()
     first, second = ((each - matrix) @ x.T for each in (low, again))
     assert float((second - first).square().mean() / first.square().mean()) < 0.05
