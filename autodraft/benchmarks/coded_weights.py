@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autodraft.benchmarks.writing import command_line, device_line, report_parser, write_report
+from autodraft.benchmarks.writing import command_line, device_line, report_parser, with_interval, write_report
 from autodraft.cascade import AUTOREGRESSIVE
 from autodraft.decoding import SamplingConfig
 from autodraft.errors import InputError
@@ -109,18 +109,14 @@ def markdown(document: Mapping[str, Any]) -> str:
     ]
     for row in document["rows"]:
         same = "the same" if row["identical"] else "**different**"
-        lines.append(f"| {row['method']} | {row['tokens_per_s']:.1f} | {_with_interval(row['speedup'])} | {same} |")
+        lines.append(f"| {row['method']} | {row['tokens_per_s']:.1f} | {with_interval(row['speedup'])} | {same} |")
     gains = document["gains"]
     lines += [
         "",
-        f"Gained by codes, paired: plain decoding {_with_interval(gains['decoding'])}, the profile's cascade"
-        f" {_with_interval(gains['profile'])}.",
+        f"Gained by codes, paired: plain decoding {with_interval(gains['decoding'])}, the profile's cascade"
+        f" {with_interval(gains['profile'])}.",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _with_interval(estimate: Mapping[str, float]) -> str:
-    return f"{estimate['value']:.2f}x ({estimate['low']:.2f} to {estimate['high']:.2f})"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autodraft.benchmarks.writing import command_line, device_line, report_parser, write_report
+from autodraft.benchmarks.writing import command_line, device_line, report_parser, with_interval, write_report
 from autodraft.cascade import Cascade, PromptLookup, SelfDraft
 from autodraft.decoding import SamplingConfig
 from autodraft.fitting.fitter import DraftFitter
@@ -159,7 +159,7 @@ def markdown(document: Mapping[str, Any]) -> str:
         f"{document['num_prompts']} held-out prompts, {document['new_tokens']} tokens each, temperature"
         f" {document['temperature']:g}, {document['repeats']} round(s), interleaved; over autoregressive decoding"
         f" ({document['lookup']['baseline_tokens_per_s']:.1f} tokens/s), with 95 % intervals. Prompt lookup alone:"
-        f" {_with_interval(document['lookup']['speedup'])}.",
+        f" {with_interval(document['lookup']['speedup'])}.",
         "",
         "| draft | plain | fitted | gain | alpha | tokens per cycle | output |",
         "|---" * 7 + "|",
@@ -168,15 +168,11 @@ def markdown(document: Mapping[str, Any]) -> str:
         plain, fitted = row[PLAIN], row[FITTED]
         same = "the same" if plain["identical"] and fitted["identical"] else "**different**"
         lines.append(
-            f"| {row['method']} | {_with_interval(plain['speedup'])} | {_with_interval(fitted['speedup'])}"
-            f" | {_with_interval(row['gain'])} | {plain['alpha']:.2f}, {fitted['alpha']:.2f}"
+            f"| {row['method']} | {with_interval(plain['speedup'])} | {with_interval(fitted['speedup'])}"
+            f" | {with_interval(row['gain'])} | {plain['alpha']:.2f}, {fitted['alpha']:.2f}"
             f" | {plain['tokens_per_cycle']:.2f}, {fitted['tokens_per_cycle']:.2f} | {same} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def _with_interval(estimate: Mapping[str, float]) -> str:
-    return f"{estimate['value']:.2f}x ({estimate['low']:.2f} to {estimate['high']:.2f})"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,6 +9,8 @@ import sys
 
 import torch
 
+from autodraft.runtime.memory import available_bytes
+
 _NO_DEVICE = "this machine has no usable CUDA device; there is nothing to measure"
 
 
@@ -20,11 +22,8 @@ def require_cuda() -> None:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that can still be allocated, what the allocator keeps in reserve included; None: not a CUDA device."""
-    if device.type != "cuda":
-        return None
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(torch.cuda.mem_get_info(device)[0]) + unused
+    """Memory that can still be allocated; None: not a CUDA device."""
+    return available_bytes(device) if device.type == "cuda" else None
 
 
 def peak_bytes(device: torch.device) -> int | None:

@@ -40,6 +40,11 @@ def device_line(device: Mapping[str, Any]) -> str:
     return f"Device: {device['name']}, {device['threads']} threads, backend {device['backend']}; {versions}."
 
 
+def with_interval(estimate: Mapping[str, float]) -> str:
+    """A speedup and where it lies; `estimate` is an `Interval` as JSON."""
+    return f"{estimate['value']:.2f}x ({estimate['low']:.2f} to {estimate['high']:.2f})"
+
+
 def write_report(path: Path, document: Mapping[str, Any], markdown: Callable[[Mapping[str, Any]], str]) -> None:
     """Write `path`.json and, made from it by `markdown`, `path`.md; print the latter."""
     print(write_document(path, document, markdown))

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from math import inf
 from pathlib import Path
 
 import torch
@@ -25,9 +26,8 @@ from autodraft.runtime.precision import fast_precision
 from autodraft.runtime.weights import TargetWeights
 
 _WINDOW = 256
-_MOST_TOKENS = 16_384
-_TEXT_SHARES = (1.0, 0.25)
-"""Of the text that a fit is tried with; less where more would take too long."""
+_MOST_TOKENS = (16_384, 2_048)
+"""Of text that a fit is tried with; fewer where more would take too long."""
 
 
 class _TooSlow(Exception):
@@ -56,13 +56,12 @@ class DraftFitter:
         path = self._folder / f"fitted-{self._identity(policy)}.safetensors"
         if path.is_file():
             return WeightsFile.of(path, self._folder)
-        if not self._has_room(policy):
+        deadline = inf if seconds is None else time.monotonic() + seconds
+        if deadline <= time.monotonic() or not self._has_room(policy):
             return None
-        started = time.monotonic()
-        for share in _TEXT_SHARES:
-            left = None if seconds is None else seconds - (time.monotonic() - started)
+        for most_tokens in _MOST_TOKENS:
             try:
-                return self._fitted(policy, path, int(share * _MOST_TOKENS), left)
+                return self._fitted(policy, path, most_tokens, deadline)
             except _TooSlow:
                 continue
             except (torch.OutOfMemoryError, MemoryError):
@@ -71,14 +70,13 @@ class DraftFitter:
                 return None  # numbers overflow in this model
         return None
 
-    def _fitted(self, policy: DraftPolicy, path: Path, most_tokens: int, seconds: float | None) -> WeightsFile:
+    def _fitted(self, policy: DraftPolicy, path: Path, most_tokens: int, deadline: float) -> WeightsFile:
         started = time.monotonic()
 
         def check(done: int, total: int) -> None:
-            if seconds is not None and (time.monotonic() - started) / max(done, 1) * total > seconds:
+            if started + (time.monotonic() - started) / done * total > deadline:
                 raise _TooSlow
 
-        check(0, 1)
         spec, weights = self._narrow
         windows = windows_of(self._texts, min(_WINDOW, spec.max_positions), most_tokens)
         dtype = fast_precision(weights.embedding.dtype, weights.embedding.device)

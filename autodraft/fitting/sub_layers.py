@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -89,7 +90,6 @@ class SubLayers:
         self.spec, self.weights, self.matrices = spec, weights, matrices
         self.skipped = frozenset(skipped)
         self._bits, self._dtype = bits, dtype or weights.embedding.dtype
-        self._head_weight = fake_quantize(weights.head, bits).to(self._dtype)
 
     def logits(self, tokens: Tensor, *, gates: Tensor | None = None, view: DraftView | None = None) -> Tensor:
         """Next-token logits. [batch, tokens] -> float32 [batch, tokens, vocab]
@@ -124,6 +124,10 @@ class SubLayers:
             return None, None
         angles = torch.arange(tokens, device=frequencies.device)[:, None, None] * frequencies
         return angles.cos() * self.weights.rotary_scale, angles.sin() * self.weights.rotary_scale
+
+    @cached_property
+    def _head_weight(self) -> Tensor:
+        return fake_quantize(self.weights.head, self._bits).to(self._dtype)
 
     def _head(self, x: Tensor) -> Tensor:
         normed = apply_norm(x, self.weights.final_norm, self.spec).to(self._dtype)

@@ -23,6 +23,7 @@ from autodraft.policy import DraftPolicy
 from autodraft.profile_parts import WeightsFile
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.weights import BlockWeights, Projection, TargetWeights
+from autodraft.runtime.widening import widened_matrix, widened_table
 
 HEAD = "head"
 """Name of the output head among a draft's matrices."""
@@ -127,11 +128,10 @@ class DraftWeights:
 
 
 def _widened(name: str, matrix: Tensor, shape: torch.Size | None) -> Tensor | None:
-    """`matrix`, tiled as widening.py does it where `shape` is that of a wider model; None where it fits neither way."""
+    """`matrix`, widened where `shape` is that of a wider model; None where it fits neither way."""
     if shape is None or matrix.ndim != 2 or shape[1] % matrix.shape[1]:
         return None
     factor = shape[1] // matrix.shape[1]
-    rows = 1 if name == HEAD else factor
-    if matrix.shape[0] * rows != shape[0]:
-        return None
-    return matrix if factor == 1 else matrix.repeat(rows, factor) / rows
+    if factor > 1:
+        matrix = widened_table(matrix, factor) if name == HEAD else widened_matrix(matrix, factor)
+    return matrix if matrix.shape == shape else None

@@ -10,10 +10,10 @@ _MEMINFO = Path("/proc/meminfo")
 
 
 def available_bytes(device: torch.device) -> int | None:
-    """Memory that can be had without taking it from anybody; None where the system does not say."""
+    """Memory that can still be had, what PyTorch keeps in reserve included; None where the system does not say."""
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return int(free)
+        reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + reserve
     try:
         lines = _MEMINFO.read_text(encoding="ascii").splitlines()
     except OSError:

@@ -48,11 +48,21 @@ def widen(model: Any, factor: int) -> Any:
     return wide.eval()
 
 
+def widened_matrix(matrix: Tensor, factor: int) -> Tensor:
+    """The map that does to `factor` copies of its inputs what `matrix` does to one. [outputs, inputs]"""
+    return matrix.repeat(factor, factor).div_(factor)
+
+
+def widened_table(table: Tensor, factor: int) -> Tensor:
+    """A head or an embedding: every channel `factor` times; the final norm takes their sum back. [vocab, hidden]"""
+    return table.repeat(1, factor)
+
+
 def _widened(name: str, tensor: Tensor, factor: int, spec: ModelSpec) -> Tensor:
     if "embed_tokens" in name or "embed_positions" in name or name.startswith("lm_head"):
-        return tensor.repeat(1, factor)
+        return widened_table(tensor, factor)
     if tensor.ndim == 2:
-        return _tiled(name, tensor, factor, spec).div_(factor)
+        return _tiled(name, tensor, factor, spec)
     if name.endswith(("q_norm.weight", "k_norm.weight")):
         return tensor  # per head, and the head size is kept
     is_final_norm = name.startswith(("model.norm.", "model.decoder.final_layer_norm."))
@@ -61,11 +71,11 @@ def _widened(name: str, tensor: Tensor, factor: int, spec: ModelSpec) -> Tensor:
 
 
 def _tiled(name: str, matrix: Tensor, factor: int, spec: ModelSpec) -> Tensor:
-    """`factor` times the matrix in both directions; where it is several maps in one, each of them by itself."""
+    """The widened matrix; where it is several maps in one, each of them by itself."""
     rows = spec.fused_rows.get(name.split(".")[-2])
     if rows is None:
-        return matrix.repeat(factor, factor)
-    return torch.cat([part.repeat(factor, factor) for part in matrix.split(rows)])
+        return widened_matrix(matrix, factor)
+    return torch.cat([widened_matrix(part, factor) for part in matrix.split(rows)])
 
 
 def _move_buffers(source: Any, target: Any) -> None:

@@ -179,7 +179,7 @@ def with_other_models(loop: SearchLoop, cascade: Cascade) -> list[Cascade]:
     if not isinstance(own, SelfDraft):
         return []
     chains = sorted(
-        ((evaluation.speedup, each.drafts[0]) for each, evaluation in loop.measured.values() if each.drafts[1:] == ()),
+        ((evaluation.speedup, each.drafts[0]) for each, evaluation in loop.measured.values() if len(each.drafts) == 1),
         key=lambda pair: -pair[0],
     )
     others = [draft for _, draft in chains if isinstance(draft, SelfDraft) and not _same(draft, own)]

@@ -11,13 +11,12 @@ from math import inf
 from autodraft.evaluator import Evaluation
 from autodraft.policy import DraftPolicy
 from autodraft.profile_parts import WeightsFile
-from autodraft.search.plans import is_bits_only
+from autodraft.search.plans import Found, is_bits_only
 from autodraft.search.proposals import Proposal, Searcher
 
 Fit = Callable[[DraftPolicy, float | None], WeightsFile | None]
 """Weights for a policy, made in so many seconds at most; None where that cannot be done."""
 
-Found = Sequence[tuple[DraftPolicy, Evaluation]]
 _CLEARLY_CHEAPER = 0.75
 _MOST_FITS = 5
 

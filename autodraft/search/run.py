@@ -106,7 +106,7 @@ class RunningSearch:
         self.prompts = _chosen_prompts(job, loaded, search_prompts, job.num_prompts)
         self.final_prompts = _chosen_prompts(job, loaded, evaluation_prompts, _FINAL_PROMPTS * job.num_prompts)
         calibration = encode_prompts(calibration_prompts(), loaded.tokenizer, _LONGEST_PROMPT)
-        self.fitter = DraftFitter(loaded, [prompt.tokens for prompt in calibration], folder)
+        self._fitter = DraftFitter(loaded, [prompt.tokens for prompt in calibration], folder)
         self.evaluator = RuntimeEvaluator(
             loaded, calibration, self.prompts, _evaluator_options(job), self._on_calibration, self.final_prompts,
             self.routed,
@@ -189,7 +189,7 @@ class RunningSearch:
             compose=ComposeOptions(job.num_finalists, job.max_draft_tokens, job.free_drafts, tuple(self.routed)),
             decider=self._decider(),
             refitted=self.refitted,
-            fit=self.fitter.fit if job.fit else None,
+            fit=self._fitter.fit if job.fit else None,
         )
 
     def _decider(self) -> LearnedDecider | None:
