@@ -32,6 +32,8 @@ SHARE_UNITS = 16
 SubLayerKind = Literal["attention", "mlp"]
 SUB_LAYER_KINDS: tuple[SubLayerKind, SubLayerKind] = ("attention", "mlp")
 
+_FIELDS = {FULL_BITS: "full", 8: "eight", 4: "four"}
+
 
 @dataclass(frozen=True, order=True)
 class ChannelShares:
@@ -52,6 +54,17 @@ class ChannelShares:
         if bits not in BIT_WIDTHS:
             raise PolicyError(f"{bits} bits is no bit-width; choose one of {BIT_WIDTHS}")
         return _ALL_AT[bits]
+
+    @classmethod
+    def of(cls, units: Mapping[int, int]) -> ChannelShares:
+        """From sixteenths by bit-width."""
+        return cls(**{_FIELDS[bits]: count for bits, count in units.items()})
+
+    @property
+    def single_width(self) -> int | None:
+        """The bit-width of everything that is kept; None where there are several, or nothing is."""
+        widths = [bits for bits in KEPT_BIT_WIDTHS if self.units_at(bits)]
+        return widths[0] if len(widths) == 1 else None
 
     @property
     def dropped(self) -> int:
@@ -88,8 +101,8 @@ class ChannelShares:
 
     @classmethod
     def from_json(cls, document: Mapping[str, float]) -> ChannelShares:
-        names = {str(FULL_BITS): "full", "8": "eight", "4": "four"}
-        units: dict[str, int] = {}
+        names = {str(bits): bits for bits in KEPT_BIT_WIDTHS}
+        units: dict[int, int] = {}
         if not isinstance(document, Mapping):
             raise PolicyError(f'channel shares must be an object such as {{"8": 1.0}}, not {document!r}')
         for bits, share in document.items():
@@ -99,7 +112,7 @@ class ChannelShares:
             if not is_number or share * SHARE_UNITS != int(share * SHARE_UNITS):
                 raise PolicyError(f"share {share!r} at {bits} bits is not a whole number of sixteenths")
             units[names[bits]] = int(share * SHARE_UNITS)
-        return cls(**units)
+        return cls.of(units)
 
 
 _ALL_AT = {
@@ -221,7 +234,19 @@ class DraftPolicy:
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
-        """A letter per sub-layer, a space between blocks (F full, 8, 4, `.` skipped, `m` mixed); the head."""
-        letters = {ChannelShares.all_at(bits): letter for bits, letter in zip(BIT_WIDTHS, ".48F", strict=True)}
-        blocks = " ".join("".join(letters.get(block[kind], "m") for kind in SUB_LAYER_KINDS) for block in self.blocks)
+        """A letter per sub-layer, a space between blocks (F full, 8, 4, `.` skipped, `m` several bit-widths); the head.
+
+        After a colon, how many sixteenths of its channels a narrowed one keeps.
+        """
+        blocks = " ".join("".join(map(_text, (block.attention, block.mlp))) for block in self.blocks)
         return f"{blocks}, head {self.head_bits}"
+
+
+def _text(shares: ChannelShares) -> str:
+    if shares.is_skipped:
+        return "."
+    bits = shares.single_width
+    if bits is None:
+        return "m"
+    letter = "F" if bits == FULL_BITS else str(bits)
+    return f"{letter}:{SHARE_UNITS - shares.dropped}" if shares.dropped else letter

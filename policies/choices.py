@@ -27,7 +27,6 @@ PICOSECONDS = 10**9
 """In a millisecond. Time is counted in whole picoseconds, so that sums do not depend on their order."""
 
 _HALF, _QUARTER = SHARE_UNITS // 2, SHARE_UNITS // 4
-_NAMES = {FULL_BITS: "full", 8: "eight", 4: "four"}
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,8 @@ def share_menu(available_bits: Sequence[int], channels: bool) -> tuple[ChannelSh
     widths = sorted(available_bits, reverse=True)
     menu = {ChannelShares.all_at(bits) for bits in (0, *widths)}
     if channels:
-        menu |= {ChannelShares(**{_NAMES[high]: _HALF, _NAMES[low]: _HALF}) for high, low in pairwise(widths)}
-        menu |= {ChannelShares(**{_NAMES[bits]: SHARE_UNITS - _QUARTER}) for bits in widths if bits != FULL_BITS}
+        menu |= {ChannelShares.of({high: _HALF, low: _HALF}) for high, low in pairwise(widths)}
+        menu |= {ChannelShares.of({bits: SHARE_UNITS - _QUARTER}) for bits in widths if bits != FULL_BITS}
     return tuple(sorted(menu, key=lambda shares: (shares.mean_bits, shares)))
 
 

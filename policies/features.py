@@ -36,6 +36,8 @@ class PolicyFeatures:
         available_bits: bit-widths worth offering here, most precise first; always contains `FULL_BITS`.
         block_influence: 1 - mean cosine of the residual stream before and after each sub-layer. [2 * num_blocks]
         sensitivity: bits -> loss when that sub-layer alone runs at these bits (0: dropped). [2 * num_blocks] each
+        narrowing: sixteenths of its most important neurons -> loss when that block's MLP alone keeps no others; empty
+            where nobody has asked. [num_blocks] each
         sub_layer_ms: (kind, bits) -> milliseconds that one sub-layer adds to a step over one token.
         base_ms: head bits -> milliseconds of a step without any sub-layer (embedding, head, overhead).
         target_ms: milliseconds of the target's step over one token.
@@ -55,6 +57,7 @@ class PolicyFeatures:
     sub_layer_bytes: Mapping[tuple[SubLayerKind, int], int] = field(default_factory=dict)
     head_bytes: Mapping[int, int] = field(default_factory=dict)
     plane_sub_layers: frozenset[int] = frozenset()
+    narrowing: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if FULL_BITS not in self.available_bits:
@@ -62,6 +65,9 @@ class PolicyFeatures:
         for bits in (0, *self.available_bits):
             if bits != FULL_BITS and len(self.sensitivity.get(bits, ())) != self.num_sub_layers:
                 raise PolicyError(f"no sensitivity at {bits} bits for each of {self.num_sub_layers} sub-layers")
+        for units, losses in self.narrowing.items():
+            if not 0 < units < SHARE_UNITS or len(losses) != self.num_blocks:
+                raise PolicyError(f"the losses of {units} of {SHARE_UNITS} parts of each block's MLP do not fit the model")
 
     @property
     def num_sub_layers(self) -> int:
@@ -92,8 +98,33 @@ class PolicyFeatures:
         return _share_sum(shares, partial(self.ms, sub_layer))
 
     def shares_loss(self, sub_layer: int, shares: ChannelShares) -> float:
-        """Loss when this sub-layer alone has these shares, pro rata."""
-        return _share_sum(shares, partial(self.loss, sub_layer))
+        """Loss when this sub-layer alone has these shares: pro rata, but for the neurons that an MLP lacks.
+
+        The least important ones are worth far less than their share, which `narrowing` knows.
+        """
+        if not (shares.dropped and self.narrowing and sub_layer % 2):
+            return _share_sum(shares, partial(self.loss, sub_layer))
+        kept = _share_sum(shares, lambda bits: self.loss(sub_layer, bits) if bits else 0.0)
+        return kept + self._narrowing_loss(sub_layer, shares.dropped)
+
+    def _narrowing_loss(self, sub_layer: int, dropped: int) -> float:
+        """Loss when an MLP lacks so many sixteenths of its neurons, the least important ones.
+
+        Between measured points it grows by a constant factor, up to the first with the square of what is dropped: that
+        is how sums of ever more important neurons, each of which is worth more than all before it, are seen to grow.
+        """
+        points = {SHARE_UNITS - units: losses[sub_layer // 2] for units, losses in self.narrowing.items()}
+        points[SHARE_UNITS] = self.loss(sub_layer, 0)
+        low, low_loss = 0, 0.0
+        for high in sorted(points):
+            high_loss = max(points[high], low_loss)
+            if dropped <= high:
+                break
+            low, low_loss = high, high_loss
+        part = (dropped - low) / (high - low)
+        if low_loss <= 0.0:
+            return high_loss * part**2
+        return low_loss * (high_loss / low_loss) ** part
 
     def shares_bytes(self, sub_layer: int, shares: ChannelShares) -> int:
         """Memory that a draft adds for a sub-layer: whole it may run on the target's own weights."""
@@ -149,11 +180,12 @@ class PolicyFeatures:
             "sub_layer_bytes": {f"{kind}/{bits}": size for (kind, bits), size in self.sub_layer_bytes.items()},
             "head_bytes": {str(bits): size for bits, size in self.head_bytes.items()},
             "plane_sub_layers": sorted(self.plane_sub_layers),
+            "narrowing": {str(units): list(losses) for units, losses in self.narrowing.items()},
         }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> PolicyFeatures:
-        """The inverse of `to_json`; calibrations of before there were sizes have none."""
+        """The inverse of `to_json`; earlier calibrations have no sizes and no narrowing."""
         return cls(
             num_blocks=document["num_blocks"],
             num_kv_heads=document["num_kv_heads"],
@@ -166,6 +198,7 @@ class PolicyFeatures:
             sub_layer_bytes=_by_kind_and_bits(document.get("sub_layer_bytes", {})),
             head_bytes={int(bits): size for bits, size in document.get("head_bytes", {}).items()},
             plane_sub_layers=frozenset(document.get("plane_sub_layers", ())),
+            narrowing={int(units): tuple(losses) for units, losses in document.get("narrowing", {}).items()},
         )
 
 

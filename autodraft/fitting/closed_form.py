@@ -4,8 +4,9 @@ What a draft leaves out or rounds moves its residual stream away from the target
 the channels are chosen such that they give for the draft's stream what the target's own give for the target's, and the
 map out of them such that the draft's stream arrives where the target's will be when the next kept sub-layer begins.
 Both are least squares with a prior on the target's matrix (the refit of Hebiri & Lederer, arXiv 2006.15604, one linear
-map at a time). Then the matrix is rounded, and what comes after it sees what it has become. Knows nothing of files or
-searching.
+map at a time). Of a sub-layer that loses some of its channels, those go that add least, by the size of what the map
+out of them makes of the text (Wanda, arXiv 2306.11695), and the others are fitted once more without them. Then the
+matrix is rounded, and what comes after it sees what it has become. Knows nothing of files or searching.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from torch import Tensor
 
 from autodraft.fitting.rounding import rounded
 from autodraft.fitting.sub_layers import DRAFT_WINDOW, DraftView, SubLayers, TargetKeys
-from autodraft.policy import FULL_BITS, ChannelShares, DraftPolicy
+from autodraft.policy import FULL_BITS, SUB_LAYER_KINDS, DraftPolicy
 from autodraft.runtime.draft_weights import HEAD, kept_sub_layers, matrix_name, sub_layer_parts, target_matrices
 from autodraft.runtime.operations import apply_norm
+from autodraft.runtime.plan import num_channels
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.weights import Norm, TargetWeights
 
@@ -34,8 +36,10 @@ _WINDOWS = 8
 
 def can_fit(policy: DraftPolicy) -> bool:
     """Whether every kept sub-layer is at one low bit-width, and anything is rounded to 4 bits or left out."""
-    widths = {_bits(shares) for shares in policy.sub_layers}
-    return None not in widths and FULL_BITS not in widths and bool(widths & {0, 4}) and widths != {0}
+    kept = [shares for shares in policy.sub_layers if not shares.is_skipped]
+    widths = {shares.single_width for shares in kept}
+    is_changed = 4 in widths or any(shares.dropped for shares in policy.sub_layers)
+    return bool(kept) and is_changed and widths <= {4, 8}
 
 
 def windows_of(texts: Iterable[Sequence[int]], length: int, most_tokens: int) -> Tensor:
@@ -72,11 +76,6 @@ def fit_draft(
     return _Fit(spec, weights, policy, windows, dtype).run(on_step)
 
 
-def _bits(shares: ChannelShares) -> int | None:
-    """The bit-width of a whole sub-layer; None where it has several."""
-    return next((bits for bits in (0, 4, 8, FULL_BITS) if shares == ChannelShares.all_at(bits)), None)
-
-
 @dataclass(frozen=True)
 class _Moments:
     """Sums over rows of text: of x x^T for the draft's inputs x, and of y x^T for what is wanted of them."""
@@ -94,6 +93,10 @@ class _Moments:
             sums.inputs.addmm_(x.T, x)
             sums.wanted.addmm_(y.T, x)
         return sums
+
+    def of_inputs(self, columns: Tensor) -> _Moments:
+        """The same as if there were no other inputs."""
+        return _Moments(self.inputs[columns][:, columns], self.wanted[:, columns])
 
     def solve(self, prior: Tensor, num_rows: int) -> Tensor:
         """The map that is nearest to what is wanted in least squares, beside `prior`. [outputs, inputs]"""
@@ -181,13 +184,39 @@ class _Fit(SubLayers):
         ]
         gaps = (ahead - own - bias for ahead, own in zip(self._ahead, self._own, strict=True))
         moments = _Moments.of((x.flatten(0, 1).float(), gap.flatten(0, 1)) for x, gap in zip(inner, gaps, strict=True))
-        matrix = moments.solve(projection.weight.float(), self._num_rows)
+        prior = projection.weight.float()
+        matrix, columns = moments.solve(prior, self._num_rows), torch.arange(prior.shape[1], device=prior.device)
+        if self._policy.sub_layers[sub_layer].dropped:
+            columns = self._kept_columns(sub_layer, matrix.square().sum(dim=0) * moments.inputs.diagonal())
+            moments = moments.of_inputs(columns)
+            matrix = moments.solve(prior[:, columns], self._num_rows)
         (low,) = rounded([matrix], moments.inputs, self._bits_of(sub_layer))
-        self._fitted[matrix_name(block, part)] = self._stored(low)
+        fitted = torch.zeros_like(prior)
+        fitted[:, columns] = low
+        self._fitted[matrix_name(block, part)] = self._stored(fitted)
         for batch, x in enumerate(inner):
             self._own[batch] = self._own[batch] + self._project(x, block, part)
 
+    def _kept_columns(self, sub_layer: int, sizes: Tensor) -> Tensor:
+        """Inputs of the map out of the channels that stay, ascending; the rows that lead to the others become zero.
+
+        A plan takes the channels of largest norms, so it takes these.
+
+        Args:
+            sub_layer: one that keeps a part of its channels.
+            sizes: of what each input adds.
+        """
+        kind, shares = SUB_LAYER_KINDS[sub_layer % 2], self._policy.sub_layers[sub_layer]
+        count = num_channels(kind, self.spec)
+        ((_, _, kept),) = shares.segments(count)
+        order = sizes.view(count, -1).sum(dim=1).argsort(descending=True, stable=True)
+        for part in ("value",) if kind == "attention" else sub_layer_parts(sub_layer, self.spec)[:-1]:
+            matrix = self._fitted[matrix_name(sub_layer // 2, part)]
+            matrix.view(count, -1)[order[kept:]] = 0
+        channels, width = order[:kept].sort().values, len(sizes) // count
+        return (channels[:, None] * width + torch.arange(width, device=sizes.device)).flatten()
+
     def _bits_of(self, sub_layer: int) -> int:
-        bits = _bits(self._policy.sub_layers[sub_layer])
-        assert bits is not None
+        bits = self._policy.sub_layers[sub_layer].single_width
+        assert bits is not None, "such a policy cannot be fitted"
         return bits

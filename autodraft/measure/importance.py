@@ -1,4 +1,4 @@
-"""F0 proxies of each sub-layer: block influence, and sensitivity to dropping and to low bits.
+"""F0 proxies of each sub-layer: block influence, and sensitivity to dropping, to low bits and to fewer neurons.
 
 Knows nothing of time or search. Block influence is 1 - mean cosine of the residual stream before and after a
 sub-layer (ShortGPT, 2403.03853). Sensitivity is the mean KL divergence of the target's next-token distribution
@@ -8,7 +8,7 @@ comparable over kinds and bit-widths.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -39,16 +39,41 @@ def sensitivity(
     on_step: Callable[[int, int], None] | None = None,
 ) -> dict[int, list[float]]:
     """bits (0: dropped) -> mean KL divergence when that sub-layer alone runs at these bits. [2 * blocks] each"""
-    num_blocks = meter.runtime.spec.num_blocks
-    full = DraftPolicy.uniform(num_blocks)
+    sub_layers = range(2 * meter.runtime.spec.num_blocks)
+    wanted = {width: ChannelShares.all_at(width) for width in bits}
+    return _losses_alone(meter, wanted, sub_layers, most_windows, on_step)
+
+
+def narrowing(
+    meter: AgreementMeter,
+    kept_units: Sequence[int],
+    *,
+    most_windows: int = 16,
+    on_step: Callable[[int, int], None] | None = None,
+) -> dict[int, list[float]]:
+    """sixteenths of neurons -> mean KL divergence when that MLP alone keeps only so many, the important ones. [blocks] each"""
+    mlps = range(1, 2 * meter.runtime.spec.num_blocks, 2)
+    wanted = {units: ChannelShares(full=units) for units in kept_units}
+    return _losses_alone(meter, wanted, mlps, most_windows, on_step)
+
+
+def _losses_alone(
+    meter: AgreementMeter,
+    wanted: Mapping[int, ChannelShares],
+    sub_layers: Sequence[int],
+    most_windows: int,
+    on_step: Callable[[int, int], None] | None,
+) -> dict[int, list[float]]:
+    """By the keys of `wanted`: the divergence when a sub-layer alone has these shares, for each sub-layer."""
+    full = DraftPolicy.uniform(meter.runtime.spec.num_blocks)
     reference = _log_probabilities(meter, full, most_windows)
-    losses: dict[int, list[float]] = {width: [] for width in bits}
-    total = len(losses) * 2 * num_blocks
-    for number, (width, index) in enumerate((w, i) for w in losses for i in range(2 * num_blocks)):
-        changed = full.replace({index: ChannelShares.all_at(width)})
-        losses[width].append(_divergence(reference, _log_probabilities(meter, changed, most_windows)))
+    losses: dict[int, list[float]] = {key: [] for key in wanted}
+    steps = [(key, index) for key in wanted for index in sub_layers]
+    for number, (key, index) in enumerate(steps):
+        changed = full.replace({index: wanted[key]})
+        losses[key].append(_divergence(reference, _log_probabilities(meter, changed, most_windows)))
         if on_step is not None:
-            on_step(number + 1, total)
+            on_step(number + 1, len(steps))
     return losses
 
 

@@ -6,7 +6,7 @@ Knows nothing of Optuna. Minimal mutation of incumbents is what works in small b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -15,26 +15,34 @@ from autodraft.policies.features import PolicyFeatures
 from autodraft.policy import SHARE_UNITS, ChannelShares, DraftPolicy
 from autodraft.search.objectives import Objectives
 from autodraft.search.proposals import Proposal, Searcher
-from autodraft.search.space import RawSpace
+from autodraft.search.space import RawSpace, narrower
 
 NUM_ELITES = 6
 _MOST_TRIES = 200
 
 
 class Mutator:
-    """Elementary changes of a policy: bits of one sub-layer, a swap, drop or undrop, the head's bits."""
+    """Elementary changes of a policy: bits of one sub-layer, a swap, drop or undrop, the head's bits, an MLP's neurons."""
 
     def __init__(self, features: PolicyFeatures, seed: int, *, protected: frozenset[int] = frozenset()) -> None:
         self._features = features
         self._protected = protected
         self._random = np.random.default_rng(seed)
         self._levels = (0, *sorted(features.available_bits))
+        self._changes: dict[Callable[[DraftPolicy], DraftPolicy], float] = {
+            self._change_bits: 0.4,
+            self._swap: 0.3,
+            self._drop_or_undrop: 0.2,
+            self._change_head: 0.1,
+        }
+        if features.narrowing:
+            self._changes[self._change_neurons] = 0.4
 
     def mutate(self, policy: DraftPolicy) -> DraftPolicy:
         """One to three changes, few more often than many."""
+        changes, weights = list(self._changes), np.array(list(self._changes.values()))
         for _ in range(int(self._random.integers(1, 4, size=2).min())):
-            changes = (self._change_bits, self._swap, self._drop_or_undrop, self._change_head)
-            policy = changes[int(self._random.choice(len(changes), p=[0.4, 0.3, 0.2, 0.1]))](policy)
+            policy = changes[int(self._random.choice(len(changes), p=weights / weights.sum()))](policy)
         return policy if policy.num_skipped < len(policy.sub_layers) else self._drop_or_undrop(policy)
 
     def _pick(self, count: int) -> int:
@@ -44,13 +52,23 @@ class Mutator:
         return [bits for bits in self._levels if bits or index not in self._protected]
 
     def _change_bits(self, policy: DraftPolicy) -> DraftPolicy:
-        """One sub-layer a level up or down; a mixed one becomes uniform."""
+        """What is kept of one sub-layer a level up or down; one at several bit-widths has one afterwards."""
         index = self._pick(len(policy.sub_layers))
-        levels = self._levels_of(index)
-        nearest = int(np.argmin([abs(bits - policy.sub_layers[index].mean_bits) for bits in levels]))
+        levels, shares = self._levels_of(index), policy.sub_layers[index]
+        kept = SHARE_UNITS - shares.dropped
+        bits = shares.mean_bits * SHARE_UNITS / max(kept, 1)
+        nearest = int(np.argmin([abs(level - bits) for level in levels]))
         step = 1 if nearest == 0 or (nearest < len(levels) - 1 and self._random.random() < 0.5) else -1
         chosen = levels[min(max(nearest + step, 0), len(levels) - 1)]
-        return policy.replace({index: ChannelShares.all_at(chosen)})
+        return policy.replace({index: ChannelShares.of({chosen: kept or SHARE_UNITS} if chosen else {})})
+
+    def _change_neurons(self, policy: DraftPolicy) -> DraftPolicy:
+        """One to four sixteenths of an MLP's neurons less or more."""
+        index = 2 * self._pick(len(policy.blocks)) + 1
+        if policy.sub_layers[index].single_width is None:
+            return policy
+        units = int(self._random.choice([-4, -2, -1, 1, 2, 4]))
+        return policy.replace({index: narrower(policy.sub_layers[index], units)})
 
     def _swap(self, policy: DraftPolicy) -> DraftPolicy:
         """Two different sub-layers of one kind trade shares: the time stays, the loss changes."""

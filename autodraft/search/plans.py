@@ -15,7 +15,7 @@ from autodraft.policies import BlockInfluenceSkip, UniformBits
 from autodraft.policies.deciders import end_sub_layers
 from autodraft.policies.features import PolicyFeatures
 from autodraft.policies.rollout import LearnedDecider
-from autodraft.policy import FULL_BITS, KEPT_BIT_WIDTHS, ChannelShares, DraftPolicy
+from autodraft.policy import FULL_BITS, KEPT_BIT_WIDTHS, SHARE_UNITS, ChannelShares, DraftPolicy
 from autodraft.search.agents.algorithms import AGENTS
 from autodraft.search.agents.searcher import AgentSearcher
 from autodraft.search.evolution import EvolutionSearcher
@@ -23,12 +23,13 @@ from autodraft.search.knapsack_search import KnapsackSearcher
 from autodraft.search.objectives import Objectives
 from autodraft.search.proposals import Proposal, Searcher, SequenceSearcher
 from autodraft.search.sampled import SAMPLERS, OptunaSearcher
-from autodraft.search.space import Params, ProxySpace, RawSpace
+from autodraft.search.space import Params, ProxySpace, RawSpace, narrowed
 
 Found = Sequence[tuple[DraftPolicy, Evaluation]]
 SEARCHERS = ("staged", *SAMPLERS, "evolution", "knapsack", *AGENTS)
 _SKIP_SHARES = (0.125, 0.25, 0.375, 0.5)
-_MIXED_FFN_SHARES = 4
+_NARROW_SHARES = (0.25, 0.5, 0.625, 0.75)
+"""Of all neurons, dropped where they lose least."""
 _KNAPSACK_SEEDS = 6
 
 
@@ -113,7 +114,7 @@ def refitted_step(drafts: Sequence[SelfDraft], features: PolicyFeatures) -> Step
 
 def _at_bits(policy: DraftPolicy, bits: int) -> DraftPolicy:
     """What a policy keeps, all of it and the head at `bits`."""
-    shares = (ChannelShares.all_at(0 if each.is_skipped else bits) for each in policy.sub_layers)
+    shares = (ChannelShares.of({bits: SHARE_UNITS - each.dropped}) for each in policy.sub_layers)
     return DraftPolicy.from_sub_layers(shares, bits)
 
 
@@ -142,8 +143,7 @@ def plain_searcher(
 
 def proxy_space(features: PolicyFeatures, options: SpaceOptions) -> ProxySpace:
     """The default space under these options."""
-    dropped = _MIXED_FFN_SHARES if options.channels else 0
-    return ProxySpace(features, protect_ends=options.protect_ends, max_ffn_dropped=dropped)
+    return ProxySpace(features, protect_ends=options.protect_ends)
 
 
 def _protected(features: PolicyFeatures, options: SpaceOptions) -> frozenset[int]:
@@ -177,9 +177,19 @@ def knapsack_proposals(features: PolicyFeatures, options: SpaceOptions) -> list[
     return proposals
 
 
+def narrow_proposals(features: PolicyFeatures, bits: int) -> list[Proposal]:
+    """Everything at `bits` with fewer and fewer neurons, where it is known what those are worth."""
+    if not features.narrowing:
+        return []
+    whole = DraftPolicy.uniform(features.num_blocks, bits)
+    counts = [round(share * SHARE_UNITS * features.num_blocks) for share in _NARROW_SHARES]
+    return _proposals([narrowed(features, whole, count) for count in counts], features, f"narrow MLPs at {bits} bits")
+
+
 def seed_proposals(features: PolicyFeatures, options: SpaceOptions) -> list[Proposal]:
     """What the staged search tries first, alternating between kinds so that few trials still see all of them."""
     groups = [uniform_proposals(features), knapsack_proposals(features, options)]
+    groups += [narrow_proposals(features, bits) for bits in features.low_bits]
     groups += [skip_proposals(features, bits, options) for bits in features.available_bits]
     mixed = [group[index] for index in range(max(map(len, groups))) for group in groups if index < len(group)]
     unique = {proposal.policy.digest: proposal for proposal in reversed(mixed)}
@@ -195,6 +205,9 @@ def seed_points(space: ProxySpace, features: PolicyFeatures) -> list[Params]:
             space.point(skipped=(quarter, quarter // 2), bits=bits),
             space.point(skipped=(quarter, quarter), bits=bits),
         ]
+    if features.narrowing:
+        half = SHARE_UNITS // 2 * features.num_blocks
+        points += [space.point(bits=bits, num_narrowed=half) for bits in features.low_bits]
     return points
 
 

@@ -1,6 +1,6 @@
 """`RuntimeEvaluator`: the evaluator over a real target on this device.
 
-Knows nothing of searchers or studies. F0 is the latency table, block influence and sensitivity; F1 is teacher-forced
+Knows nothing of searchers or studies. F0 is the latency table, block influence, sensitivity and narrowing; F1 is teacher-forced
 agreement times the analytic formula with the table's times; F2 is paired decoding.
 """
 
@@ -21,7 +21,7 @@ from autodraft.evaluator import Evaluation, StopRule, TrialFailed
 from autodraft.measure.agreement import AgreementMeter
 from autodraft.measure.chains import best_shape
 from autodraft.measure.device import device_stamp
-from autodraft.measure.importance import block_influence, sensitivity
+from autodraft.measure.importance import block_influence, narrowing, sensitivity
 from autodraft.measure.latency import LatencyTable, measure_latency
 from autodraft.measure.prompts import TokenPrompt
 from autodraft.measure.speedup import Session, speedup_of_cascades
@@ -38,6 +38,8 @@ _CONTINUATION_TOKENS = 32
 _MOST_REPEATS = 5
 _PILOT_TOKENS = 16
 _UNKNOWN_ALPHA = 0.7
+_NARROW_UNITS = (8, 3)
+"""Sixteenths of an MLP's neurons whose loss is measured; what others lose lies between."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,8 @@ class RuntimeEvaluator:
         self.latency = measure_latency(self.runtime, seconds=self.options.latency_s, seed=self.options.seed)
         bits = tuple(width for width in self.latency.useful_bits if width == FULL_BITS or width in self.options.bits)
         losses = sensitivity(self._meter, (0, *(width for width in bits if width != FULL_BITS)), on_step=self._on_step)
-        self._features = features_of(self.runtime, self.latency, bits, block_influence(self._meter), losses)
+        narrow = narrowing(self._meter, _NARROW_UNITS, on_step=self._on_step)
+        self._features = features_of(self.runtime, self.latency, bits, block_influence(self._meter), losses, narrow)
         return {"features": self._features.to_json(), "latency": self.latency.to_json()}
 
     def predict(self, policy: DraftPolicy, weights: WeightsFile | None = None) -> Evaluation:
@@ -264,6 +267,7 @@ def features_of(
     bits: tuple[int, ...],
     influence: Sequence[float],
     losses: Mapping[int, Sequence[float]],
+    narrow: Mapping[int, Sequence[float]],
 ) -> PolicyFeatures:
     """What was measured, in the form that deciders and spaces take."""
     sub_layer_ms: dict[tuple[SubLayerKind, int], float] = {
@@ -284,6 +288,7 @@ def features_of(
         },
         head_bytes={width: weight_bytes(spec.vocab_size, spec.hidden_size, width, full_bytes) for width in bits},
         plane_sub_layers=runtime.weights.plane_sub_layers,
+        narrowing={units: tuple(values) for units, values in narrow.items()},
     )
 
 

@@ -10,6 +10,7 @@ least one sub-layer.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -21,6 +22,8 @@ from autodraft.policy import FULL_BITS, SHARE_UNITS, ChannelShares, DraftPolicy
 
 Params = Mapping[str, int]
 _TINY_MS = 1e-6
+_MOST_DROPPED = 13
+"""Sixteenths of an MLP, on average."""
 
 
 class SearchSpace(Protocol):
@@ -41,12 +44,11 @@ class ProxySpace:
 
     Parameters: `num_skipped_attention`, `num_skipped_mlp`; `num_at_4` of the kept sub-layers, then `num_at_8` of
     what is left (each only where the device offers the bits); `head_bits` (an index, most precise first);
-    `ffn_dropped` (sixteenths of the least important neurons of every kept MLP; only with `max_ffn_dropped`).
+    `num_narrowed` (sixteenths of MLPs that are dropped in all, where they lose least; only where that is known).
     """
 
-    def __init__(self, features: PolicyFeatures, *, protect_ends: bool = False, max_ffn_dropped: int = 0) -> None:
+    def __init__(self, features: PolicyFeatures, *, protect_ends: bool = False) -> None:
         self._features = features
-        self._max_ffn_dropped = max_ffn_dropped
         protected = end_sub_layers(features.num_blocks) if protect_ends else frozenset()
         droppable = [index for index in range(features.num_sub_layers) if index not in protected]
         self._skip_order = {
@@ -75,8 +77,8 @@ class ProxySpace:
             ranges[f"num_at_{bits}"] = IntDistribution(0, self._features.num_sub_layers)
         if len(self._features.available_bits) > 1:
             ranges["head_bits"] = IntDistribution(0, len(self._features.available_bits) - 1)
-        if self._max_ffn_dropped:
-            ranges["ffn_dropped"] = IntDistribution(0, self._max_ffn_dropped)
+        if self._features.narrowing:
+            ranges["num_narrowed"] = IntDistribution(0, _MOST_DROPPED * self._features.num_blocks)
         return ranges
 
     def decode(self, params: Params) -> DraftPolicy:
@@ -91,18 +93,24 @@ class ProxySpace:
                 bits[index] = width
         head_bits = features.available_bits[params.get("head_bits", 0)]
         policy = policy_from_bits(features.ensure_kept(bits), head_bits)
-        return drop_ffn_channels(policy, params.get("ffn_dropped", 0))
+        return narrowed(features, policy, params.get("num_narrowed", 0))
 
     def point(
-        self, *, skipped: tuple[int, int] = (0, 0), bits: int = FULL_BITS, head_bits: int | None = None
+        self,
+        *,
+        skipped: tuple[int, int] = (0, 0),
+        bits: int = FULL_BITS,
+        head_bits: int | None = None,
+        num_narrowed: int = 0,
     ) -> Params:
-        """The point that skips so many attention and MLP sub-layers and runs all others at `bits`."""
+        """The point that skips so many attention and MLP sub-layers and runs all others, narrowed, at `bits`."""
         params = dict.fromkeys(self.distributions, 0)
         params["num_skipped_attention"], params["num_skipped_mlp"] = skipped
         if bits != FULL_BITS:
             params[f"num_at_{bits}"] = self._features.num_sub_layers
         if "head_bits" in params:
             params["head_bits"] = self._features.available_bits.index(head_bits or bits)
+        params |= {"num_narrowed": num_narrowed} if "num_narrowed" in params else {}
         return {name: min(value, self.distributions[name].high) for name, value in params.items()}
 
 
@@ -141,14 +149,32 @@ class RawSpace:
         return params | {"layer_head": self._levels.index(policy.head_bits) - 1}
 
 
-def drop_ffn_channels(policy: DraftPolicy, units: int) -> DraftPolicy:
-    """The same policy with `units` sixteenths of every uniform MLP dropped, least important neurons first."""
-    if not units:
-        return policy
-    changes: dict[int, ChannelShares] = {}
-    for index in range(1, 2 * len(policy.blocks), 2):
-        shares = policy.sub_layers[index]
-        for name, kept in (("full", shares.full), ("eight", shares.eight), ("four", shares.four)):
-            if kept == SHARE_UNITS:
-                changes[index] = ChannelShares(**{name: SHARE_UNITS - units})
-    return policy.replace(changes)
+def narrowed(features: PolicyFeatures, policy: DraftPolicy, num_dropped: int) -> DraftPolicy:
+    """The same policy without so many sixteenths of its MLPs' neurons in all, always where the next one loses least.
+
+    Only MLPs at one bit-width are narrowed, and each keeps a sixteenth.
+    """
+    shares = {index: each for index, each in enumerate(policy.sub_layers) if index % 2 and each.single_width}
+    heap: list[tuple[float, int]] = []
+
+    def offer(index: int) -> None:
+        fewer = narrower(shares[index], 1)
+        if fewer != shares[index]:
+            price = features.shares_loss(index, fewer) - features.shares_loss(index, shares[index])
+            heapq.heappush(heap, (price, index))
+
+    for index in shares:
+        offer(index)
+    for _ in range(num_dropped):
+        if heap:
+            _, index = heapq.heappop(heap)
+            shares[index] = narrower(shares[index], 1)
+            offer(index)
+    return policy.replace(shares)
+
+
+def narrower(shares: ChannelShares, units: int) -> ChannelShares:
+    """With so many sixteenths dropped beside what is, or back where negative, as far as one is kept; at one bit-width."""
+    bits = shares.single_width
+    assert bits is not None, "a sub-layer that runs at one bit-width"
+    return ChannelShares.of({bits: min(max(shares.units_at(bits) - units, 1), SHARE_UNITS)})

@@ -23,6 +23,9 @@ POLICIES = {
     "4 and 8 bits, two dropped": DraftPolicy.uniform(3, 4).replace(
         {0: ChannelShares(), 3: ChannelShares.all_at(8), 5: ChannelShares()}, head_bits=8
     ),
+    "half of the heads, parts of the neurons": DraftPolicy.uniform(3, 4).replace(
+        {1: ChannelShares(four=8), 2: ChannelShares(eight=8), 3: ChannelShares(eight=5), 4: ChannelShares()}
+    ),
 }
 
 
@@ -124,12 +127,34 @@ def test_drafts_of_the_bundled_model_agree_more_often_on_prompts_of_other_kinds(
         assert 1 - own < (1 - least) * (1 - plain)
 
 
+def test_neurons_that_are_dropped_are_those_that_add_least_to_the_text():
+    """Every other neuron is loud by its norms, but listens to a channel of the stream that is silent."""
+    model, spec, _ = target_of("llama")
+    mlp = model.model.layers[0].mlp
+    with torch.no_grad():
+        model.model.embed_tokens.weight[:, 0] = 0
+        model.model.layers[0].self_attn.o_proj.weight[0] = 0
+        mlp.up_proj.weight[::2] = 0
+        mlp.up_proj.weight[::2, 0] = 50
+    weights = TargetWeights.from_hf(model, spec)
+    policy = DraftPolicy.uniform(3, 8).replace({1: ChannelShares(eight=8)}, head_bits=FULL_BITS)
+    fitted = fit_draft(spec, weights, policy, text(100, 0), dtype=torch.float32)
+    is_kept = torch.arange(spec.intermediate_size) % 2 == 1
+    for part, own in (("gate", fitted["blocks.0.gate"]), ("up", fitted["blocks.0.up"]), ("down", fitted["blocks.0.down"].T)):
+        assert torch.equal(own.any(dim=1), is_kept), part
+    whole = target_matrices(weights, spec, kept_sub_layers(policy))
+    lost = whole | {"blocks.0.down": whole["blocks.0.down"] * ~is_kept}
+    found, held_out = distance(spec, weights, policy, fitted, text(16, 1)), text(16, 1)
+    assert found < 0.01 * distance(spec, weights, policy, lost, held_out)
+
+
 def test_what_can_be_fitted_is_low_and_whole():
     low = DraftPolicy.uniform(3, 4)
     assert can_fit(low) and can_fit(DROPPING) and can_fit(low.replace({0: ChannelShares.all_at(8)}))
     assert not can_fit(DraftPolicy.uniform(3)) and not can_fit(DraftPolicy.uniform(3, 8))  # nothing to mend
     assert not can_fit(low.replace({0: ChannelShares.all_at(FULL_BITS)}))  # it would no longer be the target's memory
-    assert not can_fit(low.replace({0: ChannelShares(four=8)}))  # channels are chosen by the target's own matrices
+    assert can_fit(DraftPolicy.uniform(3, 8).replace({1: ChannelShares(eight=8)}))
+    assert not can_fit(low.replace({0: ChannelShares(eight=8, four=8)}))  # groups of inputs would have several grids
     assert not can_fit(DraftPolicy.uniform(3, 0))
 
 

@@ -110,7 +110,7 @@ def test_whole_sub_layers_at_8_bits_take_no_memory_and_parts_of_them_do(backend)
 def test_what_controllers_are_told_of_memory_is_what_plans_add():
     runtime = build_runtime(_half("llama"), byte_planes=True)
     latency, losses = measure_latency(runtime, seconds=0.1), {bits: [0.0] * 6 for bits in (0, 8, 4)}
-    features = features_of(runtime, latency, (16, 8, 4), [0.0] * 6, losses)
+    features = features_of(runtime, latency, (16, 8, 4), [0.0] * 6, losses, {})
     assert PolicyFeatures.from_json(features.to_json()) == features
     for policy in (EIGHT, DraftPolicy.uniform(3, 4), EIGHT.replace({1: ChannelShares(full=8, eight=8)})):
         assert features.extra_bytes(policy) == pytest.approx(runtime.plan(policy).extra_bytes, rel=0.01)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import product
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autodraft.cascade import Cascade, PromptLookup, SelfDraft
 from autodraft.errors import PolicyError
+from autodraft.policies.features import PolicyFeatures
 from autodraft.policy import ChannelShares, DraftPolicy
 from autodraft.policy_text import decode_policy, encode_policy
 from autodraft.search.codec import cascade_digest, describe
 from autodraft.search.evolution import Mutator
-from autodraft.search.space import ProxySpace, RawSpace, drop_ffn_channels
+from autodraft.search.space import ProxySpace, RawSpace, narrowed, narrower
 from autodraft.search.testing import PlantedEvaluator
 
 FEATURES = PlantedEvaluator(4).features
+NARROWED = replace(FEATURES, narrowing={8: (0.04, 0.001, 0.002, 0.003), 3: (0.06, 0.01, 0.02, 0.03)})
 SPACES = [
     ProxySpace(FEATURES),
-    ProxySpace(FEATURES, protect_ends=True, max_ffn_dropped=4),
+    ProxySpace(NARROWED, protect_ends=True),
     RawSpace(FEATURES),
     RawSpace(FEATURES, protect_ends=True),
 ]
@@ -61,7 +66,7 @@ def test_raw_space_encodes_what_it_decodes() -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 10_000), st.booleans())
 def test_mutations_fit_and_change(seed: int, mixed: bool) -> None:
-    mutator = Mutator(FEATURES, seed, protected=frozenset((0, 1)))
+    mutator = Mutator(NARROWED, seed, protected=frozenset((0, 1)))
     policy = DraftPolicy.uniform(4, 8)
     for _ in range(20):
         policy = mutator.mix_channels(policy) if mixed else mutator.mutate(policy)
@@ -69,9 +74,45 @@ def test_mutations_fit_and_change(seed: int, mixed: bool) -> None:
         assert policy.num_skipped < 8 and not policy.sub_layers[0].is_skipped
 
 
-def test_dropped_channels_touch_only_mlps() -> None:
-    policy = drop_ffn_channels(DraftPolicy.uniform(4, 8), 3)
-    assert [shares.dropped for shares in policy.sub_layers] == [0, 3] * 4
+def test_mutations_narrow_where_it_is_known_what_that_loses() -> None:
+    def reached(features: PolicyFeatures) -> set[int]:
+        mutator, policies = Mutator(features, 0), [DraftPolicy.uniform(4, 4)]
+        for _ in range(300):
+            policies.append(mutator.mutate(policies[-1]))
+        return {shares.dropped for policy in policies for shares in policy.sub_layers[1::2]}
+
+    assert reached(FEATURES) <= {0, 16}
+    assert len(reached(NARROWED)) > 5
+
+
+def test_a_change_of_bits_leaves_the_neurons() -> None:
+    narrow = DraftPolicy.uniform(4, 4).replace(dict.fromkeys(range(8), ChannelShares(four=5)))
+    mutator = Mutator(FEATURES, 1)
+    for _ in range(50):
+        changed = mutator._change_bits(narrow)
+        assert all(shares.dropped in (11, 16) for shares in changed.sub_layers) and changed != narrow
+
+
+def test_narrowing_touches_only_mlps_and_takes_the_cheapest_neurons() -> None:
+    """Against all ways to drop so many sixteenths from four MLPs."""
+    whole = DraftPolicy.uniform(4, 8)
+    assert narrowed(NARROWED, whole, 0) == whole
+    for count in (1, 7, 20):
+        policy = narrowed(NARROWED, whole, count)
+        assert policy.sub_layers[::2] == whole.sub_layers[::2]
+        dropped = [shares.dropped for shares in policy.sub_layers[1::2]]
+        ways = (way for way in product(range(16), repeat=4) if sum(way) == count)
+        shares_of = [ChannelShares(eight=16 - units) for units in range(16)]
+        losses = [[NARROWED.shares_loss(2 * block + 1, shares) for shares in shares_of] for block in range(4)]
+        best = min(sum(losses[block][units] for block, units in enumerate(way)) for way in ways)
+        assert sum(losses[block][units] for block, units in enumerate(dropped)) == pytest.approx(best)
+    assert [shares.eight for shares in narrowed(NARROWED, whole, 100).sub_layers[1::2]] == [1] * 4
+
+
+def test_narrower_keeps_one_part_and_no_more_than_all() -> None:
+    assert narrower(ChannelShares(four=9), 3) == ChannelShares(four=6)
+    assert narrower(ChannelShares(four=9), 30) == ChannelShares(four=1)
+    assert narrower(ChannelShares(full=9), -30) == ChannelShares.all_at(16)
 
 
 shares = st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 6)).map(lambda units: ChannelShares(*units))
