@@ -32,6 +32,9 @@ SHARE_UNITS = 16
 SubLayerKind = Literal["attention", "mlp"]
 SUB_LAYER_KINDS: tuple[SubLayerKind, SubLayerKind] = ("attention", "mlp")
 
+MIXED = "m"
+"""How a sub-layer at several bit-widths reads."""
+
 _FIELDS = {FULL_BITS: "full", 8: "eight", 4: "four"}
 
 
@@ -178,6 +181,11 @@ class DraftPolicy:
             flat[index] = shares
         return DraftPolicy.from_sub_layers(flat, self.head_bits if head_bits is None else head_bits)
 
+    def at_bits(self, bits: int) -> DraftPolicy:
+        """What it keeps, all of it and the head at `bits`."""
+        shares = (ChannelShares.of({bits: SHARE_UNITS - each.dropped}) for each in self.sub_layers)
+        return DraftPolicy.from_sub_layers(shares, bits)
+
     @property
     def is_full(self) -> bool:
         """Whether this is the target itself."""
@@ -236,17 +244,18 @@ class DraftPolicy:
     def __str__(self) -> str:
         """A letter per sub-layer, a space between blocks (F full, 8, 4, `.` skipped, `m` several bit-widths); the head.
 
-        After a colon, how many sixteenths of its channels a narrowed one keeps.
+        In brackets, how many sixteenths of its channels a narrowed one keeps.
         """
-        blocks = " ".join("".join(map(_text, (block.attention, block.mlp))) for block in self.blocks)
+        blocks = " ".join("".join(map(shares_text, (block.attention, block.mlp))) for block in self.blocks)
         return f"{blocks}, head {self.head_bits}"
 
 
-def _text(shares: ChannelShares) -> str:
+def shares_text(shares: ChannelShares) -> str:
+    """As a policy's string shows them."""
     if shares.is_skipped:
         return "."
     bits = shares.single_width
     if bits is None:
-        return "m"
+        return MIXED
     letter = "F" if bits == FULL_BITS else str(bits)
-    return f"{letter}:{SHARE_UNITS - shares.dropped}" if shares.dropped else letter
+    return f"{letter}({SHARE_UNITS - shares.dropped})" if shares.dropped else letter

@@ -1,8 +1,8 @@
 """Policies as short strings, and back again.
 
 A policy reads as `str(policy)` does, one letter per sub-layer, except that a mixed sub-layer spells out its
-sixteenths: "F8 .(8/4/2) | head 8" is full, 8 bits; skipped, 8/16 full + 4/16 at 8 + 2/16 at 4. Knows nothing of who
-reads it.
+sixteenths: "F8(12) .(8/4/2) | head 8" is full, 12/16 at 8 bits; skipped, 8/16 full + 4/16 at 8 + 2/16 at 4. Knows
+nothing of who reads it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 
 from autodraft.errors import PolicyError
-from autodraft.policy import ChannelShares, DraftPolicy
+from autodraft.policy import MIXED, SHARE_UNITS, ChannelShares, DraftPolicy, shares_text
 
-_LETTERS = {"F": 16, "8": 8, "4": 4, ".": 0}
-_TOKEN = re.compile(r"[F84.]|\((\d+)/(\d+)/(\d+)\)")
+_LETTERS = {"F": 16, "8": 8, "4": 4}
+_TOKEN = re.compile(r"([F84])(?:\((\d+)\))?|\.|\((\d+)/(\d+)/(\d+)\)")
 
 
 def encode_policy(policy: DraftPolicy) -> str:
@@ -31,8 +31,7 @@ def decode_policy(text: str) -> DraftPolicy:
         match = _TOKEN.match(body, position)
         if match is None:
             break
-        units = match.groups()
-        shares.append(ChannelShares(*map(int, units)) if units[0] else ChannelShares.all_at(_LETTERS[match.group()]))
+        shares.append(_decode_shares(match))
         position = match.end()
     if not separator or not head.isdigit() or position < len(body):
         raise PolicyError(f"not a policy string: {text!r}")
@@ -40,7 +39,12 @@ def decode_policy(text: str) -> DraftPolicy:
 
 
 def _encode_shares(shares: ChannelShares) -> str:
-    for letter, bits in _LETTERS.items():
-        if shares == ChannelShares.all_at(bits):
-            return letter
-    return f"({shares.full}/{shares.eight}/{shares.four})"
+    text = shares_text(shares)
+    return f"({shares.full}/{shares.eight}/{shares.four})" if text == MIXED else text
+
+
+def _decode_shares(match: re.Match[str]) -> ChannelShares:
+    letter, kept, *units = match.groups()
+    if letter is not None:
+        return ChannelShares.of({_LETTERS[letter]: SHARE_UNITS if kept is None else int(kept)})
+    return ChannelShares() if units[0] is None else ChannelShares(*map(int, units))

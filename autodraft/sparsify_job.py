@@ -19,7 +19,8 @@ class SparsifyJob(TargetSettings):
 
     keep: float | None = Field(default=None, description="share of the sub-layers that is kept")
     policy: str | None = Field(
-        default=None, description='what is kept, as "F. .F ... | head 16", in place of `keep` and its penalty'
+        default=None,
+        description='what is kept, as "F. .F(8) ... | head 16", in place of `keep` and its penalty',
     )
     as_draft: bool = Field(default=False, description="refit a draft for the unchanged target, no smaller target")
     bits: Literal[4, 8, 16] = Field(default=16, description="bit-width that the draft is trained for and runs at")

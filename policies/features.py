@@ -67,7 +67,9 @@ class PolicyFeatures:
                 raise PolicyError(f"no sensitivity at {bits} bits for each of {self.num_sub_layers} sub-layers")
         for units, losses in self.narrowing.items():
             if not 0 < units < SHARE_UNITS or len(losses) != self.num_blocks:
-                raise PolicyError(f"the losses of {units} of {SHARE_UNITS} parts of each block's MLP do not fit the model")
+                raise PolicyError(
+                    f"the losses of {units} of {SHARE_UNITS} parts of each block's MLP do not fit the model"
+                )
 
     @property
     def num_sub_layers(self) -> int:

@@ -66,8 +66,12 @@ def test_the_target_is_the_full_policy():
     assert not full.replace({3: ChannelShares()}).is_full
     assert not DraftPolicy.uniform(4, head_bits=8).is_full
     assert (
-        str(full.replace({3: ChannelShares(), 0: ChannelShares.all_at(4), 5: ChannelShares(full=3), 7: ChannelShares(8, 4)}))
-        == "4F F. FF:3 Fm, head 16"
+        str(
+            full.replace(
+                {3: ChannelShares(), 0: ChannelShares.all_at(4), 5: ChannelShares(full=3), 7: ChannelShares(8, 4)}
+            )
+        )
+        == "4F F. FF(3) Fm, head 16"
     )
 
 

@@ -1,8 +1,9 @@
 """What does fitting a draft in closed form gain? Agreement and chains with and without it, for reports/.
 
-Run as `python -m autodraft.benchmarks.fitted_drafts [--widen 4] [--temperature 0.7]`. Drafts at 4 bits keep everything,
-three quarters or half of the sub-layers, those of least block influence dropped, and are fitted to the calibration
-texts. Each runs as a chain of two lengths, alone and (greedy) behind a prompt lookup, all in turns.
+Run as `python -m autodraft.benchmarks.fitted_drafts [--widen 4] [--temperature 0.7]`. Drafts at 4 bits keep everything;
+half of the sub-layers, those of least block influence dropped; or half or a quarter of all neurons, those dropped whose
+loss is least. They are fitted to the calibration texts. Each runs as a chain of two lengths, alone and (greedy) behind
+a prompt lookup, all in turns.
 """
 
 from __future__ import annotations
@@ -19,15 +20,18 @@ from autodraft.decoding import SamplingConfig
 from autodraft.fitting.fitter import DraftFitter
 from autodraft.measure.agreement import AgreementMeter
 from autodraft.measure.device import device_stamp
-from autodraft.measure.importance import block_influence
 from autodraft.measure.prompts import calibration_prompts, choose_prompts, encode_prompts, evaluation_prompts
 from autodraft.measure.speedup import Session, speedup_of_cascades
-from autodraft.policy import ChannelShares, DraftPolicy
+from autodraft.policies import BlockInfluenceSkip, PolicyFeatures
+from autodraft.policy import SHARE_UNITS, DraftPolicy
 from autodraft.profile_parts import WeightsFile
 from autodraft.runtime import LoadedModel, load_model
+from autodraft.search.runtime_evaluator import RuntimeEvaluator
+from autodraft.search.space import narrowed
 
 BITS = 4
-KEPT_SHARES = (1.0, 0.75, 0.5)
+KEPT_SUB_LAYERS = 0.5
+KEPT_NEURONS = (0.5, 0.25)
 CHAIN_LENGTHS = (4, 7)
 LOOKUP = PromptLookup(num_draft_tokens=6, max_ngram=3, min_ngram=2)
 LOOKUP_NAME = "prompt lookup"
@@ -35,16 +39,18 @@ PLAIN, FITTED = "plain", "fitted"
 _LONGEST_PROMPT, _AGREEMENT_PROMPT, _AGREEMENT_TOKENS = 384, 128, 48
 
 
-def policies_of(meter: AgreementMeter) -> dict[str, DraftPolicy]:
-    """By what they keep: everything, and shares of the sub-layers, those of least influence dropped."""
-    influence = block_influence(meter)
-    order = sorted(range(len(influence)), key=lambda index: influence[index])
-    whole = DraftPolicy.uniform(len(influence) // 2, BITS)
+def policies_of(features: PolicyFeatures) -> dict[str, DraftPolicy]:
+    """By what they keep: everything, a share of the sub-layers, shares of the neurons."""
+    whole = DraftPolicy.uniform(features.num_blocks, BITS)
+    num_skipped = round((1 - KEPT_SUB_LAYERS) * features.num_sub_layers)
+    units = SHARE_UNITS * features.num_blocks
     return {
-        f"{share:.0%} kept": whole.replace(
-            dict.fromkeys(order[: round((1 - share) * len(order))], ChannelShares()), head_bits=BITS
-        )
-        for share in KEPT_SHARES
+        "everything": whole,
+        f"{KEPT_SUB_LAYERS:.0%} of the sub-layers": BlockInfluenceSkip(num_skipped, BITS).decide(features),
+        **{
+            f"{share:.0%} of the neurons": narrowed(features, whole, round((1 - share) * units))
+            for share in KEPT_NEURONS
+        },
     }
 
 
@@ -53,23 +59,23 @@ def measure_agreement(
 ) -> tuple[list[dict[str, Any]], dict[str, tuple[DraftPolicy, WeightsFile]]]:
     """Top-1 agreement on held-out prompts before and after the fit, and the fitted drafts by name."""
     held_out = encode_prompts(choose_prompts(evaluation_prompts(), num_prompts), loaded.tokenizer, _AGREEMENT_PROMPT)
-    texts = [prompt.tokens for prompt in encode_prompts(calibration_prompts(), loaded.tokenizer, _LONGEST_PROMPT)]
-    meters = [
-        AgreementMeter(loaded.runtime, prompts, _AGREEMENT_TOKENS, eos=loaded.generation_eos)
-        for prompts in ([text[:_AGREEMENT_PROMPT] for text in texts[:16]], [prompt.tokens for prompt in held_out])
-    ]
-    fitter = DraftFitter(loaded, texts, folder)
+    texts = encode_prompts(calibration_prompts(), loaded.tokenizer, _LONGEST_PROMPT)
+    evaluator = RuntimeEvaluator(loaded, texts, [])
+    evaluator.calibrate()
+    tokens = [prompt.tokens for prompt in held_out]
+    meter = AgreementMeter(loaded.runtime, tokens, _AGREEMENT_TOKENS, eos=loaded.generation_eos)
+    fitter = DraftFitter(loaded, [prompt.tokens for prompt in texts], folder)
     rows, fitted = [], {}
-    for name, policy in policies_of(meters[0]).items():
+    for name, policy in policies_of(evaluator.features).items():
         started = time.perf_counter()
         weights = fitter.fit(policy)
         seconds = time.perf_counter() - started
         assert weights is not None, "there is no limit of time"
         agreement = {
-            kind: meters[1].measure(policy, weights=own).top1_agreement
-            for kind, own in ((PLAIN, None), (FITTED, weights))
+            kind: meter.measure(policy, weights=own).top1_agreement for kind, own in ((PLAIN, None), (FITTED, weights))
         }
-        rows.append({"draft": name, "positions": meters[1].num_rows, "fit_s": seconds, **agreement})
+        cost = evaluator.features.cost(policy)
+        rows.append({"draft": name, "positions": meter.num_rows, "cost": cost, "fit_s": seconds, **agreement})
         fitted[name] = policy, weights
     return rows, fitted
 
@@ -150,9 +156,12 @@ def markdown(document: Mapping[str, Any]) -> str:
         "",
         f"Teacher-forced, on {document['agreement'][0]['positions']} positions of held-out prompts.",
         "",
-        "| draft | plain | fitted | seconds for the fit |",
-        "|---" * 4 + "|",
-        *(f"| {r['draft']} | {r[PLAIN]:.1%} | {r[FITTED]:.1%} | {r['fit_s']:.1f} |" for r in document["agreement"]),
+        "| what is kept | c by the latency table | plain | fitted | seconds for the fit |",
+        "|---" * 5 + "|",
+        *(
+            f"| {r['draft']} | {r['cost']:.2f} | {r[PLAIN]:.1%} | {r[FITTED]:.1%} | {r['fit_s']:.1f} |"
+            for r in document["agreement"]
+        ),
         "",
         "## Chains",
         "",

@@ -50,7 +50,7 @@ def markdown(document: Mapping[str, Any], image: str | None = None) -> str:
         device_line(bench["device"]),
         f"Command: `{document['command']}`",
         "",
-        "Cascade of the profile (per block attention and MLP: F full, 8, 4, `.` skipped; after a colon, sixteenths that are kept):",
+        "Cascade of the profile (per block attention and MLP: F full, 8, 4, `.` skipped; in brackets, 16ths kept):",
         *cascade_lines(document["profile"], document["policies"]),
         "",
     ]

@@ -25,7 +25,7 @@ def sparsify(
         bool, typer.Option("--as-draft", help="Refit a draft for the unchanged target, in place of a smaller target.")
     ] = False,
     policy: Annotated[
-        str | None, typer.Option(help='Which ones to keep, as "F. .F ... | head 16", in place of --keep.')
+        str | None, typer.Option(help='What to keep, as "F. .F(8) ... | head 16", in place of --keep.')
     ] = None,
     bits: Annotated[
         int | None, typer.Option(help="With --as-draft: bit-width that it is trained for and runs at.")

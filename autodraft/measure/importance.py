@@ -51,7 +51,7 @@ def narrowing(
     most_windows: int = 16,
     on_step: Callable[[int, int], None] | None = None,
 ) -> dict[int, list[float]]:
-    """sixteenths of neurons -> mean KL divergence when that MLP alone keeps only so many, the important ones. [blocks] each"""
+    """sixteenths -> mean KL divergence when that MLP alone keeps only its most important neurons. [blocks] each"""
     mlps = range(1, 2 * meter.runtime.spec.num_blocks, 2)
     wanted = {units: ChannelShares(full=units) for units in kept_units}
     return _losses_alone(meter, wanted, mlps, most_windows, on_step)

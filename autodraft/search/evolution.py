@@ -22,7 +22,7 @@ _MOST_TRIES = 200
 
 
 class Mutator:
-    """Elementary changes of a policy: bits of one sub-layer, a swap, drop or undrop, the head's bits, an MLP's neurons."""
+    """Elementary changes of a policy: bits of a sub-layer, a swap, drop or undrop, head bits, an MLP's neurons."""
 
     def __init__(self, features: PolicyFeatures, seed: int, *, protected: frozenset[int] = frozenset()) -> None:
         self._features = features

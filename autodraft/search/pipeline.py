@@ -6,13 +6,14 @@ Knows nothing of models, files or profiles. `run.py` puts a real target behind t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from autodraft.cascade import SelfDraft
 from autodraft.fitting.closed_form import can_fit
 from autodraft.policies.rollout import LearnedDecider
 from autodraft.search.compose import ComposeOptions, compose, measure_survivors
 from autodraft.search.conclude import CONCLUDE_UNTIL, Conclusion, conclude
-from autodraft.search.fitted import Fit, FittedSearcher, worth_fitting
+from autodraft.search.fitted import Fit, FittedSearcher, neighbours, worth_fitting
 from autodraft.search.loop import SearchLoop
 from autodraft.search.objectives import Objectives
 from autodraft.search.plans import SpaceOptions, decided, exploration, proxy_space, refitted_step
@@ -21,7 +22,8 @@ from autodraft.search.space import RawSpace
 EXPLORE_UNTIL = 0.32
 """Share of the time after calibration; fitting, measuring and composing follow."""
 
-FIT_UNTIL = 0.38
+FIT_UNTIL = 0.41
+_MOST_FITS = 10
 
 _UNHURRIED_S = 60.0
 
@@ -76,7 +78,7 @@ def explore_policies(loop: SearchLoop, options: PipelineOptions) -> None:
 
 
 def fit_policies(loop: SearchLoop, options: PipelineOptions) -> None:
-    """The most promising policies once more, on weights that were fitted for them."""
+    """The most promising policies once more, on weights that were fitted for them, and some near the best of these."""
     if options.fit is None:
         return
     policies = worth_fitting([pair for pair in loop.predicted.values() if can_fit(pair[0])])
@@ -84,5 +86,5 @@ def fit_policies(loop: SearchLoop, options: PipelineOptions) -> None:
     def seconds_left(done: int) -> float | None:
         return 0.0 if loop.is_over("fit", done, FIT_UNTIL) else loop.clock.seconds_until(FIT_UNTIL)
 
-    searcher = FittedSearcher(policies, options.fit, seconds_left)
-    loop.explore("fit", searcher, most=len(policies), until=FIT_UNTIL)
+    searcher = FittedSearcher(policies, options.fit, seconds_left, partial(neighbours, loop.evaluator.features))
+    loop.explore("fit", searcher, most=_MOST_FITS, until=FIT_UNTIL)

@@ -15,7 +15,7 @@ from autodraft.policies import BlockInfluenceSkip, UniformBits
 from autodraft.policies.deciders import end_sub_layers
 from autodraft.policies.features import PolicyFeatures
 from autodraft.policies.rollout import LearnedDecider
-from autodraft.policy import FULL_BITS, KEPT_BIT_WIDTHS, SHARE_UNITS, ChannelShares, DraftPolicy
+from autodraft.policy import FULL_BITS, KEPT_BIT_WIDTHS, SHARE_UNITS, DraftPolicy
 from autodraft.search.agents.algorithms import AGENTS
 from autodraft.search.agents.searcher import AgentSearcher
 from autodraft.search.evolution import EvolutionSearcher
@@ -103,19 +103,13 @@ def refitted_step(drafts: Sequence[SelfDraft], features: PolicyFeatures) -> Step
     """Refitted drafts as they are, and what they keep at every bit-width that pays here."""
     proposals = []
     for draft in drafts:
-        policies = [draft.policy, *(_at_bits(draft.policy, bits) for bits in features.available_bits)]
+        policies = [draft.policy, *(draft.policy.at_bits(bits) for bits in features.available_bits)]
         proposals += [
             Proposal(policy, origin="refitted", weights=draft.weights)
             for policy in dict.fromkeys(policies)
             if _bits_of(policy) <= set(features.available_bits)
         ]
     return Step("refitted", lambda found: SequenceSearcher("refitted", proposals), len(proposals), 0.2)
-
-
-def _at_bits(policy: DraftPolicy, bits: int) -> DraftPolicy:
-    """What a policy keeps, all of it and the head at `bits`."""
-    shares = (ChannelShares.of({bits: SHARE_UNITS - each.dropped}) for each in policy.sub_layers)
-    return DraftPolicy.from_sub_layers(shares, bits)
 
 
 def _bits_of(policy: DraftPolicy) -> set[int]:

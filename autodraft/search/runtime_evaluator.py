@@ -1,7 +1,7 @@
 """`RuntimeEvaluator`: the evaluator over a real target on this device.
 
-Knows nothing of searchers or studies. F0 is the latency table, block influence, sensitivity and narrowing; F1 is teacher-forced
-agreement times the analytic formula with the table's times; F2 is paired decoding.
+Knows nothing of searchers or studies. F0 is the latency table, block influence, sensitivity and narrowing; F1 is
+teacher-forced agreement times the analytic formula with the table's times; F2 is paired decoding.
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ def narrowed(features: PolicyFeatures, policy: DraftPolicy, num_dropped: int) ->
 
 
 def narrower(shares: ChannelShares, units: int) -> ChannelShares:
-    """With so many sixteenths dropped beside what is, or back where negative, as far as one is kept; at one bit-width."""
+    """With so many sixteenths more dropped, or back where negative, as far as one is kept; of one bit-width."""
     bits = shares.single_width
     assert bits is not None, "a sub-layer that runs at one bit-width"
     return ChannelShares.of({bits: min(max(shares.units_at(bits) - units, 1), SHARE_UNITS)})

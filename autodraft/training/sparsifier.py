@@ -1,14 +1,15 @@
 """The training that removes sub-layers and refits the rest, resumable at every checkpoint.
 
 Two stages. Under the penalty, gates and matrices learn together until only so many gates are open; the other sub-layers
-are removed. Then the remaining matrices are refitted. Both learn
-the unchanged target's distributions. Knows nothing of files other than its checkpoint, and nothing of what is exported.
+are removed. Then the remaining matrices are refitted, where a draft is to have fewer neurons from what was fitted in
+closed form. Both learn the unchanged target's distributions. Knows nothing of files other than its checkpoint, and
+nothing of what is exported.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from math import isfinite, log
 from pathlib import Path
@@ -28,6 +29,7 @@ from autodraft.training import checkpoint
 from autodraft.training.distill import Quality, distillation_loss, held_out_quality
 from autodraft.training.gates import Gates
 from autodraft.training.muon import Muon
+from autodraft.training.narrowing import Narrowing
 from autodraft.training.optim import lr_share
 from autodraft.training.texts import TextStreams
 
@@ -51,6 +53,7 @@ class Recipe:
         learning_rate: highest one of the matrices.
         label_weight: weight of the text's own tokens beside the target's distributions.
         bits: bit-width that the student's matrices are rounded to while they learn.
+        narrow: what is kept, as a string, where MLPs keep only a part of their neurons.
         identity: what names target and text.
     """
 
@@ -65,6 +68,7 @@ class Recipe:
     identity: str
     label_weight: float = 0.0
     bits: int = FULL_BITS
+    narrow: str | None = None
     warmup_share: float = 0.02
     final_lr_share: float = 0.05
 
@@ -94,11 +98,12 @@ class Sparsifier:
         recipe: what is done.
         folder: of the checkpoint.
         on_progress: called after every step.
+        begin: makes what the refit begins with; None: the target's matrices, or those of the stage before. Zero columns
+            of a map out of an MLP are neurons that are gone.
 
     Attributes:
         step: steps done.
         kept: sub-layers that still run, numbered 2 * block + (0 attention, 1 MLP).
-        matrices: theirs, float32, by the names of `matrix_name`.
         qualities: held-out figures "before", "after removal" and "after refit", as far as the run has come.
     """
 
@@ -110,8 +115,10 @@ class Sparsifier:
         recipe: Recipe,
         folder: Path,
         on_progress: Callable[[TrainingProgress], None] | None = None,
+        begin: Callable[[], Mapping[str, Tensor]] | None = None,
     ) -> None:
         self.recipe, self.step = recipe, 0
+        self._begin, self._narrowing = begin, Narrowing()
         self.qualities: dict[str, Quality] = {}
         self._spec, self._weights, self._streams, self._folder = spec, weights, streams, folder
         self._device = weights.embedding.device
@@ -122,6 +129,11 @@ class Sparsifier:
         self._running_loss = 0.0
         self._set_matrices(target_matrices(weights, spec, set(range(spec.num_sub_layers))), range(spec.num_sub_layers))
         self._restore()
+
+    @property
+    def matrices(self) -> dict[str, Tensor]:
+        """Of what is kept, float32, by the names of `matrix_name`, in the target's shapes."""
+        return self._narrowing.spread(self._learned, self._spec.intermediate_size)
 
     @property
     def stage(self) -> Literal["penalty", "refit"]:
@@ -174,7 +186,8 @@ class Sparsifier:
             "step": self.step,
             "kept": sorted(self.kept),
             "gates": asdict(self._gates),
-            "matrices": {name: matrix.detach() for name, matrix in self.matrices.items()},
+            "matrices": {name: matrix.detach() for name, matrix in self._learned.items()},
+            "neurons": dict(self._narrowing.neurons),
             "optimiser": self._optimiser.state_dict(),
             "running_loss": self._running_loss,
             "qualities": {name: quality.to_json() for name, quality in self.qualities.items()},
@@ -189,19 +202,22 @@ class Sparsifier:
         self.step, self._running_loss = state["step"], state["running_loss"]
         self._gates = Gates(*(tensor.to(self._device) for tensor in state["gates"].values()))
         self.qualities = {name: Quality(**figures) for name, figures in state["qualities"].items()}
+        neurons = {block: numbers.to(self._device) for block, numbers in state.get("neurons", {}).items()}
+        self._narrowing = Narrowing(neurons)
         self._set_matrices(state["matrices"], state["kept"])
         self._optimiser.load_state_dict(state["optimiser"])
 
     def _set_matrices(self, matrices: dict[str, Tensor], kept: Collection[int]) -> None:
-        """Train these matrices from now on, with a fresh optimiser."""
+        """Train these matrices, which are dense, from now on, with a fresh optimiser."""
         self.kept = frozenset(kept)
-        self.matrices = {
+        self._learned = {
             name: nn.Parameter(matrix.to(self._device, torch.float32, copy=True)) for name, matrix in matrices.items()
         }
         skipped = set(range(self._spec.num_sub_layers)) - self.kept
-        self._student = SubLayers(self._spec, self._weights, self.matrices, skipped, self.recipe.bits)
+        weights = self._narrowing.biases_of(self._weights)
+        self._student = SubLayers(self._spec, weights, self._learned, skipped, self.recipe.bits)
         precision = fast_precision(torch.bfloat16, self._device)
-        self._optimiser = Muon(self.matrices.values(), self.recipe.learning_rate, precision)
+        self._optimiser = Muon(self._learned.values(), self.recipe.learning_rate, precision)
 
     def _both(self, tokens: Tensor, offset: int, gates: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Student's and target's logits; a draft's windows begin after `offset` positions."""
@@ -251,5 +267,9 @@ class Sparsifier:
     def _remove(self, kept: Collection[int]) -> None:
         """Only `kept` runs from now on."""
         remaining = target_matrices(self._weights, self._spec, set(kept))
-        self._set_matrices({name: self.matrices[name].detach() for name in remaining}, kept)
+        matrices = {name: self._learned[name].detach() for name in remaining}
+        if self._begin is not None:
+            matrices |= self._begin()
+            self._narrowing = Narrowing.of(matrices, self._spec.num_blocks)
+        self._set_matrices(self._narrowing.dense(matrices), kept)
         self.qualities["after removal"] = self.quality()

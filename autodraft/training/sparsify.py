@@ -10,16 +10,20 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 import autodraft
 from autodraft.errors import InputError
+from autodraft.fitting.closed_form import fit_draft
 from autodraft.policy import FULL_BITS, DraftPolicy
-from autodraft.policy_text import decode_policy
+from autodraft.policy_text import decode_policy, encode_policy
 from autodraft.profile import write_atomically
 from autodraft.runtime import LoadedModel, ModelSpec, load_hf_model, load_model
-from autodraft.runtime.draft_weights import kept_sub_layers, save_draft_weights
+from autodraft.runtime.draft_weights import HEAD, kept_sub_layers, save_draft_weights
 from autodraft.runtime.precision import fast_precision
 from autodraft.runtime.weights import TargetWeights
 from autodraft.sparsify_job import SparsifyJob
@@ -31,6 +35,7 @@ from autodraft.training.texts import TextStreams, load_streams
 
 REPORT_NAME = "sparsify.json"
 TRAINING_FOLDER = "training"
+_FITTED_TOKENS = 16_384
 _LABEL_WEIGHT = 1.0
 """Of the text's own tokens when a smaller target is refitted; a draft learns nothing but the target's distributions."""
 
@@ -52,7 +57,9 @@ def sparsify(job: SparsifyJob, on_progress: Callable[[TrainingProgress], None] |
     streams = load_streams(loaded.tokenizer, job.text, job.window_tokens, job.seed)
     recipe = replace(recipe, identity=_identity(loaded, streams))
     training = job.output_folder / TRAINING_FOLDER
-    run = Sparsifier(spec, TargetWeights.from_hf(model, spec), streams, recipe, training, on_progress)
+    weights = TargetWeights.from_hf(model, spec)
+    begin = partial(_fitted, spec, weights, policy, job, streams) if policy is not None and recipe.narrow else None
+    run = Sparsifier(spec, weights, streams, recipe, training, on_progress, begin)
     run.run()
     report = SparsifyReport(
         loaded.name, spec.num_sub_layers, tuple(sorted(run.kept)), job.as_draft, run.qualities, streams.source,
@@ -88,7 +95,31 @@ def _recipe(job: SparsifyJob, spec: ModelSpec, policy: DraftPolicy | None) -> Re
         identity="",
         label_weight=0.0 if job.as_draft else _LABEL_WEIGHT,
         bits=job.bits,
+        narrow=None if policy is None else _narrow(policy, job),
     )
+
+
+def _narrow(policy: DraftPolicy, job: SparsifyJob) -> str | None:
+    """The policy as a string, where it keeps a part of the neurons of an MLP; `InputError` for other parts."""
+    parts = [(index, each) for index, each in enumerate(policy.sub_layers) if each.dropped and not each.is_skipped]
+    if not parts:
+        return None
+    if not job.as_draft:
+        raise InputError("a smaller target keeps all of a sub-layer or nothing: keep parts of an MLP in a draft")
+    if any(index % 2 == 0 for index, _ in parts):
+        raise InputError("a draft that is trained keeps all of an attention's heads or nothing: give it all or `.`")
+    return encode_policy(policy.at_bits(job.bits))
+
+
+def _fitted(
+    spec: ModelSpec, weights: TargetWeights, policy: DraftPolicy, job: SparsifyJob, streams: TextStreams
+) -> dict[str, Tensor]:
+    """What is kept of every sub-layer, fitted in closed form, which says which neurons are worth keeping, too."""
+    low = policy.at_bits(min(job.bits, 8))
+    windows = streams.windows(_FITTED_TOKENS // job.window_tokens, job.window_tokens, job.seed, 0)
+    dtype = weights.embedding.dtype
+    matrices = fit_draft(spec, weights, low, windows.to(weights.embedding.device), dtype=dtype)
+    return {name: matrix for name, matrix in matrices.items() if name != HEAD}
 
 
 def _identity(loaded: LoadedModel, streams: TextStreams) -> str:
@@ -114,8 +145,10 @@ def _as_draft(
 ) -> SparsifyReport:
     folder: Path = job.output_folder
     weights = save_draft_weights(run.matrices, folder / WEIGHTS_NAME, loaded.runtime.dtype)
-    if policy is None or job.bits != FULL_BITS:
+    if policy is None:
         policy = uniform_policy(run.kept, report.num_sub_layers, job.bits)
+    elif job.bits != FULL_BITS:
+        policy = policy.at_bits(job.bits)
     profile = write_draft(loaded, policy, weights, folder, job.seed)
     assert profile.predicted is not None
     files = {name: str(folder / name) for name in (PROFILE_NAME, WEIGHTS_NAME, REPORT_NAME)}

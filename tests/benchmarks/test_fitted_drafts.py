@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autodraft.benchmarks.fitted_drafts import CHAIN_LENGTHS, KEPT_SHARES, main
+from autodraft.benchmarks.fitted_drafts import CHAIN_LENGTHS, main
 
 
 @pytest.mark.parametrize("temperature,arrangements", [("0", 2), ("0.7", 1)])
@@ -18,9 +18,11 @@ def test_every_chain_runs_with_and_without_the_fit(
     arguments = ["--model", str(tiny_model_folder), "--temperature", temperature, *few]
     main([*arguments, "--output", str(tmp_path / "found")])
     document = json.loads((tmp_path / "found.json").read_text())
-    assert [row["draft"] for row in document["agreement"]] == ["100% kept", "75% kept", "50% kept"]
-    assert len(document["rows"]) == arrangements * len(KEPT_SHARES) * len(CHAIN_LENGTHS)
+    drafts = ["everything", "50% of the sub-layers", "50% of the neurons", "25% of the neurons"]
+    assert [row["draft"] for row in document["agreement"]] == drafts
+    assert document["agreement"][3]["cost"] < document["agreement"][2]["cost"] < document["agreement"][0]["cost"]
+    assert len(document["rows"]) == arrangements * len(drafts) * len(CHAIN_LENGTHS)
     for row in document["rows"]:
         assert row["plain"]["identical"] and row["fitted"]["identical"]
         assert 0 <= row["plain"]["alpha"] <= 1 and row["gain"]["value"] > 0
-    assert "| 75% kept, 7 deep | " in (tmp_path / "found.md").read_text()
+    assert "| 50% of the neurons, 7 deep | " in (tmp_path / "found.md").read_text()

@@ -140,7 +140,11 @@ def test_neurons_that_are_dropped_are_those_that_add_least_to_the_text():
     policy = DraftPolicy.uniform(3, 8).replace({1: ChannelShares(eight=8)}, head_bits=FULL_BITS)
     fitted = fit_draft(spec, weights, policy, text(100, 0), dtype=torch.float32)
     is_kept = torch.arange(spec.intermediate_size) % 2 == 1
-    for part, own in (("gate", fitted["blocks.0.gate"]), ("up", fitted["blocks.0.up"]), ("down", fitted["blocks.0.down"].T)):
+    for part, own in (
+        ("gate", fitted["blocks.0.gate"]),
+        ("up", fitted["blocks.0.up"]),
+        ("down", fitted["blocks.0.down"].T),
+    ):
         assert torch.equal(own.any(dim=1), is_kept), part
     whole = target_matrices(weights, spec, kept_sub_layers(policy))
     lost = whole | {"blocks.0.down": whole["blocks.0.down"] * ~is_kept}

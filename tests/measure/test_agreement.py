@@ -10,7 +10,7 @@ import torch
 
 from autodraft.errors import InputError
 from autodraft.measure.agreement import Agreement, AgreementMeter
-from autodraft.measure.importance import block_influence, sensitivity
+from autodraft.measure.importance import block_influence, narrowing, sensitivity
 from autodraft.policy import ChannelShares, DraftPolicy
 from autodraft.runtime import Rows, TransformerRuntime
 
@@ -110,3 +110,10 @@ def test_sensitivity_is_larger_for_dropping_than_for_low_bits(meter: AgreementMe
     assert len(losses[0]) == len(losses[8]) == 6
     assert all(value >= 0 for values in losses.values() for value in values)
     assert np.mean(losses[0]) > 5 * np.mean(losses[8])
+
+
+def test_an_mlp_without_its_least_important_neurons_loses_less_the_more_it_keeps(meter: AgreementMeter) -> None:
+    losses = narrowing(meter, (14, 8, 2), most_windows=6)
+    assert list(losses) == [14, 8, 2] and all(len(values) == 3 for values in losses.values())
+    means = [np.mean(losses[units]) for units in (14, 8, 2)]
+    assert 0 < means[0] < means[1] < means[2] <= 1.5 * np.mean(sensitivity(meter, (0,), most_windows=6)[0][1::2])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -55,6 +57,38 @@ def test_knapsack_equals_brute_force(
         assert world.step_ms(chosen) <= budget_ms + 1e-6
         assert world.policy_loss(chosen) == pytest.approx(best, abs=1e-9)
     assert chosen.num_skipped < 4
+
+
+@settings(max_examples=25, deadline=None)
+@given(losses, losses, losses, st.lists(st.floats(0.0, 1.0), min_size=4, max_size=4), st.floats(0.6, 5.0))
+def test_knapsack_with_parts_of_mlps_equals_brute_force(
+    drop: list[float], four: list[float], eight: list[float], narrow: list[float], budget_ms: float
+) -> None:
+    world = replace(features(drop, four, eight), narrowing={8: tuple(narrow[:2]), 3: tuple(narrow[2:])})
+    whole = [ChannelShares.all_at(bits) for bits in (0, *BITS)]
+    parts = [ChannelShares(four=units) for units in (2, 3, 4, 5, 6, 8, 10, 12, 14)]
+    menus = (whole, whole + parts)
+    policies = (DraftPolicy.from_sub_layers(choice, 4) for choice in itertools.product(*menus, *menus))
+    best = min(world.policy_loss(policy) for policy in policies if world.step_ms(policy) <= budget_ms + 1e-9)
+    chosen = LatencyKnapsack(budget_ms, head_bits=4).decide(world)
+    if chosen.num_skipped < 3:
+        assert world.step_ms(chosen) <= budget_ms + 1e-6
+        assert world.policy_loss(chosen) == pytest.approx(best, abs=1e-9)
+
+
+def test_what_an_mlp_loses_with_its_neurons_is_as_measured_and_between_that_rises() -> None:
+    plain = features([0.5] * 4, [0.02] * 4, [0.01] * 4)
+    world = replace(plain, narrowing={8: (0.002, 0.0), 3: (0.05, 0.04)})
+    for index, measured in ((1, {8: 0.002, 3: 0.05, 0: 0.5}), (3, {8: 0.0, 3: 0.04, 0: 0.5})):
+        lost = [world.shares_loss(index, ChannelShares(full=units)) for units in range(17)]
+        assert {units: lost[units] for units in measured} == pytest.approx(measured) and lost[16] == 0
+        assert lost == sorted(lost, reverse=True)
+    assert world.shares_loss(1, ChannelShares(four=8)) == pytest.approx(0.002 + 0.01)
+    assert world.shares_loss(0, ChannelShares(four=8)) == plain.shares_loss(0, ChannelShares(four=8))  # attention
+    assert plain.shares_loss(1, ChannelShares(four=8)) == pytest.approx(0.25 + 0.01)
+    assert PolicyFeatures.from_json(json.loads(json.dumps(world.to_json()))) == world
+    with pytest.raises(PolicyError, match="do not fit"):
+        replace(plain, narrowing={8: (0.1,)})
 
 
 def test_knapsack_respects_protection_and_refuses_the_impossible() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,10 +17,13 @@ from autodraft.evaluator import Evaluation
 from autodraft.fitting import fitter
 from autodraft.policy import ChannelShares, DraftPolicy
 from autodraft.profile import DraftProfile
+from autodraft.profile_parts import WeightsFile
 from autodraft.runtime import LoadedModel
-from autodraft.search.fitted import FittedSearcher, worth_fitting
+from autodraft.search.fitted import FittedSearcher, neighbours, worth_fitting
 from autodraft.search.run import RunningSearch
 from autodraft.search.runtime_evaluator import RuntimeEvaluator
+from autodraft.search.space import narrowed
+from autodraft.search.testing import PlantedEvaluator
 from tests.search.test_run import job, loaded  # noqa: F401 - the fixture
 
 
@@ -30,17 +35,17 @@ def dropping(*sub_layers: int) -> DraftPolicy:
     return DraftPolicy.uniform(4, 4).replace(dict.fromkeys(sub_layers, ChannelShares()))
 
 
-def test_the_best_is_fitted_then_the_best_that_drops_nothing_then_cheaper_and_cheaper_ones() -> None:
-    best, cheaper, cheapest, bits_only = dropping(1), dropping(1, 2, 3), dropping(1, 2, 3, 4, 5), dropping()
+def test_the_best_is_fitted_then_cheaper_and_cheaper_ones() -> None:
+    best, cheaper, cheapest = dropping(1), dropping(1, 2, 3), dropping(1, 2, 3, 4, 5)
     pool = [
         found(cheapest, 1.1, 0.15),
-        found(bits_only, 1.5, 0.40),
+        found(dropping(), 1.5, 0.40),
         found(dropping(2), 1.7, 0.34),  # hardly cheaper than the best
         found(best, 1.8, 0.36),
         found(cheaper, 1.4, 0.25),
         found(dropping(1, 2, 3, 4), 1.2, 0.20),  # hardly cheaper than `cheaper`
     ]
-    assert worth_fitting(pool) == [best, bits_only, cheaper, cheapest]
+    assert worth_fitting(pool) == [best, cheaper, cheapest]
     assert worth_fitting(pool[:1]) == [cheapest] and worth_fitting([]) == []
 
 
@@ -52,6 +57,30 @@ def test_a_draft_that_cannot_be_fitted_in_time_is_passed_over() -> None:
 
     searcher = FittedSearcher([dropping(1), dropping(2)], fit, lambda done: 3.0)
     assert searcher.ask() is None and asked == [(dropping(1), 3.0), (dropping(2), 3.0)]
+
+
+def test_after_the_ladder_the_search_goes_on_from_the_best_fitted_draft(tmp_path: Path) -> None:
+    narrow = dropping().replace({1: ChannelShares(four=9)})
+    features = replace(PlantedEvaluator(4).features, narrowing={8: (0.1,) * 4})
+    (tmp_path / "draft.safetensors").write_bytes(b"weights")
+    weights = WeightsFile.of(tmp_path / "draft.safetensors", tmp_path)
+    searcher = FittedSearcher(
+        [dropping(1), narrow], lambda *_: weights, lambda done: None, partial(neighbours, features)
+    )
+    asked = []
+    for speedup in (1.2, 1.5, 1.4, 1.6, 1.3, 1.1):
+        proposal = searcher.ask()
+        assert proposal is not None and proposal.weights == weights
+        asked.append(proposal.policy)
+        searcher.tell(proposal, found(proposal.policy, speedup, 0.3)[1])
+    others = [
+        narrow.replace({}, head_bits=8),
+        narrowed(features, narrow, 8),
+        narrow.replace({1: ChannelShares(four=11)}),
+    ]
+    assert asked[:5] == [dropping(1), narrow, *others]
+    assert asked[5] in neighbours(features, others[1])  # the best so far
+    assert len(set(asked)) == len(asked)
 
 
 def search(settings: SearchJob, loaded: LoadedModel) -> RunningSearch:  # noqa: F811

@@ -124,7 +124,9 @@ def test_policy_strings_turn_back(flat: list[ChannelShares], head_bits: int) -> 
     assert decode_policy(encode_policy(policy)) == policy
 
 
-@pytest.mark.parametrize("text", ["", "FF", "FX | head 8", "FF | head x", "F(8/4) | head 8"])
+@pytest.mark.parametrize(
+    "text", ["", "FF", "FX | head 8", "FF | head x", "F(8/4) | head 8", "F(17)F | head 8", "F.(8) | head 8"]
+)
 def test_other_strings_are_refused(text: str) -> None:
     with pytest.raises(PolicyError):
         decode_policy(text)
