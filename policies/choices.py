@@ -51,14 +51,16 @@ class Budgets:
 def share_menu(available_bits: Sequence[int], channels: bool) -> tuple[ChannelShares, ...]:
     """Dropped, then shares by rising mean bits: whole sub-layers, and with `channels` a few mixtures.
 
-    The mixtures: half of the channels at one bit-width and half at the next lower one, and the least important
-    quarter gone with the rest at low bits.
+    The mixtures: half of the channels at one bit-width and half at the next lower one, the least important quarter
+    gone with the rest at low bits, and half or three quarters gone with the rest at the lowest.
     """
     widths = sorted(available_bits, reverse=True)
     menu = {ChannelShares.all_at(bits) for bits in (0, *widths)}
     if channels:
         menu |= {ChannelShares.of({high: _HALF, low: _HALF}) for high, low in pairwise(widths)}
         menu |= {ChannelShares.of({bits: SHARE_UNITS - _QUARTER}) for bits in widths if bits != FULL_BITS}
+        if widths[-1] != FULL_BITS:
+            menu |= {ChannelShares.of({widths[-1]: units}) for units in (_HALF, _QUARTER)}
     return tuple(sorted(menu, key=lambda shares: (shares.mean_bits, shares)))
 
 

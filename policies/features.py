@@ -7,6 +7,7 @@ that follow from them, the time of a step and the loss of a policy. Sub-layers a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -126,7 +127,7 @@ class PolicyFeatures:
         part = (dropped - low) / (high - low)
         if low_loss <= 0.0:
             return high_loss * part**2
-        return low_loss * (high_loss / low_loss) ** part
+        return low_loss * math.pow(high_loss / low_loss, part)
 
     def shares_bytes(self, sub_layer: int, shares: ChannelShares) -> int:
         """Memory that a draft adds for a sub-layer: whole it may run on the target's own weights."""

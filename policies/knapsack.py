@@ -10,10 +10,11 @@ narrowed MLPs, whose times are multiples of a sixteenth, not many more.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from autodraft.errors import PolicyError
 from autodraft.policies.deciders import policy_from_bits
@@ -23,16 +24,38 @@ from autodraft.policy import ChannelShares, DraftPolicy
 _SLACK = 1e-9
 """Relative slack on the budget, so that sums in another order still fit."""
 
-
-class _State(NamedTuple):
-    ms: float
-    loss: float
-    shares: ChannelShares
-    parent: _State | None
-
-
-_START = _State(0.0, 0.0, ChannelShares(), None)
 _NARROW_UNITS = (2, 3, 4, 5, 6, 8, 10, 12, 14)
+
+
+@dataclass(frozen=True)
+class _Frontier:
+    """Ways to choose for some sub-layers, by rising time; each loses less than every faster one.
+
+    Attributes:
+        ms, loss: totals. [states]
+        steps: for each sub-layer, of the states after it, the number of the choice and of the state before. [states]
+    """
+
+    ms: npt.NDArray[np.float64]
+    loss: npt.NDArray[np.float64]
+    steps: tuple[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]], ...] = ()
+
+    def after(self, ms: npt.NDArray[np.float64], loss: npt.NDArray[np.float64]) -> _Frontier:
+        """With one more sub-layer, of which each choice takes and loses so much (infinitely much: not allowed)."""
+        all_ms, all_loss = (self.ms[:, None] + ms).ravel(), (self.loss[:, None] + loss).ravel()
+        order = np.lexsort((all_loss, all_ms))
+        least = np.minimum.accumulate(all_loss[order])
+        is_less = np.concatenate([[np.isfinite(least[0])], least[1:] < least[:-1]])
+        kept = order[is_less]
+        return _Frontier(all_ms[kept], all_loss[kept], (*self.steps, (kept % len(ms), kept // len(ms))))
+
+    def choices(self, state: int) -> list[int]:
+        """The number of the choice for each sub-layer that led to a state."""
+        found: list[int] = []
+        for choices, before in reversed(self.steps):
+            found.append(int(choices[state]))
+            state = int(before[state])
+        return found[::-1]
 
 
 @dataclass(frozen=True)
@@ -56,30 +79,28 @@ class LatencyKnapsack:
     def decide(self, features: PolicyFeatures) -> DraftPolicy:
         head_bits = self.head_bits or features.fastest_head_bits
         allowance = self.budget_ms - features.base_ms[head_bits]
-        attention = self._frontier(features, range(0, features.num_sub_layers, 2))
-        mlp = self._frontier(features, range(1, features.num_sub_layers, 2))
+        menus = [self._choices(features, is_mlp=is_mlp) for is_mlp in (False, True)]
+        attention, mlp = (
+            self._frontier(features, range(kind, features.num_sub_layers, 2), menus[kind]) for kind in (0, 1)
+        )
+        states = _cheapest_pair(attention, mlp, allowance)
         shares = [ChannelShares()] * features.num_sub_layers
-        shares[0::2], shares[1::2] = _cheapest_pair(attention, mlp, allowance)
+        for kind, frontier in enumerate((attention, mlp)):
+            shares[kind::2] = [menus[kind][choice] for choice in frontier.choices(states[kind])]
         if all(each.is_skipped for each in shares):
             return policy_from_bits(features.ensure_kept([0] * len(shares)), head_bits)
         return DraftPolicy.from_sub_layers(shares, head_bits)
 
-    def _frontier(self, features: PolicyFeatures, sub_layers: Sequence[int]) -> list[_State]:
-        choices = self._choices(features, is_mlp=sub_layers[0] % 2 == 1)
-        frontier = [_START]
+    def _frontier(
+        self, features: PolicyFeatures, sub_layers: Sequence[int], menu: Sequence[ChannelShares]
+    ) -> _Frontier:
+        frontier = _Frontier(np.zeros(1), np.zeros(1))
         for index in sub_layers:
-            allowed = [
-                (shares, features.shares_ms(index, shares), features.shares_loss(index, shares))
-                for shares in choices
-                if not (shares.is_skipped and index in self.protected)
+            loss = [
+                np.inf if shares.is_skipped and index in self.protected else features.shares_loss(index, shares)
+                for shares in menu
             ]
-            frontier = _non_dominated(
-                [
-                    _State(state.ms + ms, state.loss + loss, shares, state)
-                    for state in frontier
-                    for shares, ms, loss in allowed
-                ]
-            )
+            frontier = frontier.after(np.array([features.shares_ms(index, each) for each in menu]), np.array(loss))
         return frontier
 
     def _choices(self, features: PolicyFeatures, *, is_mlp: bool) -> list[ChannelShares]:
@@ -91,42 +112,17 @@ class LatencyKnapsack:
         return whole + [ChannelShares.of({lowest: units}) for units in _NARROW_UNITS]
 
 
-def _non_dominated(states: list[_State]) -> list[_State]:
-    """States with less loss than every faster one, by rising time."""
-    states.sort(key=lambda state: (state.ms, state.loss))
-    kept: list[_State] = []
-    for state in states:
-        if not kept or state.loss < kept[-1].loss:
-            kept.append(state)
-    return kept
-
-
-def _cheapest_pair(
-    attention: list[_State], mlp: list[_State], allowance: float
-) -> tuple[list[ChannelShares], list[ChannelShares]]:
-    """The shares of the pair with the least loss whose time fits; the fastest pair must fit."""
-    mlp_times = [state.ms for state in mlp]
+def _cheapest_pair(attention: _Frontier, mlp: _Frontier, allowance: float) -> tuple[int, int]:
+    """The pair of states with the least loss, and then time, whose time fits; the fastest pair must fit."""
     limit = allowance + _SLACK * max(abs(allowance), 1.0)
-    best: tuple[float, float, _State, _State] | None = None
-    for state in attention:
-        position = bisect_right(mlp_times, limit - state.ms) - 1
-        if position < 0:
-            break
-        pair = (state.loss + mlp[position].loss, state.ms + mlp[position].ms, state, mlp[position])
-        if best is None or pair[:2] < best[:2]:
-            best = pair
-    if best is None:
-        least = attention[0].ms + mlp[0].ms
+    slowest = np.searchsorted(mlp.ms, limit - attention.ms, side="right") - 1
+    fitting = np.flatnonzero(slowest >= 0)
+    if not len(fitting):
+        least = attention.ms[0] + mlp.ms[0]
         raise PolicyError(
             f"no policy fits: {allowance:.4g} ms are left for the sub-layers, the fastest choice takes {least:.4g}"
         )
-    return _shares_of(best[2]), _shares_of(best[3])
-
-
-def _shares_of(state: _State) -> list[ChannelShares]:
-    shares: list[ChannelShares] = []
-    node: _State | None = state
-    while node is not None and node.parent is not None:
-        shares.append(node.shares)
-        node = node.parent
-    return shares[::-1]
+    others = slowest[fitting]
+    loss, ms = attention.loss[fitting] + mlp.loss[others], attention.ms[fitting] + mlp.ms[others]
+    best = int(np.lexsort((ms, loss))[0])
+    return int(fitting[best]), int(others[best])

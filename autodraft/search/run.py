@@ -65,6 +65,8 @@ _FINAL_PROMPTS = 8
 """The last comparison takes up to this many times the prompts of the others, as far as time allows."""
 _MEASUREMENT_SHARE = 0.06
 """Of the time after calibration, for measuring one cascade: six to seven fit between exploring and concluding."""
+_SENSITIVITY_SHARE = 0.2
+"""Of the whole time at most, for what single sub-layers lose."""
 _HF_SHARE = 0.10
 _HF_LEAST_PROMPTS = 2
 _HF_LEAST_TOKENS = 16
@@ -154,6 +156,8 @@ class RunningSearch:
         """Measure F0, or take it from the study so that a resumed search sees the same figures."""
         self._report("calibrate", 0, 1)
         known = self.study.fact("calibration")
+        if self.clock.budget_s is not None:
+            self.evaluator.sensitivity_s = _SENSITIVITY_SHARE * self.clock.budget_s
         state = self.evaluator.calibrate(json.loads(known) if known else None)
         if not known:
             self.study.set_fact("calibration", json.dumps(state))

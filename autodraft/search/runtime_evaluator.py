@@ -22,7 +22,7 @@ from autodraft.measure.agreement import AgreementMeter
 from autodraft.measure.chains import best_shape
 from autodraft.measure.device import device_stamp
 from autodraft.measure.importance import block_influence, narrowing, sensitivity
-from autodraft.measure.latency import LatencyTable, measure_latency
+from autodraft.measure.latency import QUERY_TOKENS, LatencyTable, measure_latency
 from autodraft.measure.prompts import TokenPrompt
 from autodraft.measure.speedup import Session, speedup_of_cascades
 from autodraft.policies.features import PolicyFeatures
@@ -38,6 +38,7 @@ _CONTINUATION_TOKENS = 32
 _MOST_REPEATS = 5
 _PILOT_TOKENS = 16
 _UNKNOWN_ALPHA = 0.7
+_SENSITIVITY_WINDOWS, _FEWEST_WINDOWS = 16, 5
 _NARROW_UNITS = (8, 3)
 """Sixteenths of an MLP's neurons whose loss is measured; what others lose lies between."""
 
@@ -81,6 +82,7 @@ class RuntimeEvaluator:
 
     Attributes:
         effort: prompts and tokens of a measurement; the final comparison takes its tokens too.
+        sensitivity_s: seconds that calibration may spend on what single sub-layers lose; None is no limit.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class RuntimeEvaluator:
         self._meter: AgreementMeter | None = None
         self._agreements: dict[tuple[DraftPolicy, WeightsFile | None], float] = {}
         self.latency: LatencyTable | None = None
+        self.sensitivity_s: float | None = None
         self.last_session: Session | None = None
 
     @property
@@ -142,10 +145,22 @@ class RuntimeEvaluator:
             return dict(state)
         self.latency = measure_latency(self.runtime, seconds=self.options.latency_s, seed=self.options.seed)
         bits = tuple(width for width in self.latency.useful_bits if width == FULL_BITS or width in self.options.bits)
-        losses = sensitivity(self._meter, (0, *(width for width in bits if width != FULL_BITS)), on_step=self._on_step)
-        narrow = narrowing(self._meter, _NARROW_UNITS, on_step=self._on_step)
+        changes = (0, *(width for width in bits if width != FULL_BITS))
+        windows = self._affordable_windows((2 * len(changes) + len(_NARROW_UNITS)) * self.runtime.spec.num_blocks)
+        losses = sensitivity(self._meter, changes, most_windows=windows, on_step=self._on_step)
+        narrow = narrowing(self._meter, _NARROW_UNITS, most_windows=windows, on_step=self._on_step)
         self._features = features_of(self.runtime, self.latency, bits, block_influence(self._meter), losses, narrow)
         return {"features": self._features.to_json(), "latency": self.latency.to_json()}
+
+    def _affordable_windows(self, num_passes: int) -> int:
+        """Windows of text that so many passes can run over in the time that there is for them, by the latency table."""
+        assert self.latency is not None
+        if self.sensitivity_s is None:
+            return _SENSITIVITY_WINDOWS
+        rows = max(QUERY_TOKENS)
+        window_s = self.latency.step_ms("all", FULL_BITS, rows) / 1000 / rows * self.meter.window
+        affordable_windows = int(self.sensitivity_s / (num_passes * window_s))
+        return min(max(affordable_windows, _FEWEST_WINDOWS), _SENSITIVITY_WINDOWS)
 
     def predict(self, policy: DraftPolicy, weights: WeightsFile | None = None) -> Evaluation:
         started = time.perf_counter()
