@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,11 +14,15 @@ from optuna.storages import InMemoryStorage
 
 from autodraft.cascade import Cascade
 from autodraft.evaluator import Evaluation, StopRule
+from autodraft.measure.agreement import AgreementMeter
+from autodraft.measure.prompts import TokenPrompt
+from autodraft.policy import DraftPolicy
 from autodraft.runtime import LoadedModel
 from autodraft.search.effort import Effort, affordable
 from autodraft.search.loop import Clock, SearchLoop
 from autodraft.search.objectives import Objectives
 from autodraft.search.pipeline import PipelineOptions, search_cascade
+from autodraft.search.runtime_evaluator import EvaluatorOptions, RuntimeEvaluator
 from autodraft.search.study import SearchStudy
 from autodraft.search.testing import PlantedEvaluator
 from tests.search.test_run import loaded, search  # noqa: F401  (a fixture)
@@ -40,6 +45,28 @@ def test_a_measurement_takes_its_time_or_the_least_that_says_anything(
 def test_a_fast_model_is_measured_in_full_and_small_settings_stay_as_they_are() -> None:
     assert affordable(MOST, 10.0, [0.01] * 12, 1e-3) == MOST
     assert affordable(Effort(2, 8), 0.0, [1.0, 1.0], 1.0) == Effort(2, 8)
+
+
+@pytest.mark.parametrize("seconds,windows", [(None, 16), (1e9, 16), (1e-6, 5)])
+def test_calibration_takes_fewer_windows_of_text_where_there_is_no_time_for_more(
+    seconds: float | None,
+    windows: int,
+    loaded: LoadedModel,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken = []
+    logits = AgreementMeter.logits
+
+    def noting(meter: AgreementMeter, policy: DraftPolicy, most_windows: int | None = None) -> Iterator[Any]:
+        taken.append(most_windows)
+        return logits(meter, policy, most_windows)
+
+    monkeypatch.setattr(AgreementMeter, "logits", noting)
+    prompts = [TokenPrompt("p", "code", tuple(range(5, 25)))] * 4
+    evaluator = RuntimeEvaluator(loaded, prompts, [], EvaluatorOptions(calibration_tokens=128, latency_s=0.0))
+    evaluator.sensitivity_s = seconds
+    evaluator.calibrate()
+    assert set(taken) == {windows}
 
 
 class SlowEvaluator(PlantedEvaluator):
