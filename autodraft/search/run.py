@@ -163,7 +163,7 @@ class RunningSearch:
             self.study.set_fact("calibration", json.dumps(state))
 
     def _fit_effort(self) -> None:
-        """Fewer prompts and tokens to a measurement where a slow model leaves no time for more; the same on resuming.
+        """As many prompts, tokens and repeats to a measurement as there is time for; the same on resuming.
 
         A study that measured before this was done goes on as it began.
         """

@@ -81,7 +81,7 @@ class RuntimeEvaluator:
         routed: what is known of the routed drafts that cascades may have.
 
     Attributes:
-        effort: prompts and tokens of a measurement; the final comparison takes its tokens too.
+        effort: prompts, tokens and repeats of a measurement; the final comparison takes its tokens too.
         sensitivity_s: seconds that calibration may spend on what single sub-layers lose; None is no limit.
     """
 
@@ -201,7 +201,9 @@ class RuntimeEvaluator:
             stopped = unfinished and should_stop is not None and should_stop(session.per_prompt("candidate"))
             return stopped
 
-        session = _guarded(lambda: self._session({"candidate": cascade}, prompts, on_prompt=stop))
+        session = _guarded(
+            lambda: self._session({"candidate": cascade}, prompts, repeats=self.effort.repeats, on_prompt=stop)
+        )
         return self._evaluation(session, "candidate", cascade, time.perf_counter() - started, stopped)
 
     def compare(self, cascades: Mapping[str, Cascade], seconds: float) -> dict[str, Evaluation]:
