@@ -12,6 +12,9 @@ import re
 from autodraft.errors import PolicyError
 from autodraft.policy import MIXED, SHARE_UNITS, ChannelShares, DraftPolicy, shares_text
 
+POLICY_LEGEND = "per block attention and MLP: F full, 8, 4, `.` skipped; in brackets, sixteenths that are kept"
+"""How policies read, for reports."""
+
 _LETTERS = {"F": 16, "8": 8, "4": 4}
 _TOKEN = re.compile(r"([F84])(?:\((\d+)\))?|\.|\((\d+)/(\d+)/(\d+)\)")
 

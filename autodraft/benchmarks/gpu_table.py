@@ -8,6 +8,7 @@ from typing import Any
 from autodraft.benchmarks.gpu_parts import DONE
 from autodraft.benchmarks.gpu_step_table import Rows, steps, table
 from autodraft.benchmarks.writing import device_line
+from autodraft.policy_text import POLICY_LEGEND
 from autodraft.report.bench_table import COLUMNS, LEGEND, LOSSY_LEGEND, OVERALL, conclusions, not_run, overall_rows
 
 _STEP_LEGEND = (
@@ -109,7 +110,7 @@ def _search(model: str, rows: Rows) -> Iterator[str]:
             yield f"- the best candidate, measured: {_measurement(row['measurement'])}"
         if row["predicted"] is not None:
             yield f"- the same, predicted: {row['predicted']['speedup']:.2f}x"
-        yield from ("", "Its cascade (per block attention and MLP: F full, 8, 4, `.` skipped):", *row["cascade_lines"])
+        yield from ("", f"Its cascade ({POLICY_LEGEND}):", *row["cascade_lines"])
         if row["baselines"]:
             yield from ("", "What else that session measured:", "", *_baselines(row["baselines"]))
 

@@ -25,7 +25,7 @@ from autodraft.measure.device import device_stamp
 from autodraft.measure.latency import measure_latency
 from autodraft.measure.prompts import calibration_prompts, choose_prompts, encode_prompts, evaluation_prompts
 from autodraft.measure.speedup import Session, speedup_of_cascades
-from autodraft.policy import ChannelShares, DraftPolicy
+from autodraft.policy import DraftPolicy
 from autodraft.policy_text import decode_policy, encode_policy
 from autodraft.profile_parts import WeightsFile
 from autodraft.report.files import report_file
@@ -66,9 +66,7 @@ class Benchmark:
 
     def _start(self) -> DraftPolicy:
         """The best static route of the cost at the bit-width: where all drafts start."""
-        policy = decode_policy(self.options.start)
-        shares = [ChannelShares.all_at(0 if each.is_skipped else self.options.bits) for each in policy.sub_layers]
-        return DraftPolicy.from_sub_layers(shares, self.options.bits)
+        return decode_policy(self.options.start).at_bits(self.options.bits)
 
     def router_job(self, train_blocks: bool) -> RouterJob:
         """The training of a router, alone or with its blocks."""

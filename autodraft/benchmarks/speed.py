@@ -14,6 +14,7 @@ from typing import Any
 
 from autodraft.benchmarks.writing import command_line, device_line, report_parser, write_report
 from autodraft.measure.bench import chosen_methods, run_bench
+from autodraft.policy_text import POLICY_LEGEND
 from autodraft.profile import DraftProfile
 from autodraft.report.bench_plot import plot_speedups
 from autodraft.report.bench_table import bench_markdown
@@ -50,7 +51,7 @@ def markdown(document: Mapping[str, Any], image: str | None = None) -> str:
         device_line(bench["device"]),
         f"Command: `{document['command']}`",
         "",
-        "Cascade of the profile (per block attention and MLP: F full, 8, 4, `.` skipped; in brackets, 16ths kept):",
+        f"Cascade of the profile ({POLICY_LEGEND}):",
         *cascade_lines(document["profile"], document["policies"]),
         "",
     ]

@@ -96,17 +96,15 @@ class Mutator:
         return policy.replace({}, head_bits=int(self._random.choice(others))) if others else policy
 
     def mix_channels(self, policy: DraftPolicy) -> DraftPolicy:
-        """Drop a sixteenth to a quarter of the neurons of one uniform MLP, or give one of its quarters fewer bits."""
+        """Give a sixteenth to a quarter of an MLP's neurons, where all have one bit-width, the next lower one."""
         index = 2 * self._pick(len(policy.blocks)) + 1
         shares = policy.sub_layers[index]
-        units = int(self._random.choice([1, 2, 4]))
-        for name, lower in (("full", "eight"), ("eight", "four"), ("four", "")):
-            if getattr(shares, name) == SHARE_UNITS:
-                parts = {name: SHARE_UNITS - units}
-                if lower and self._random.random() < 0.5:
-                    parts[lower] = units
-                return policy.replace({index: ChannelShares(**parts)})
-        return policy
+        high, kept = shares.single_width, SHARE_UNITS - shares.dropped
+        lower = [bits for bits in self._features.available_bits if high is not None and bits < high]
+        units = min(int(self._random.choice([1, 2, 4])), kept - 1)
+        if high is None or not lower or not units:
+            return policy
+        return policy.replace({index: ChannelShares.of({high: kept - units, max(lower): units})})
 
 
 class EvolutionSearcher(Searcher):

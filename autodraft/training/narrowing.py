@@ -31,12 +31,15 @@ class Narrowing:
 
     @classmethod
     def of(cls, matrices: Mapping[str, Tensor], num_blocks: int) -> Narrowing:
-        """A neuron of which nothing comes, in matrices of the target's shapes, is gone."""
+        """A neuron of which nothing comes, in matrices of the target's shapes, is gone; a silent MLP stays whole."""
         found = {}
         for block in range(num_blocks):
             down = matrices.get(matrix_name(block, _OUTPUT))
-            if down is not None and not bool((is_left := down.any(dim=0)).all()):
-                found[block] = is_left.nonzero().flatten()
+            if down is None:
+                continue
+            neurons = down.any(dim=0).nonzero().flatten()
+            if 0 < len(neurons) < down.shape[1]:
+                found[block] = neurons
         return cls(found)
 
     def dense(self, matrices: Mapping[str, Tensor]) -> dict[str, Tensor]:

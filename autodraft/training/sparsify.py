@@ -23,7 +23,7 @@ from autodraft.policy import FULL_BITS, DraftPolicy
 from autodraft.policy_text import decode_policy, encode_policy
 from autodraft.profile import write_atomically
 from autodraft.runtime import LoadedModel, ModelSpec, load_hf_model, load_model
-from autodraft.runtime.draft_weights import HEAD, kept_sub_layers, save_draft_weights
+from autodraft.runtime.draft_weights import kept_sub_layers, save_draft_weights
 from autodraft.runtime.precision import fast_precision
 from autodraft.runtime.weights import TargetWeights
 from autodraft.sparsify_job import SparsifyJob
@@ -115,11 +115,10 @@ def _fitted(
     spec: ModelSpec, weights: TargetWeights, policy: DraftPolicy, job: SparsifyJob, streams: TextStreams
 ) -> dict[str, Tensor]:
     """What is kept of every sub-layer, fitted in closed form, which says which neurons are worth keeping, too."""
-    low = policy.at_bits(min(job.bits, 8))
+    low = policy.at_bits(min(job.bits, 8)).replace({}, head_bits=FULL_BITS)  # the head is not trained
     windows = streams.windows(_FITTED_TOKENS // job.window_tokens, job.window_tokens, job.seed, 0)
     dtype = weights.embedding.dtype
-    matrices = fit_draft(spec, weights, low, windows.to(weights.embedding.device), dtype=dtype)
-    return {name: matrix for name, matrix in matrices.items() if name != HEAD}
+    return fit_draft(spec, weights, low, windows.to(weights.embedding.device), dtype=dtype)
 
 
 def _identity(loaded: LoadedModel, streams: TextStreams) -> str:

@@ -37,6 +37,7 @@ def test_dense_matrices_do_what_zeros_do(name: str) -> None:
         if f"blocks.1.{part}" in matrices:
             matrices[f"blocks.1.{part}"][gone] = 0
     matrices["blocks.1.down"][:, gone] = 0
+    matrices["blocks.2.down"][:] = 0
     narrowing = Narrowing.of(matrices, spec.num_blocks)
     dense = narrowing.dense(matrices)
     assert list(narrowing.neurons) == [1] and dense["blocks.1.down"].shape[1] == spec.intermediate_size - 30
