@@ -7,7 +7,7 @@ autoregressive decoding). Every evaluation carries that tag, and only measured o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -17,9 +17,6 @@ from autodraft.policy import DraftPolicy
 from autodraft.profile_parts import WeightsFile
 
 Fidelity = Literal["predicted", "measured"]
-
-StopRule = Callable[[Sequence[float]], bool]
-"""Given the paired speedups of the prompts so far, says whether measuring on is a waste."""
 
 
 class TrialFailed(Exception):
@@ -45,7 +42,9 @@ class Evaluation:
         top1_agreement: its teacher-forced proxy; predicted only.
         ci_low, ci_high: confidence interval of the speedup; measured only.
         per_prompt: paired speedup of each prompt, in the evaluator's fixed order; measured only.
-        stopped_early: whether a stop rule ended the measurement before its last prompt.
+        stopped_early: whether the measurement ended before its last prompt, because the rival was clearly faster.
+        standing: what measured cascades are ranked by, the rival's times what was measured over it beside it: a moment
+            in which the machine favours speculation favours both. None: its speedup, without a rival.
         settings: suggestions for the decoder that fell out of the evaluation (stop_threshold).
     """
 
@@ -64,7 +63,13 @@ class Evaluation:
     ci_high: float | None = None
     per_prompt: tuple[float, ...] = ()
     stopped_early: bool = False
+    standing: float | None = None
     settings: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def score(self) -> float:
+        """What it is ranked by: its standing where it has one, else its speedup."""
+        return self.speedup if self.standing is None else self.standing
 
     @property
     def predicted_speedup(self) -> float:
@@ -85,6 +90,14 @@ class Evaluation:
             fields[name] = tuple(fields.get(name, ()))
         fields["settings"] = tuple(sorted(fields.get("settings", {}).items()))
         return cls(**fields)
+
+
+@dataclass(frozen=True)
+class Rival:
+    """The best cascade so far, beside which others are measured, and its standing (`Evaluation.score`)."""
+
+    cascade: Cascade
+    standing: float
 
 
 class Evaluator(Protocol):
@@ -114,8 +127,8 @@ class Evaluator(Protocol):
         """F1 of a policy as a chain draft at its best draft length; on refitted `weights`, or the target's own."""
         ...
 
-    def measure(self, cascade: Cascade, should_stop: StopRule | None = None) -> Evaluation:
-        """F2 of a cascade: paired with autoregressive decoding, prompt by prompt."""
+    def measure(self, cascade: Cascade, rival: Rival | None = None) -> Evaluation:
+        """F2 of a cascade: paired with autoregressive decoding and the rival, until it clearly loses to that."""
         ...
 
     def compare(self, cascades: Mapping[str, Cascade], seconds: float) -> dict[str, Evaluation]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from autodraft.cascade import Cascade
 from autodraft.errors import InputError
-from autodraft.evaluator import Evaluation, Evaluator, StopRule, TrialFailed
+from autodraft.evaluator import Evaluation, Evaluator, Rival, TrialFailed
 from autodraft.policies.features import PolicyFeatures
 from autodraft.policy import DraftPolicy
 from autodraft.profile import write_atomically
@@ -88,8 +88,8 @@ class CachedEvaluator:
         self._append({"digest": policy.digest, "evaluation": evaluation.to_json()})
         return evaluation
 
-    def measure(self, cascade: Cascade, should_stop: StopRule | None = None) -> Evaluation:
-        return self._evaluator.measure(cascade, should_stop)
+    def measure(self, cascade: Cascade, rival: Rival | None = None) -> Evaluation:
+        return self._evaluator.measure(cascade, rival)
 
     def compare(self, cascades: Mapping[str, Cascade], seconds: float) -> dict[str, Evaluation]:
         return self._evaluator.compare(cascades, seconds)

@@ -108,15 +108,13 @@ def measure_survivors(loop: SearchLoop, options: ComposeOptions) -> None:
     cascades = [Cascade(drafts=(draft,)) for draft in models]
     if options.free_drafts:
         cascades += FREE_CASCADES
-    incumbent: Evaluation | None = None
+    incumbent: Best | None = None
     for number, cascade in enumerate(cascades):
         result = loop.measure("measure", cascade, incumbent, done=number, total=len(cascades), until=_MEASURE_UNTIL)
-        if (
-            result is not None
-            and not result.stopped_early
-            and (incumbent is None or result.speedup > incumbent.speedup)
-        ):
-            incumbent = result
+        if result is None or result.stopped_early:
+            continue
+        if incumbent is None or result.score > incumbent.evaluation.score:
+            incumbent = Best(cascade, result, "")
 
 
 def compose(loop: SearchLoop, options: ComposeOptions) -> None:
@@ -137,11 +135,11 @@ def compose(loop: SearchLoop, options: ComposeOptions) -> None:
         if cascade_digest(cascade) in tried:
             return True
         tried.add(cascade_digest(cascade))
-        result = loop.measure("compose", cascade, best.evaluation, done=done, total=done + 8, until=COMPOSE_UNTIL)
+        result = loop.measure("compose", cascade, best, done=done, total=done + 8, until=COMPOSE_UNTIL)
         if result is None:
             return not loop.clock.is_past(COMPOSE_UNTIL)
         done += 1
-        if not result.stopped_early and result.speedup > best.evaluation.speedup:
+        if not result.stopped_early and result.score > best.evaluation.score:
             best = Best(cascade, result, "")
         return True
 
@@ -164,7 +162,7 @@ def _starts(loop: SearchLoop, best: Cascade) -> list[Cascade]:
     starts = [best]
     for rule in (is_refitted, is_routed):
         trained = [pair for pair in loop.measured.values() if pair[0].models and rule(first_model(pair[0]))]
-        fastest = max(trained, key=lambda pair: pair[1].speedup, default=None)
+        fastest = max(trained, key=lambda pair: pair[1].score, default=None)
         if fastest is not None and fastest[0] not in starts:
             starts.append(fastest[0])
     return starts
@@ -179,7 +177,7 @@ def with_other_models(loop: SearchLoop, cascade: Cascade) -> list[Cascade]:
     if not isinstance(own, SelfDraft):
         return []
     chains = sorted(
-        ((evaluation.speedup, each.drafts[0]) for each, evaluation in loop.measured.values() if len(each.drafts) == 1),
+        ((evaluation.score, each.drafts[0]) for each, evaluation in loop.measured.values() if len(each.drafts) == 1),
         key=lambda pair: -pair[0],
     )
     others = [draft for _, draft in chains if isinstance(draft, SelfDraft) and not _same(draft, own)]
@@ -272,7 +270,7 @@ def best_measured(loop: SearchLoop, *, with_draft: bool) -> Best | None:
         for key, (cascade, result) in loop.measured.items()
         if not result.stopped_early and (cascade.models or not with_draft)
     ]
-    return max(results, key=lambda best: best.evaluation.speedup, default=None)
+    return max(results, key=lambda best: best.evaluation.score, default=None)
 
 
 def first_model(cascade: Cascade) -> ModelDraft:

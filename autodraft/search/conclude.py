@@ -24,7 +24,7 @@ from autodraft.search.compose import (
     survivors,
     untrained,
 )
-from autodraft.search.effort import FEWEST_FINAL_PROMPTS
+from autodraft.search.effort import CONTESTANTS, FEWEST_FINAL_PROMPTS
 from autodraft.search.loop import Best, SearchLoop
 from autodraft.search.plans import is_bits_only, is_skip_only
 
@@ -94,7 +94,7 @@ def _affordable(cascades: dict[str, Cascade], loop: SearchLoop) -> dict[str, Cas
     Depends only on the whole budget and on what was recorded, so that a search that is run again has the same ones.
     """
     results = [evaluation for _, evaluation in loop.measured.values()]
-    runs = sum(2 * len(result.per_prompt) for result in results)
+    runs = sum(CONTESTANTS * len(result.per_prompt) for result in results)
     if loop.clock.budget_s is None or not runs:
         return cascades
     run_s = sum(result.wall_s for result in results) / runs
@@ -138,7 +138,7 @@ def _runners_up(loop: SearchLoop, best: Cascade) -> list[Cascade]:
     others = [
         pair for pair in loop.measured.values() if pair[0].models and pair[0] != best and not pair[1].stopped_early
     ]
-    return [cascade for cascade, _ in sorted(others, key=lambda pair: -pair[1].speedup)[:_RUNNERS_UP]]
+    return [cascade for cascade, _ in sorted(others, key=lambda pair: -pair[1].score)[:_RUNNERS_UP]]
 
 
 def _has(rule: Callable[[ModelDraft], bool]) -> Callable[[Cascade], bool]:
@@ -156,7 +156,7 @@ def _is_prompt_lookup(cascade: Cascade) -> bool:
 def _best_among(loop: SearchLoop, rule: Callable[[Cascade], bool]) -> Cascade | None:
     """The fastest measured cascade of a kind, measurements that were stopped early included."""
     found = [pair for pair in loop.measured.values() if rule(pair[0])]
-    return max(found, key=lambda pair: (not pair[1].stopped_early, pair[1].speedup))[0] if found else None
+    return max(found, key=lambda pair: (not pair[1].stopped_early, pair[1].score))[0] if found else None
 
 
 def _best_of_kind(loop: SearchLoop, rule: Callable[[DraftPolicy], bool]) -> tuple[DraftPolicy, Evaluation] | None:

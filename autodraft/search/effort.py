@@ -11,6 +11,8 @@ from itertools import chain
 
 FEWEST_FINAL_PROMPTS = 6
 """Of the comparison that has the last word: intervals of fewer say too little."""
+CONTESTANTS = 3
+"""Of a measurement: plain decoding, the cascade, and the best one before it."""
 _FEWEST_PROMPTS = 4
 """With fewer no loser can be told from a winner (`is_worse`)."""
 _FEWEST_TOKENS = 16
@@ -42,14 +44,14 @@ class Effort:
 
 
 def affordable(most: Effort, seconds: float, prefill_s: Sequence[float], step_s: float) -> Effort:
-    """The most prompts and tokens with which cascade and baseline take `seconds` together; repeats where it is little.
+    """The most prompts and tokens with which a measurement takes `seconds`; repeats where it is little.
 
     Prompts and tokens are reduced alike, and never to fewer than a measurement needs to say anything: 4 prompts of 16
     tokens, or all that `most` has.
     """
 
     def fitting(efforts: Iterable[Effort], limit: float) -> Iterator[Effort]:
-        return (effort for effort in efforts if 2 * effort.seconds(prefill_s, step_s) <= limit)
+        return (effort for effort in efforts if CONTESTANTS * effort.seconds(prefill_s, step_s) <= limit)
 
     repeated = (replace(most, repeats=repeats) for repeats in range(_MOST_REPEATS, 1, -1))
     smaller = (_scaled(most, share) for share in _SHARES)

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autodraft.cascade import Cascade, SelfDraft
-from autodraft.evaluator import Evaluation, Evaluator, Fidelity, TrialFailed, draft_of
-from autodraft.measure.statistics import is_worse
+from autodraft.evaluator import Evaluation, Evaluator, Fidelity, Rival, TrialFailed, draft_of
 from autodraft.policy import DraftPolicy
 from autodraft.search.codec import cascade_digest
 from autodraft.search.proposals import Proposal, Searcher
@@ -173,17 +172,17 @@ class SearchLoop:
             self._consider(Best(Cascade(drafts=(draft,)), evaluation, proposal.key))
 
     def measure(
-        self, stage: str, cascade: Cascade, incumbent: Evaluation | None, *, done: int, total: int, until: float = 1.0
+        self, stage: str, cascade: Cascade, incumbent: Best | None, *, done: int, total: int, until: float = 1.0
     ) -> Evaluation | None:
-        """Measure a cascade, giving up early where it clearly loses to `incumbent`; None: failed, or no time left."""
+        """Measure a cascade beside `incumbent`, until it clearly loses to that; None: failed, or no time left."""
         key = f"measured/{cascade_digest(cascade)}"
         if key not in self.study and self.is_over(stage, done, until):
             return None
-        paired = incumbent.per_prompt if incumbent is not None else ()
+        rival = None if incumbent is None else Rival(incumbent.cascade, incumbent.evaluation.score)
         evaluation = self._answer(
             key,
             stage,
-            lambda: self.evaluator.measure(cascade, lambda scores: is_worse(scores, paired)),
+            lambda: self.evaluator.measure(cascade, rival),
             params=cascade_params(cascade),
             attributes=cascade_attributes(cascade),
         )
@@ -257,8 +256,8 @@ class SearchLoop:
 
     def _consider(self, candidate: Best) -> None:
         """A measured candidate beats every predicted one; else the faster one wins."""
-        rank = (candidate.evaluation.fidelity == "measured", candidate.evaluation.speedup)
-        if self.best is None or rank > (self.best.evaluation.fidelity == "measured", self.best.evaluation.speedup):
+        rank = (candidate.evaluation.fidelity == "measured", candidate.evaluation.score)
+        if self.best is None or rank > (self.best.evaluation.fidelity == "measured", self.best.evaluation.score):
             self.best = candidate
             if self._on_best is not None:
                 self._on_best(candidate)

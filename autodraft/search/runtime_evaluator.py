@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ import torch
 from autodraft.cascade import Cascade, Draft, RoutedDraft, SelfDraft
 from autodraft.decoding import SamplingConfig
 from autodraft.errors import PolicyError
-from autodraft.evaluator import Evaluation, StopRule, TrialFailed
+from autodraft.evaluator import Evaluation, Rival, TrialFailed
 from autodraft.measure.agreement import AgreementMeter
 from autodraft.measure.chains import best_shape
 from autodraft.measure.device import device_stamp
@@ -25,6 +25,7 @@ from autodraft.measure.importance import block_influence, narrowing, sensitivity
 from autodraft.measure.latency import QUERY_TOKENS, LatencyTable, measure_latency
 from autodraft.measure.prompts import TokenPrompt
 from autodraft.measure.speedup import Session, speedup_of_cascades
+from autodraft.measure.statistics import is_worse
 from autodraft.policies.features import PolicyFeatures
 from autodraft.policy import FULL_BITS, SUB_LAYER_KINDS, DraftPolicy, SubLayerKind
 from autodraft.profile_parts import DraftPrior, Priors, WeightsFile
@@ -190,21 +191,21 @@ class RuntimeEvaluator:
         prefill_s = [latency.verify_cost(len(prompt.tokens)) * step_s for prompt in self.prompts]
         return affordable(self.effort, seconds, prefill_s, step_s)
 
-    def measure(self, cascade: Cascade, should_stop: StopRule | None = None) -> Evaluation:
+    def measure(self, cascade: Cascade, rival: Rival | None = None) -> Evaluation:
         started = time.perf_counter()
         prompts = self.prompts[: self.effort.num_prompts]
-        stopped = False
+        contestants = {"candidate": cascade} if rival is None else {"candidate": cascade, "rival": rival.cascade}
 
-        def stop(session: Session) -> bool:
-            nonlocal stopped
-            unfinished = len(session.per_prompt("candidate")) < len(prompts)
-            stopped = unfinished and should_stop is not None and should_stop(session.per_prompt("candidate"))
-            return stopped
+        def is_lost(session: Session) -> bool:
+            return rival is not None and is_worse(session.per_prompt("candidate"), session.per_prompt("rival"))
 
-        session = _guarded(
-            lambda: self._session({"candidate": cascade}, prompts, repeats=self.effort.repeats, on_prompt=stop)
-        )
-        return self._evaluation(session, "candidate", cascade, time.perf_counter() - started, stopped)
+        session = _guarded(lambda: self._session(contestants, prompts, repeats=self.effort.repeats, on_prompt=is_lost))
+        stopped = len(session.per_prompt("candidate")) < len(prompts)
+        evaluation = self._evaluation(session, "candidate", cascade, time.perf_counter() - started, stopped)
+        if rival is None:
+            return evaluation
+        advantage = session.compare_pair("candidate", "rival").speedup.value
+        return replace(evaluation, standing=advantage * rival.standing)
 
     def compare(self, cascades: Mapping[str, Cascade], seconds: float) -> dict[str, Evaluation]:
         """All final prompts, repeated as often as the time allows; fewer prompts where not even once fits."""

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from autodraft.cascade import Cascade, PromptLookup, RoutedDraft, SelfDraft
-from autodraft.evaluator import Evaluation, StopRule, TrialFailed
+from autodraft.evaluator import Evaluation, Rival, TrialFailed
 from autodraft.measure.formulas import best_num_draft_tokens, chain_speedup, tokens_per_cycle
+from autodraft.measure.statistics import is_worse
 from autodraft.policies.features import PolicyFeatures
 from autodraft.policy import DraftPolicy, SubLayerKind
 from autodraft.profile_parts import WeightsFile
@@ -41,6 +42,7 @@ class PlantedEvaluator:
         seed: of the planted losses.
         proxy_noise: sigma of the log-normal error of the proxies.
         timing_noise: relative sigma of each measured prompt.
+        drift: sigma of the log-normal factor that all speedups of one measurement share: what the machine was doing.
         best_possible: scales alpha; low values make speculation a loss.
         failing: digests of policies that do not fit into memory.
         num_prompts: prompts of a measurement.
@@ -55,6 +57,7 @@ class PlantedEvaluator:
         *,
         proxy_noise: float = 0.3,
         timing_noise: float = 0.01,
+        drift: float = 0.0,
         best_possible: float = 0.97,
         failing: frozenset[str] = frozenset(),
         num_prompts: int = 12,
@@ -87,7 +90,7 @@ class PlantedEvaluator:
         )
         self._settings = {"seed": str(seed), "blocks": str(num_blocks), "hub": str(hub)}
         self._noise = np.random.default_rng([seed, 1])
-        self._timing_noise, self._best_possible = timing_noise, best_possible
+        self._timing_noise, self._drift, self._best_possible = timing_noise, drift, best_possible
         self._failing, self._num_prompts = failing, num_prompts
         self.predictions = 0
         self.measurements = 0
@@ -145,21 +148,28 @@ class PlantedEvaluator:
             factor *= 1.05 if isinstance(draft, PromptLookup) else 1.0
         return factor
 
-    def measure(self, cascade: Cascade, should_stop: StopRule | None = None) -> Evaluation:
+    def measure(self, cascade: Cascade, rival: Rival | None = None) -> Evaluation:
         self.measurements += 1
+        moment = float(self._noise.lognormal(0.0, self._drift))
+        true = moment * self.true_speedup(cascade)
+        beside = None if rival is None else moment * self.true_speedup(rival.cascade)
         scores: list[float] = []
-        true = self.true_speedup(cascade)
-        while len(scores) < self._num_prompts:
-            scores.append(true * float(self._noise.normal(1.0, self._timing_noise)))
-            if should_stop is not None and should_stop(scores):
-                break
+        rivals: list[float] = []
+        while len(scores) < self._num_prompts and not is_worse(scores, rivals):
+            scores.append(self._timed(true))
+            if beside is not None:
+                rivals.append(self._timed(beside))
         mean = float(np.mean(scores))
+        standing = None if rival is None else rival.standing * mean / float(np.mean(rivals))
         error = 2.0 * max(self._timing_noise, 1e-6) / math.sqrt(len(scores)) * mean
         return Evaluation(
             "measured", mean, max(mean, 1.0), 1.0, 0.1, 1.0, extra_bytes=0, wall_s=0.0, alpha=0.5,
             ci_low=mean - error, ci_high=mean + error, per_prompt=tuple(scores),
-            stopped_early=len(scores) < self._num_prompts,
+            stopped_early=len(scores) < self._num_prompts, standing=standing,
         )  # fmt: skip
+
+    def _timed(self, speedup: float) -> float:
+        return speedup * float(self._noise.normal(1.0, self._timing_noise))
 
     def compare(self, cascades: Mapping[str, Cascade], seconds: float) -> dict[str, Evaluation]:
         return {name: self.measure(cascade) for name, cascade in cascades.items()}

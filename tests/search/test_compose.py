@@ -17,6 +17,7 @@ from autodraft.search.compose import (
     AUTOMATON,
     ComposeOptions,
     arrangements,
+    best_measured,
     cheaper_draft,
     compose,
     measure_survivors,
@@ -48,7 +49,7 @@ class DynamicWorld(PlantedEvaluator):
 
 @pytest.fixture
 def loop() -> Iterator[SearchLoop]:
-    world = DynamicWorld(4)
+    world = DynamicWorld(4, timing_noise=0.0)  # cascades that are equally fast are level
     loop = SearchLoop(SearchStudy(InMemoryStorage(), "test", Objectives()), world, Clock(None))
     for policy in (FOUR_BITS, CHEAPER, DraftPolicy.uniform(4, 8)):
         loop.predicted[policy.digest] = (policy, world.predict(policy))
@@ -96,6 +97,23 @@ def test_the_fastest_arrangement_is_found_and_meets_the_simpler_kinds(loop: Sear
     assert chosen["joint"] == best
     assert isinstance(chosen["chain"].scheduler, Chain) and chosen["chain"].policies
     assert [draft.kind for draft in chosen["prompt-lookup"].drafts] == ["prompt-lookup"]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_moment_in_which_the_machine_favours_speculation_makes_nobody_the_best(seed: int) -> None:
+    world = PlantedEvaluator(4, seed, drift=0.2, timing_noise=0.002)
+    loop = SearchLoop(SearchStudy(InMemoryStorage(), "test", Objectives()), world, Clock(None))
+    for policy in (FOUR_BITS, CHEAPER, DraftPolicy.uniform(4, 8)):
+        loop.predicted[policy.digest] = (policy, world.predict(policy))
+    measure_survivors(loop, ComposeOptions())
+    compose(loop, ComposeOptions())
+    best = best_measured(loop, with_draft=True)
+    measured = [cascade for cascade, _ in loop.measured.values() if cascade.models]
+    assert best is not None and len(measured) > 10
+    assert world.true_speedup(best.cascade) > 0.99 * max(map(world.true_speedup, measured))
+    assert loop.best is not None and loop.best.cascade == best.cascade
+    spread = {evaluation.speedup / world.true_speedup(cascade) for cascade, evaluation in loop.measured.values()}
+    assert max(spread) > 1.2 * min(spread)  # by their speedups alone others would have won
 
 
 def test_cascades_of_a_refitted_draft_keep_its_weights_in_every_arrangement() -> None:

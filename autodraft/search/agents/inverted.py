@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from autodraft.cascade import Cascade
-from autodraft.evaluator import Evaluation, StopRule, TrialFailed
+from autodraft.evaluator import Evaluation, Rival, TrialFailed
 from autodraft.policies.features import PolicyFeatures
 from autodraft.policy import DraftPolicy
 from autodraft.profile_parts import WeightsFile
@@ -113,7 +113,7 @@ class InvertedEvaluator:
             raise TrialFailed("the search could not evaluate this policy")
         return self._answer
 
-    def measure(self, cascade: Cascade, should_stop: StopRule | None = None) -> Evaluation:
+    def measure(self, cascade: Cascade, rival: Rival | None = None) -> Evaluation:
         raise NotImplementedError("a search explores by predictions")
 
     def compare(self, cascades: Mapping[str, Cascade], seconds: float) -> dict[str, Evaluation]:
