@@ -39,6 +39,7 @@ class Evaluation:
         alpha: accepted over drafted tokens; measured only.
         acceptance_per_draft: of each draft of the cascade, the share of its tokens that was accepted where all before
             them were; measured only.
+        acceptance_by_class: of each draft, what its scheduler has learnt of it (`DraftPrior`); measured only.
         top1_agreement: its teacher-forced proxy; predicted only.
         ci_low, ci_high: confidence interval of the speedup; measured only.
         per_prompt: paired speedup of each prompt, in the evaluator's fixed order; measured only.
@@ -58,6 +59,7 @@ class Evaluation:
     wall_s: float
     alpha: float | None = None
     acceptance_per_draft: tuple[float, ...] = ()
+    acceptance_by_class: tuple[tuple[float, ...], ...] = ()
     top1_agreement: float | None = None
     ci_low: float | None = None
     ci_high: float | None = None
@@ -88,6 +90,7 @@ class Evaluation:
         fields.pop("alpha_per_draft", None)  # of studies from before `acceptance_per_draft`
         for name in ("per_prompt", "acceptance_per_draft"):
             fields[name] = tuple(fields.get(name, ()))
+        fields["acceptance_by_class"] = tuple(map(tuple, fields.get("acceptance_by_class", ())))
         fields["settings"] = tuple(sorted(fields.get("settings", {}).items()))
         return cls(**fields)
 
@@ -106,7 +109,8 @@ class Evaluator(Protocol):
     Contract: `calibrate` is called once before anything else; its return value may be stored and given back to a
     later evaluator for the same target and device, which then orders candidates identically. `predict` and
     `measure` raise `TrialFailed` for a candidate that cannot run, and nothing they do changes a later result
-    beyond timing noise. `identity` is equal exactly where evaluations may be shared.
+    beyond timing noise and what schedulers expect of drafts to begin with. `identity` is equal exactly where
+    evaluations may be shared.
     """
 
     @property

@@ -193,6 +193,11 @@ class DraftPrior(FrozenModel):
         default_factory=dict, description="number of query tokens -> draft forward over them, over one target step"
     )
     extra_bytes: int = Field(default=0, ge=0, description="memory that its weights add to the target's")
+    acceptance_by_class: tuple[Share, ...] = Field(
+        default=(),
+        description="of a free draft, acceptance by what a token comes with (length of a match, rank), then the same"
+        " where a model has chosen another token; empty: not known",
+    )
 
 
 class Priors(FrozenModel):

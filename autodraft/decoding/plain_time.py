@@ -18,6 +18,8 @@ _COLD_TOKENS, _COLD_TOKENS_OF_SMALL = 2, 10
 _TIMED_TOKENS = 6
 _TOKENS_BETWEEN, _TOKENS_BETWEEN_WHERE_FAST, _FAST = 256, 2048, 1.5
 """After so many tokens of drafting it is timed anew, for machines get busy, or idle; rarely where much is gained."""
+_TOKENS_BEFORE = 64
+"""After so many it is timed for the first time where it need not be at once."""
 _CYCLE_MEMORY = 0.97
 
 
@@ -26,18 +28,20 @@ class PlainTime:
 
     Args:
         weight_bytes: of the target.
+        at_once: whether it is timed before anything is drafted, for nothing is known of it. Else a short text is not
+            slowed down by it.
 
     Attributes:
         token_s: seconds; 0 until something was recorded.
         wanted: coming tokens that should be decoded plainly, to be timed.
     """
 
-    def __init__(self, weight_bytes: int) -> None:
+    def __init__(self, weight_bytes: int, *, at_once: bool = True) -> None:
         self.token_s = 0.0
         self._tokens = self._seconds = 0.0
         self._cold_tokens = _COLD_TOKENS_OF_SMALL if weight_bytes < _CACHED_BYTES else _COLD_TOKENS
         self._cold = self._cold_tokens  # coming tokens of plain decoding that are not counted
-        self.wanted = self._cold_tokens + _TIMED_TOKENS
+        self.wanted = self._cold_tokens + _TIMED_TOKENS if at_once else 0
         self._since = 0  # tokens of drafting since the last plain ones
         self._drafting = (0.0, 0.0)  # tokens and seconds of recent cycles
 
@@ -72,6 +76,12 @@ class PlainTime:
         before = self._drafting
         self._drafting = _CYCLE_MEMORY * before[0] + tokens, _CYCLE_MEMORY * before[1] + seconds
         self._since += tokens
-        is_fast = self._drafting[0] * self.token_s > _FAST * self._drafting[1]
-        if self._since >= (_TOKENS_BETWEEN_WHERE_FAST if is_fast else _TOKENS_BETWEEN):
+        if self._since >= self._tokens_between:
             self.wanted, self._since = self._cold_tokens + _TIMED_TOKENS, 0
+
+    @property
+    def _tokens_between(self) -> int:
+        if not self._tokens:
+            return _TOKENS_BEFORE
+        is_fast = self._drafting[0] * self.token_s > _FAST * self._drafting[1]
+        return _TOKENS_BETWEEN_WHERE_FAST if is_fast else _TOKENS_BETWEEN

@@ -18,6 +18,7 @@ from autodraft.cascade import (
     SuffixAutomaton,
     TokenRecycling,
 )
+from autodraft.decoding.acceptance import FreeEvidence
 from autodraft.decoding.cache_workbench import CacheWorkbench
 from autodraft.decoding.drafters import DraftContext, Outcome
 from autodraft.decoding.growth import ROOT
@@ -27,6 +28,7 @@ from autodraft.decoding.sources import PromptLookupSource, SuffixAutomatonSource
 from autodraft.decoding.step_times import LARGEST_JUMP, TARGET, CostPrior, StepTimes
 from autodraft.decoding.tree import TokenTree
 from autodraft.decoding.workbench import DraftLevel
+from autodraft.errors import ProfileError
 from autodraft.profile_parts import Priors
 from autodraft.runtime import ChoiceNoise, DraftPlan, RoutedPlan, TransformerRuntime
 
@@ -45,6 +47,13 @@ def make_source(draft: Draft) -> TokenSource | None:
             return TokenRecyclingSource(draft)
         case SelfDraft() | RoutedDraft():
             return None
+
+
+def num_classes(draft: Draft) -> int:
+    """Classes of evidence that a free draft's tokens come with, where a model has chosen another token included."""
+    source = make_source(draft)
+    assert source is not None, "a model's classes are those of its probabilities"
+    return 2 * source.num_classes
 
 
 def make_plan(draft: Draft, runtime: TransformerRuntime) -> DraftPlan | RoutedPlan | None:
@@ -91,7 +100,9 @@ class ScheduledDrafter:
         self._bench = CacheWorkbench(runtime, self.levels, self._plans, self._sources, self.times, self._clock)
         self._order: list[int] | None = None
         self._started = self._model_s_before = 0.0
-        self._plain, self._guarded = PlainTime(runtime.target.weight_bytes), guarded
+        # With a curve of verification every cycle tells what a target step takes.
+        self._plain = PlainTime(runtime.target.weight_bytes, at_once=not priors.verify_cost)
+        self._guarded = guarded
         self._is_timed_alone = self._is_after_cycle = False
         self._jump = LARGEST_JUMP  # what the next cycle may take at most, over what is usual
 
@@ -108,6 +119,12 @@ class ScheduledDrafter:
     def _untimed(self) -> int:
         """Coming tokens that are not drafted so that plain decoding can be timed."""
         return self._plain.wanted if self._guarded else 0
+
+    @property
+    def acceptance_by_class(self) -> tuple[tuple[float, ...], ...]:
+        """Of each draft, what its scheduler has learnt: see `DraftPrior`."""
+        learnt = map(self.scheduler.acceptance_by_class, range(self.num_drafts))
+        return tuple(tuple(round(share, 4) for share in shares) for shares in learnt)
 
     def start(self, tokens: Sequence[int]) -> None:
         self._is_after_cycle = False
@@ -191,7 +208,14 @@ def _level(draft: Draft, priors: Priors, number: int) -> DraftLevel:
         return DraftLevel(True, draft.num_draft_tokens, draft.stop_threshold, alpha)
     source = make_source(draft)
     assert source is not None
-    return DraftLevel(False, draft.num_draft_tokens, class_priors=_class_priors(draft, source.num_classes))
+    expected = tuple(FreeEvidence.priors(_class_priors(draft, source.num_classes)))
+    learnt = priors.drafts[number].acceptance_by_class if priors.drafts else ()
+    if learnt and len(learnt) != len(expected):
+        raise ProfileError(
+            f"the priors of draft {number + 1}, {draft.kind}, have {len(learnt)} classes of tokens instead of"
+            f" {len(expected)}: the profile was changed; export it again"
+        )
+    return DraftLevel(False, draft.num_draft_tokens, class_priors=learnt or expected)
 
 
 def _class_priors(draft: Draft, num_classes: int) -> tuple[float, ...]:

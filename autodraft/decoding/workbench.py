@@ -24,7 +24,7 @@ class DraftLevel:
         num_draft_tokens: its longest draft by the cascade's settings.
         stop_threshold: by the cascade's settings; models only.
         alpha: acceptance to expect of a model before anything was seen.
-        class_priors: the same for each class of evidence that a free draft's tokens come with.
+        class_priors: the same for each class of evidence that a free draft's tokens come with (`FreeEvidence`).
     """
 
     is_model: bool

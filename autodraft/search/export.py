@@ -93,7 +93,10 @@ class ProfileMaker:
         draft, evaluation = best.cascade.drafts[index], best.evaluation
         alphas = evaluation.acceptance_per_draft
         alpha = alphas[index] if index < len(alphas) else evaluation.top1_agreement or 0.0
-        return self.prior_of(draft).model_copy(update={"alpha": alpha})
+        known: dict[str, Any] = {"alpha": alpha}
+        if any(evaluation.acceptance_by_class[index : index + 1]):
+            known["acceptance_by_class"] = evaluation.acceptance_by_class[index]
+        return self.prior_of(draft).model_copy(update=known)
 
     def nothing_found(self) -> DraftProfile:
         """The profile of a search in which no candidate could run at all."""

@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
-from autodraft.cascade import Cascade, Draft, RoutedDraft, SelfDraft
+from autodraft.cascade import AUTOREGRESSIVE, Cascade, Draft, RoutedDraft, SelfDraft
 from autodraft.decoding import SamplingConfig
+from autodraft.decoding.scheduled import ScheduledDrafter, num_classes
 from autodraft.errors import PolicyError
 from autodraft.evaluator import Evaluation, Rival, TrialFailed
 from autodraft.measure.agreement import AgreementMeter
@@ -24,7 +25,7 @@ from autodraft.measure.device import device_stamp
 from autodraft.measure.importance import block_influence, narrowing, sensitivity
 from autodraft.measure.latency import QUERY_TOKENS, LatencyTable, measure_latency
 from autodraft.measure.prompts import TokenPrompt
-from autodraft.measure.speedup import Session, speedup_of_cascades
+from autodraft.measure.speedup import BASELINE, Session, decoder_contestant, measure_speedup
 from autodraft.measure.statistics import is_worse
 from autodraft.policies.features import PolicyFeatures
 from autodraft.policy import FULL_BITS, SUB_LAYER_KINDS, DraftPolicy, SubLayerKind
@@ -106,6 +107,8 @@ class RuntimeEvaluator:
         self._routed = {_model_of(draft): prior for draft, prior in (routed or {}).items()}
         self._features: PolicyFeatures | None = None
         self._meter: AgreementMeter | None = None
+        self._learnt: dict[Cascade, tuple[tuple[float, ...], ...]] = {}  # acceptance by class, of each draft
+        self._acceptance: dict[tuple[str, int], tuple[float, ...]] = {}  # by kind of free draft and number of classes
         self._agreements: dict[tuple[DraftPolicy, WeightsFile | None], float] = {}
         self.latency: LatencyTable | None = None
         self.sensitivity_s: float | None = None
@@ -232,12 +235,29 @@ class RuntimeEvaluator:
         repeats: int = 1,
         on_prompt: Callable[[Session], bool] | None = None,
     ) -> Session:
-        options = self.options
-        return speedup_of_cascades(
-            self.runtime, cascades, prompts, priors=self._priors, max_new_tokens=new_tokens or self.effort.new_tokens,
-            repeats=repeats, seed=options.seed, eos=self.loaded.generation_eos, confidence=options.confidence,
-            on_prompt=on_prompt, sampling=SamplingConfig(temperature=options.temperature),
+        options, sampling = self.options, SamplingConfig(temperature=self.options.temperature)
+        contestants, drafters = {}, {}
+        for name, cascade in {**cascades, BASELINE: AUTOREGRESSIVE}.items():
+            drafter = None
+            if cascade.drafts:
+                drafter = drafters[cascade] = ScheduledDrafter(self.runtime, cascade, self._priors(cascade))
+            contestants[name] = decoder_contestant(
+                self.runtime, cascade, self.loaded.generation_eos, drafter=drafter, sampling=sampling, seed=options.seed
+            )
+        session = measure_speedup(
+            contestants, prompts, max_new_tokens=new_tokens or self.effort.new_tokens, repeats=repeats,
+            seed=options.seed, confidence=options.confidence, on_prompt=on_prompt,
         )  # fmt: skip
+        for cascade, drafter in drafters.items():
+            self._learn(cascade, drafter.acceptance_by_class)
+        return session
+
+    def _learn(self, cascade: Cascade, acceptance_by_class: tuple[tuple[float, ...], ...]) -> None:
+        """Remember what a cascade's scheduler has found out: of that cascade, and of the free drafts in any other."""
+        self._learnt[cascade] = acceptance_by_class
+        for draft, acceptance in zip(cascade.drafts, acceptance_by_class, strict=True):
+            if acceptance:
+                self._acceptance[draft.kind, len(acceptance)] = acceptance
 
     def _priors(self, cascade: Cascade) -> Priors:
         """What is known of a cascade's drafts before it decodes, and times of the table."""
@@ -255,7 +275,8 @@ class RuntimeEvaluator:
             case RoutedDraft():
                 return self._routed[_model_of(draft)]
             case _:
-                return DraftPrior(alpha=0.0, cost=0.0)
+                acceptance = self._acceptance.get((draft.kind, num_classes(draft)), ())
+                return DraftPrior(alpha=0.0, cost=0.0, acceptance_by_class=acceptance)
 
     def _evaluation(
         self, session: Session, name: str, cascade: Cascade, wall_s: float, stopped_early: bool
@@ -272,6 +293,7 @@ class RuntimeEvaluator:
             wall_s=wall_s,
             alpha=figures.alpha,
             acceptance_per_draft=figures.acceptance_per_draft,
+            acceptance_by_class=self._learnt[cascade],
             ci_low=comparison.speedup.low,
             ci_high=comparison.speedup.high,
             per_prompt=tuple(session.per_prompt(name)),

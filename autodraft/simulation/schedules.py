@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autodraft.cascade import Chain, DyTC, Horizontal, Scheduler, StaticTree, Vertical, VerticalHorizontal
+from autodraft.decoding.acceptance import FreeEvidence
 from autodraft.decoding.workbench import DraftLevel
 from autodraft.errors import InputError
 from autodraft.simulation.worlds import FreeDraft, ModelDraft, World
@@ -73,7 +74,8 @@ def _level(world: World, entry: Entry) -> DraftLevel:
     draft, alpha = world.all_drafts[entry.draft], world.acceptance(entry.draft)
     if isinstance(draft, ModelDraft):
         return DraftLevel(True, entry.num_draft_tokens, entry.stop_threshold, alpha)
-    return DraftLevel(False, entry.num_draft_tokens, class_priors=_class_priors(draft, alpha))
+    priors = FreeEvidence.priors(_class_priors(draft, alpha))
+    return DraftLevel(False, entry.num_draft_tokens, class_priors=tuple(priors))
 
 
 def _class_priors(draft: FreeDraft, alpha: float) -> tuple[float, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autodraft.cascade import DyTC
-from autodraft.decoding.acceptance import Calibration, FreeEvidence, ModelEvidence
+from autodraft.decoding.acceptance import Calibration, ModelEvidence
 from autodraft.decoding.growth import ROOT
 from autodraft.decoding.schedulers.dytc import DyTCScheduler
 from autodraft.decoding.schedulers.free_growth import FreeGrowth
@@ -31,8 +31,8 @@ def test_free_drafts_tokens_are_judged_by_what_a_model_chose_there_before_and_af
     world = _world(0.9)
     schedule = default_schedule(world, "dytc")
     bench = SimulatedWorkbench(world, schedule, Truth(world, 0))
-    own = len(schedule.levels(world)[1].class_priors)
-    calibration = Calibration(FreeEvidence.priors(schedule.levels(world)[1].class_priors))
+    own = len(schedule.levels(world)[1].class_priors) // 2
+    calibration = Calibration(schedule.levels(world)[1].class_priors)
     position = 0
     bench.begin(position)
     while not bench.continuations(1, ROOT, 8):

@@ -28,7 +28,7 @@ def make_scheduler(
     """
     match settings:
         case DyTC():
-            scheduler: TreeScheduler = DyTCScheduler(settings, levels, rate or 1.2)
+            scheduler: TreeScheduler = DyTCScheduler(settings, levels, rate)
         case Chain():
             scheduler = ChainScheduler()
         case StaticTree():

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from itertools import islice
 
 from autodraft.cascade import DyTC
-from autodraft.decoding.acceptance import Calibration, FreeEvidence, ModelEvidence, MovingAcceptance
+from autodraft.decoding.acceptance import Calibration, ModelEvidence, MovingAcceptance
 from autodraft.decoding.growth import NO_DRAFT, ROOT, Growth
 from autodraft.decoding.schedulers.dytc_state import Account, Cycle, Drafted, KnownModel, Step
 from autodraft.decoding.schedulers.free_growth import FreeGrowth
@@ -38,6 +38,7 @@ _DECISION_SHARE = 0.05  # of a model's time in a chain that may go into deciding
 _PROMISING = 0.5  # expected tokens of free drafts from which on a cycle counts as one where they know how to go on
 _OTHERS = 0.3  # of the tokens that a first choice leaves to be had, what others are taken to gain at first
 _MOST_ROWS = 16  # of a draft's forward
+_UNKNOWN_RATE = 1.2  # tokens per target step of free drafts
 
 
 class DyTCScheduler(TreeScheduler):
@@ -46,14 +47,12 @@ class DyTCScheduler(TreeScheduler):
     Args:
         settings: of the cascade.
         levels: its drafts.
-        rate: tokens per target step to expect of the cascade before anything was measured.
+        rate: tokens per target step to expect of the cascade before anything was measured; None: that of its models.
     """
 
-    def __init__(self, settings: DyTC, levels: Sequence[DraftLevel], rate: float = 1.2) -> None:
+    def __init__(self, settings: DyTC, levels: Sequence[DraftLevel], rate: float | None = None) -> None:
         self._settings = settings
-        free = {
-            draft: FreeEvidence.priors(level.class_priors) for draft, level in enumerate(levels) if not level.is_model
-        }
+        free = {draft: level.class_priors for draft, level in enumerate(levels) if not level.is_model}
         self._free = {draft: Calibration(priors) for draft, priors in free.items()}
         self._models = {
             draft: KnownModel(
@@ -73,11 +72,16 @@ class DyTCScheduler(TreeScheduler):
         """Estimated acceptance by class of evidence of a draft's tokens."""
         return self._models[draft].calibration if draft in self._models else self._free[draft]
 
+    def acceptance_by_class(self, draft: int) -> Sequence[float]:
+        return self._free[draft].means if draft in self._free else ()
+
     def grow(self, bench: Workbench) -> None:
         frontier = Frontier(bench.growth)
         free = FreeGrowth(bench, self._free, self._settings.max_depth, self._settings.max_nodes)
         if self._accounts is None:
-            self._accounts = Account(min(self._rate, self._rate_of_models(bench))), Account(self._rate)
+            alone = self._rate_of_models(bench)
+            rate = self._rate or alone
+            self._accounts = Account(min(rate, alone)), Account(rate)
         cheapest = min(self._accounts, key=lambda account: account.rate)
         cycle = self._cycle = Cycle(bench, cheapest, self._accounts[0], frontier, free)
         free.grow([ROOT], cycle.node_price())
@@ -94,7 +98,7 @@ class DyTCScheduler(TreeScheduler):
 
         Those lift the rate of the cascade, which as the price of a model's time would stop models far too early.
         """
-        best = 1.0 if self._models else self._rate
+        best = 1.0 if self._models else self._rate or _UNKNOWN_RATE
         for draft, model in self._models.items():
             tokens = reach = 1.0
             start, each = bench.times.chain_cost(draft)

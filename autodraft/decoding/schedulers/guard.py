@@ -67,6 +67,9 @@ class GuardedScheduler(TreeScheduler):
         self._paused -= cycles
         self._stake.account(cycles, steps)
 
+    def acceptance_by_class(self, draft: int) -> Sequence[float]:
+        return self._scheduler.acceptance_by_class(draft)
+
     def grow(self, bench: Workbench) -> None:
         if not self._paused:
             self._scheduler.grow(bench)

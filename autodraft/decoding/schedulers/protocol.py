@@ -36,6 +36,10 @@ class TreeScheduler(Protocol):
         """The target accepted these nodes of the tree (root included); the cycle took `steps` target steps in all."""
         ...
 
+    def acceptance_by_class(self, draft: int) -> Sequence[float]:
+        """Of a free draft, acceptance by class of evidence as it has been learnt; nothing where that is not done."""
+        return ()
+
     def pass_idle(self, cycles: int, steps: float) -> None:
         """So many of the idle cycles, `idle_cycles` at most, are over and took `steps` target steps."""
         return None
