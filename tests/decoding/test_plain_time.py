@@ -70,5 +70,18 @@ def test_it_wants_a_few_tokens_first_and_again_after_much_drafting():
     assert plain.token_s == pytest.approx(1.0)
 
 
+def test_it_can_wait_until_a_short_text_is_over():
+    plain = PlainTime(LARGE, at_once=False)
+    assert plain.wanted == 0
+    for _ in range(15):
+        plain.record_cycle(4, 2.0)
+    assert plain.wanted == 0
+    plain.record_cycle(4, 2.0)
+    assert plain.wanted == 8
+    for _ in range(8):
+        plain.record(1, 1.0)
+    assert plain.wanted == 0 and plain.token_s == pytest.approx(1.0)
+
+
 def test_nothing_recorded_is_no_time():
     assert PlainTime(LARGE).token_s == 0.0

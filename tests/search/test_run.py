@@ -10,16 +10,19 @@ from typing import Any
 
 import pytest
 
+from autodraft.cascade import Cascade, DyTC, PromptLookup, SelfDraft, SuffixAutomaton, TokenRecycling
 from autodraft.configuration import SearchJob, load_search_job
 from autodraft.decoding import CascadeDecoder
 from autodraft.errors import InputError
+from autodraft.evaluator import Evaluation, Rival
+from autodraft.measure.prompts import TokenPrompt
 from autodraft.policy import DraftPolicy
 from autodraft.profile import DraftProfile
 from autodraft.runtime import LoadedModel, build_runtime
 from autodraft.search.compare import compare_searchers
 from autodraft.search.loop import SearchProgress
 from autodraft.search.run import RunningSearch
-from autodraft.search.runtime_evaluator import RuntimeEvaluator
+from autodraft.search.runtime_evaluator import EvaluatorOptions, RuntimeEvaluator
 from autodraft.search.testing import PlantedEvaluator
 from tests.runtime.tiny import tiny_model
 
@@ -50,6 +53,35 @@ def search(
     listener = seen.append if seen is not None else None
     folder.mkdir(exist_ok=True)
     return RunningSearch(job(folder, **settings), loaded, folder, time.monotonic(), listener).run()
+
+
+def test_measurements_teach_what_to_expect_of_free_drafts(loaded: LoadedModel) -> None:
+    prompts = [TokenPrompt("p", "code", (1, 2, 3, 4) * 8), TokenPrompt("q", "code", tuple(range(5, 30)))]
+    options = EvaluatorOptions(new_tokens_per_prompt=24, calibration_tokens=64, latency_s=0.0)
+    evaluator = RuntimeEvaluator(loaded, prompts, prompts, options)
+    evaluator.calibrate()
+    lookup = SuffixAutomaton(num_draft_tokens=6)
+    assert evaluator.prior(lookup).acceptance_by_class == ()
+    measured = evaluator.measure(Cascade(drafts=(lookup,), scheduler=DyTC()))
+    assert evaluator.prior(lookup).acceptance_by_class == measured.acceptance_by_class[0] != ()
+    assert evaluator.prior(SuffixAutomaton(min_match=3)).acceptance_by_class == measured.acceptance_by_class[0]
+    assert evaluator.prior(TokenRecycling()).acceptance_by_class == ()
+    assert evaluator.measure(Cascade(drafts=(lookup,))).acceptance_by_class == ((),)  # a chain does not learn that
+    assert Evaluation.from_json(json.loads(json.dumps(measured.to_json()))) == measured
+
+
+def test_a_cascade_is_ranked_by_what_was_measured_beside_its_rival(loaded: LoadedModel) -> None:
+    prompts = [TokenPrompt(str(number), "code", tuple(range(number, number + 9))) for number in range(5)]
+    options = EvaluatorOptions(new_tokens_per_prompt=16, calibration_tokens=64, latency_s=0.0)
+    evaluator = RuntimeEvaluator(loaded, prompts, prompts, options)
+    evaluator.calibrate()
+    useless = SelfDraft(policy=DraftPolicy.uniform(loaded.runtime.spec.num_blocks, 16), num_draft_tokens=16)
+    slow, fast = Cascade(drafts=(useless,)), Cascade(drafts=(PromptLookup(),))
+    alone = evaluator.measure(slow)
+    assert alone.standing is None and alone.score == alone.speedup and not alone.stopped_early
+    beside = evaluator.measure(slow, Rival(fast, 7.0))
+    assert beside.standing is not None and beside.score == beside.standing > 0
+    assert 4 <= len(beside.per_prompt) <= 5 and beside.stopped_early == (len(beside.per_prompt) < 5)
 
 
 def test_a_search_leaves_a_profile_and_resumes_without_repeating(
