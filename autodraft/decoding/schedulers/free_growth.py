@@ -6,7 +6,7 @@ Knows nothing of models or of time: a node is added where it is likelier to be a
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from autodraft.decoding.acceptance import Calibration
 from autodraft.decoding.growth import Growth
@@ -31,8 +31,10 @@ class FreeGrowth:
         self, bench: Workbench, calibrations: Mapping[int, Calibration], max_depth: int, max_nodes: int
     ) -> None:
         self._bench, self._growth, self._calibrations = bench, bench.growth, calibrations
-        levels = bench.levels
-        self._drafts = [(draft, each.means, levels[draft].num_draft_tokens) for draft, each in calibrations.items()]
+        self._drafts = [
+            (draft, each.means, bench.levels[draft].num_draft_tokens, _best_of_halves(each.means))
+            for draft, each in calibrations.items()
+        ]
         self._max_depth = min(max_depth, bench.max_depth)
         self._max_nodes = min(max_nodes, bench.max_nodes)
         self._expanded: set[int] = set()
@@ -87,11 +89,11 @@ class FreeGrowth:
         """Add the continuations of `node` that are likely enough; the new nodes."""
         growth, is_overruled = self._growth, node in self._overruled
         before, reach, drafted_by = len(growth), growth.reach[node], growth.drafts[node]
-        for draft, means, longest in self._drafts:
+        for draft, means, longest, best in self._drafts:
             own = len(means) // 2
-            if draft == drafted_by and growth.depths[node] >= longest and _run_length(growth, node, draft) >= longest:
+            if reach * best[is_overruled] <= price:
                 continue
-            if is_overruled and reach * max(means[own:]) <= price:
+            if draft == drafted_by and growth.depths[node] >= longest and _run_length(growth, node, draft) >= longest:
                 continue
             for token, evidence in self._bench.continuations(draft, node, most):
                 if is_overruled:
@@ -101,6 +103,12 @@ class FreeGrowth:
                 if reach * (prob := means[evidence]) > price:
                     growth.add(node, token, draft, prob, evidence)
         return range(before, len(growth))
+
+
+def _best_of_halves(means: Sequence[float]) -> tuple[float, float]:
+    """The likeliest class of a free draft's tokens, and the likeliest where a model has chosen another token."""
+    own = len(means) // 2
+    return max(means[:own]), max(means[own:])
 
 
 def _run_length(growth: Growth, node: int, draft: int) -> int:
