@@ -293,7 +293,7 @@ class RuntimeEvaluator:
             wall_s=wall_s,
             alpha=figures.alpha,
             acceptance_per_draft=figures.acceptance_per_draft,
-            acceptance_by_class=self._learnt[cascade],
+            acceptance_by_class=self._learnt.get(cascade, ()),
             ci_low=comparison.speedup.low,
             ci_high=comparison.speedup.high,
             per_prompt=tuple(session.per_prompt(name)),
