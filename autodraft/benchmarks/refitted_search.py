@@ -13,11 +13,12 @@ from typing import Any
 
 from autodraft.benchmarks.writing import command_line, device_line, report_parser, write_report
 from autodraft.cascade import Cascade, SelfDraft
+from autodraft.decoding import ScheduledDrafter
 from autodraft.errors import InputError
 from autodraft.measure.device import device_stamp
 from autodraft.measure.prompts import choose_prompts, encode_prompts, evaluation_prompts
 from autodraft.measure.speedup import Session, speedup_of_cascades
-from autodraft.profile import DraftProfile, Priors
+from autodraft.profile import DraftProfile
 from autodraft.runtime import LoadedModel, load_model
 from autodraft.search.codec import describe
 from autodraft.search.compose import ComposeOptions, arrangements
@@ -50,12 +51,11 @@ def measured(
         f"{side} | {name}": cascade for side, profile in profiles.items() for name, cascade in arranged(profile).items()
     }
     priors = {profile.cascade: profile.priors for profile in profiles.values()}
-
-    def priors_of(cascade: Cascade) -> Priors | None:
-        return priors.get(cascade)
-
+    drafters = {
+        name: ScheduledDrafter(loaded.runtime, cascade, priors.get(cascade)) for name, cascade in cascades.items()
+    }
     session = speedup_of_cascades(
-        loaded.runtime, cascades, prompts, priors=priors_of, max_new_tokens=new_tokens, repeats=repeats,
+        loaded.runtime, cascades, prompts, drafters=drafters, max_new_tokens=new_tokens, repeats=repeats,
         eos=loaded.generation_eos,
     )  # fmt: skip
     rows = {name: _row(loaded, session, name, cascade) for name, cascade in cascades.items()}

@@ -213,7 +213,7 @@ def _level(draft: Draft, priors: Priors, number: int) -> DraftLevel:
     if learnt and len(learnt) != len(expected):
         raise ProfileError(
             f"the priors of draft {number + 1}, {draft.kind}, have {len(learnt)} classes of tokens instead of"
-            f" {len(expected)}: the profile was changed; export it again"
+            f" {len(expected)}: the profile was changed, or is of another version; export it again"
         )
     return DraftLevel(False, draft.num_draft_tokens, class_priors=learnt or expected)
 

@@ -222,7 +222,7 @@ def speedup_of_cascades(
     cascades: Mapping[str, Cascade],
     prompts: Iterable[TokenPrompt],
     *,
-    priors: Callable[[Cascade], Priors | None] = lambda cascade: None,
+    drafters: Mapping[str, Drafter] | None = None,
     max_new_tokens: int,
     repeats: int = 1,
     seed: int = 0,
@@ -231,9 +231,13 @@ def speedup_of_cascades(
     confidence: float = 0.95,
     on_prompt: Callable[[Session], bool] | None = None,
 ) -> Session:
-    """Several cascades against one autoregressive baseline, all with the same way of choosing tokens."""
+    """Several cascades against one autoregressive baseline, all with the same way of choosing tokens.
+
+    `drafters`, by name, draft what the cascades of these names describe; without one a cascade begins without priors.
+    """
+    drafters = drafters or {}
     contestants = {
-        name: decoder_contestant(runtime, cascade, eos, priors=priors(cascade), sampling=sampling, seed=seed)
+        name: decoder_contestant(runtime, cascade, eos, drafter=drafters.get(name), sampling=sampling, seed=seed)
         for name, cascade in {**cascades, BASELINE: AUTOREGRESSIVE}.items()
     }
     return measure_speedup(

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from autodraft.cascade import AUTOREGRESSIVE, Cascade, Draft, RoutedDraft, SelfDraft
+from autodraft.cascade import Cascade, Draft, RoutedDraft, SelfDraft
 from autodraft.decoding import SamplingConfig
 from autodraft.decoding.scheduled import ScheduledDrafter, num_classes
 from autodraft.errors import PolicyError
@@ -25,7 +25,7 @@ from autodraft.measure.device import device_stamp
 from autodraft.measure.importance import block_influence, narrowing, sensitivity
 from autodraft.measure.latency import QUERY_TOKENS, LatencyTable, measure_latency
 from autodraft.measure.prompts import TokenPrompt
-from autodraft.measure.speedup import BASELINE, Session, decoder_contestant, measure_speedup
+from autodraft.measure.speedup import Session, speedup_of_cascades
 from autodraft.measure.statistics import is_worse
 from autodraft.policies.features import PolicyFeatures
 from autodraft.policy import FULL_BITS, SUB_LAYER_KINDS, DraftPolicy, SubLayerKind
@@ -235,21 +235,19 @@ class RuntimeEvaluator:
         repeats: int = 1,
         on_prompt: Callable[[Session], bool] | None = None,
     ) -> Session:
-        options, sampling = self.options, SamplingConfig(temperature=self.options.temperature)
-        contestants, drafters = {}, {}
-        for name, cascade in {**cascades, BASELINE: AUTOREGRESSIVE}.items():
-            drafter = None
-            if cascade.drafts:
-                drafter = drafters[cascade] = ScheduledDrafter(self.runtime, cascade, self._priors(cascade))
-            contestants[name] = decoder_contestant(
-                self.runtime, cascade, self.loaded.generation_eos, drafter=drafter, sampling=sampling, seed=options.seed
-            )
-        session = measure_speedup(
-            contestants, prompts, max_new_tokens=new_tokens or self.effort.new_tokens, repeats=repeats,
-            seed=options.seed, confidence=options.confidence, on_prompt=on_prompt,
+        options = self.options
+        drafters = {
+            name: ScheduledDrafter(self.runtime, cascade, self._priors(cascade))
+            for name, cascade in cascades.items()
+            if not cascade.is_autoregressive
+        }
+        session = speedup_of_cascades(
+            self.runtime, cascades, prompts, drafters=drafters, max_new_tokens=new_tokens or self.effort.new_tokens,
+            repeats=repeats, seed=options.seed, eos=self.loaded.generation_eos, confidence=options.confidence,
+            on_prompt=on_prompt, sampling=SamplingConfig(temperature=options.temperature),
         )  # fmt: skip
-        for cascade, drafter in drafters.items():
-            self._learn(cascade, drafter.acceptance_by_class)
+        for name, drafter in drafters.items():
+            self._learn(cascades[name], drafter.acceptance_by_class)
         return session
 
     def _learn(self, cascade: Cascade, acceptance_by_class: tuple[tuple[float, ...], ...]) -> None:
