@@ -20,6 +20,9 @@ from torch import Tensor
 
 from autodraft.runtime.native_build import load_library
 
+CODED_SHARE = 0.75
+"""Bytes of coded weights over those of plain ones."""
+
 _GROUP = 128
 _GROUP_BYTES = 192
 _CODES = 16

@@ -61,7 +61,13 @@ class NativeBackend:
             raise NativeUnavailableError(f"the compiled engine takes at most {_MAX_GROUP} query heads per KV head")
         self.weights = weights
         self._spec, self._cache_dtype = spec, arithmetic_dtype(dtype)
-        self._packing = Packing(spec, weights, dtype, coded=coded if self._library.reads_codes() else False)
+        self._packing = Packing(
+            spec,
+            weights,
+            dtype,
+            coded=coded if self._library.reads_codes() else False,
+            at_once=bool(self._library.reads_codes_at_once()),
+        )
         self.full_bytes = self._packing.full_bytes
         self._model, self._model_tensors = model_struct(spec, weights, dtype, max_positions)
         self._threads = torch.get_num_threads()

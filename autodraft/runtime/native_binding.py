@@ -36,7 +36,7 @@ class CLinear(ctypes.Structure):
     """One packed matrix."""
 
     _fields_ = (
-        *((name, c_int32) for name in ("kind", "n", "k", "k_padded")),
+        *((name, c_int32) for name in ("kind", "n", "k", "k_padded", "cached")),
         *((name, c_void_p) for name in _POINTERS),
     )
 
@@ -238,18 +238,18 @@ def pack_planes(planes: BytePlanes, bias: Tensor | None = None) -> PackedLinear:
     padded = planes.mapped(lambda plane: F.pad(pad_panels(plane), (0, padding)))
     upper, lower = _interleave(padded.upper, 1), _interleave(padded.lower, 1)
     bias = _packed_bias(bias, outputs)
-    struct = CLinear(KIND_PLANES, outputs, inputs, inputs + padding, *map(pointer, (upper, lower, None, None, bias)))
+    struct = CLinear(KIND_PLANES, outputs, inputs, inputs + padding, 0, *map(pointer, (upper, lower, None, None, bias)))
     return PackedLinear(struct, tuple(tensor for tensor in (upper, lower, bias) if tensor is not None))
 
 
-def pack(weight: Tensor, bits_kind: int, bias: Tensor | None = None) -> PackedLinear:
+def pack(weight: Tensor, bits_kind: int, bias: Tensor | None = None, *, cached: bool = False) -> PackedLinear:
     """Pack [outputs, inputs] for the kernel of `bits_kind`; outputs and inputs are padded with zeros.
 
     `KIND_F16` is for weights that `fits_float16`; planes have `pack_planes`. `KIND_CODED` is `KIND_BF16` where too few
-    weights have codes.
+    weights have codes; `cached` says of it that it is expected to lie in a cache of the processor.
     """
     if bits_kind == KIND_CODED:
-        return _with_codes(pack(weight, KIND_BF16, bias))
+        return _with_codes(pack(weight, KIND_BF16, bias), cached)
     outputs, inputs = weight.shape
     padded_outputs = -(-outputs // LANES) * LANES
     multiple = _INPUT_MULTIPLE.get(bits_kind, 1)
@@ -272,16 +272,16 @@ def pack(weight: Tensor, bits_kind: int, bias: Tensor | None = None) -> PackedLi
         packed = _interleave((pairs[:, :, 0] | (pairs[:, :, 1] << 4)).reshape(padded_outputs, -1), 4)
         scale = group_scale.view(padded_outputs // LANES, LANES, -1).transpose(1, 2).contiguous()
     bias = _packed_bias(bias, outputs)
-    struct = CLinear(bits_kind, outputs, inputs, padded_inputs, *map(pointer, (packed, None, scale, row_sums, bias)))
+    struct = CLinear(bits_kind, outputs, inputs, padded_inputs, 0, *map(pointer, (packed, None, scale, row_sums, bias)))
     return PackedLinear(struct, tuple(tensor for tensor in (packed, scale, row_sums, bias) if tensor is not None))
 
 
-def _with_codes(linear: PackedLinear) -> PackedLinear:
+def _with_codes(linear: PackedLinear, cached: bool) -> PackedLinear:
     coded = CodedWeights.of(linear.tensors[0])
     if coded is None:
         return linear
     struct = CLinear.from_buffer_copy(linear.struct)
-    struct.kind = KIND_CODED
+    struct.kind, struct.cached = KIND_CODED, cached
     tensors = (coded.groups, coded.plain, coded.uppers, coded.lists)
     struct.weight, struct.lower, struct.scale, struct.sum = map(pointer, tensors)
     return PackedLinear(struct, (*tensors, *linear.tensors[1:]))

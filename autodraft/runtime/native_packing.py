@@ -17,6 +17,7 @@ from torch import Tensor
 from autodraft.policy import FULL_BITS, DraftPolicy
 from autodraft.runtime import native_binding as binding
 from autodraft.runtime.byte_planes import PLANE_BITS, BytePlanes, fits_float16
+from autodraft.runtime.coded_weights import CODED_SHARE
 from autodraft.runtime.cpu_cache import last_level_cache_bytes
 from autodraft.runtime.draft_weights import DraftWeights
 from autodraft.runtime.huge_pages import HugePages
@@ -84,22 +85,30 @@ class Packing:
     Args:
         spec, weights: of the target.
         dtype: one of `FULL_KINDS`.
-        coded: whether the engine is given bfloat16 weights in codes (coded_weights.py). None: where the target does not
-            fit the processor's caches, for out of those plain ones are read as fast as they are multiplied.
+        coded: whether the engine is given bfloat16 weights in codes (coded_weights.py). None: where it reads codes
+            `at_once`, or where the target does not fit the processor's caches.
+        at_once: whether codes are multiplied as fast as plain weights out of a cache.
 
     Attributes:
         full_bytes: of a weight in the target's precision.
     """
 
     def __init__(
-        self, spec: ModelSpec, weights: TargetWeights, dtype: torch.dtype, *, coded: bool | None = None
+        self,
+        spec: ModelSpec,
+        weights: TargetWeights,
+        dtype: torch.dtype,
+        *,
+        coded: bool | None = None,
+        at_once: bool = False,
     ) -> None:
         self._spec, self._weights = spec, weights
         # A checkpoint has one dtype: what its head was stored in, all of it was.
         self.full_bytes = 2 if dtype.itemsize == 2 or fits_float16(weights.head) else dtype.itemsize
+        target = DraftPlan(DraftPolicy.uniform(spec.num_blocks, FULL_BITS), spec, self.full_bytes, None)
         if coded is None:
-            target = DraftPlan(DraftPolicy.uniform(spec.num_blocks, FULL_BITS), spec, self.full_bytes, None)
-            coded = target.weight_bytes > last_level_cache_bytes()
+            coded = at_once or target.weight_bytes > last_level_cache_bytes()
+        self._cached = CODED_SHARE * target.weight_bytes <= last_level_cache_bytes()
         full = binding.KIND_CODED if coded and dtype == torch.bfloat16 else FULL_KINDS[dtype]
         self._kinds = {FULL_BITS: full, **_LOW_KINDS}
         self._source = SegmentSource(spec, weights)
@@ -153,7 +162,7 @@ class Packing:
         kind = self._kinds[bits]
         if kind == binding.KIND_F32 and fits_float16(weight):
             kind = binding.KIND_F16
-        return binding.pack(weight, kind, bias)
+        return binding.pack(weight, kind, bias, cached=self._cached)
 
     def _segment(
         self, segment: Segment, source: SegmentSource, owner: str, pages: HugePages | None = None

@@ -104,13 +104,17 @@ def test_a_model_computes_the_same_bits_either_way(reading, family):
         assert torch.equal(found, expected)
 
 
-def test_a_target_is_coded_where_it_does_not_fit_the_caches(reading, monkeypatch):
+def test_a_target_is_coded_unless_a_cache_holds_it_and_decoding_costs_time(reading, monkeypatch):
     model = tiny_model("llama").bfloat16()
-    sizes = {}
+    linears = {}
     for cache_bytes in (2**40, 0):
         monkeypatch.setattr(native_packing, "last_level_cache_bytes", lambda size=cache_bytes: size)
-        sizes[cache_bytes] = build_on(reading, model, max_length=64).target.payload.matrix_bytes
-    assert sizes[0] < 0.9 * sizes[2**40]
+        linears[cache_bytes] = build_on(reading, model, max_length=64).target.payload.linears
+    at_once = bool(engine(reading).reads_codes_at_once())
+    assert {linear.struct.kind for linear in linears[0]} == {binding.KIND_CODED}
+    assert {linear.struct.kind for linear in linears[2**40]} == {binding.KIND_CODED if at_once else binding.KIND_BF16}
+    assert not any(linear.struct.cached for linear in linears[0])
+    assert all(linear.struct.cached == at_once for linear in linears[2**40])
 
 
 def test_the_largest_cache_counts_and_without_any_a_usual_size(tmp_path):

@@ -21,6 +21,7 @@ enum { KIND_F32 = 0, KIND_BF16 = 1, KIND_INT8 = 2, KIND_INT4 = 3, KIND_F16 = 4, 
  *   INT4  [n/16][k/8][16][4] bytes, low nibbles = inputs 0..3, high = 4..7; bf16 scale [n/16][k/32][16] */
 typedef struct {
     int32_t kind, n, k, k_padded;
+    int32_t cached; /* CODED only: it is expected to lie in a cache of the processor */
     const void *weight;
     const void *lower; /* PLANES and CODED only */
     const void *scale;

@@ -233,6 +233,11 @@ INLINE void kernel_coded(const Linear *w, int panel, Fetch next, const Activatio
     }
     finish_all(w, panel, acc, y, row, stride, add, ROWS, VECTORS);
 }
+
+INLINE void kernel_cached(const Linear *w, int panel, Fetch next, const Activations *a, int row, float *y, int stride,
+                          int add, const int ROWS, const int PANELS) {
+    kernel_coded(w, panel, next, a, row, y, stride, add, ROWS, PANELS);
+}
 #endif
 
 /* acc += unsigned bytes * signed bytes, four at a time in each lane; of unsigned bytes up to 127, where BY_PAIRS. */
@@ -369,6 +374,7 @@ INLINE Fetch next_of(Section s, int panel, int panels) {
     }
 #if WIDTH == 16
 #define SEVERAL 4 /* panels, of two rows */
+#define PANELS_OF_FOUR_ROWS 4
 #define FEW_ROWS(KERNEL, PANELS_OF_ONE, PANELS_OF_TWO)                                                                  \
     PANEL_LOOP(KERNEL, 1, PANELS_OF_ONE) PANEL_LOOP(KERNEL, 2, PANELS_OF_TWO) PANEL_LOOP(KERNEL, 3, 2)                  \
     PANEL_LOOP(KERNEL, 4, 2) PANEL_LOOP(KERNEL, 5, 2) PANEL_LOOP(KERNEL, 6, 2) PANEL_LOOP(KERNEL, 7, 2)                 \
@@ -377,20 +383,23 @@ INLINE Fetch next_of(Section s, int panel, int panels) {
     FEW_ROWS(KERNEL, PANELS_OF_TWO, PANELS_OF_TWO) PANEL_LOOP(KERNEL, 9, 2) PANEL_LOOP(KERNEL, 10, 2)                   \
     PANEL_LOOP(KERNEL, 11, 2) PANEL_LOOP(KERNEL, 12, 2)
 #define ALL_ROWS(KERNEL) MOST_ROWS(KERNEL, SEVERAL) PANEL_LOOP(KERNEL, 13, 2) PANEL_LOOP(KERNEL, 14, 2)
-#define NAMES_OF_FEW(KERNEL) \
-    0, KERNEL##_1, KERNEL##_2, KERNEL##_3, KERNEL##_4, KERNEL##_5, KERNEL##_6, KERNEL##_7, KERNEL##_8
-#define NAMES_OF_MOST(KERNEL) NAMES_OF_FEW(KERNEL), KERNEL##_9, KERNEL##_10, KERNEL##_11, KERNEL##_12
-#define NAMES(KERNEL) NAMES_OF_MOST(KERNEL), KERNEL##_13, KERNEL##_14
+#define NAMES_TO_FOUR(KERNEL) 0, KERNEL##_1, KERNEL##_2, KERNEL##_3, KERNEL##_4
+#define NAMES_TO_EIGHT(KERNEL) KERNEL##_5, KERNEL##_6, KERNEL##_7, KERNEL##_8
+#define NAMES_TO_TWELVE(KERNEL) NAMES_TO_EIGHT(KERNEL), KERNEL##_9, KERNEL##_10, KERNEL##_11, KERNEL##_12
+#define NAMES_OF_FEW(KERNEL) NAMES_TO_FOUR(KERNEL), NAMES_TO_EIGHT(KERNEL)
+#define NAMES(KERNEL) NAMES_TO_FOUR(KERNEL), NAMES_TO_TWELVE(KERNEL), KERNEL##_13, KERNEL##_14
+#define NAMES_OF_CODED(FIRST, KERNEL) NAMES_TO_FOUR(FIRST), NAMES_TO_TWELVE(KERNEL)
 #else
 #define SEVERAL 2
+#define PANELS_OF_FOUR_ROWS 1
 #define FEW_ROWS(KERNEL, PANELS_OF_ONE, PANELS_OF_TWO)                                                                  \
     PANEL_LOOP(KERNEL, 1, PANELS_OF_ONE) PANEL_LOOP(KERNEL, 2, PANELS_OF_TWO) PANEL_LOOP(KERNEL, 3, 1)                  \
     PANEL_LOOP(KERNEL, 4, 1)
 #define MOST_ROWS(KERNEL, PANELS_OF_TWO) FEW_ROWS(KERNEL, PANELS_OF_TWO, PANELS_OF_TWO)
 #define ALL_ROWS(KERNEL) MOST_ROWS(KERNEL, SEVERAL) PANEL_LOOP(KERNEL, 5, 1)
 #define NAMES_OF_FEW(KERNEL) 0, KERNEL##_1, KERNEL##_2, KERNEL##_3, KERNEL##_4
-#define NAMES_OF_MOST(KERNEL) NAMES_OF_FEW(KERNEL)
-#define NAMES(KERNEL) NAMES_OF_MOST(KERNEL), KERNEL##_5
+#define NAMES(KERNEL) NAMES_OF_FEW(KERNEL), KERNEL##_5
+#define NAMES_OF_CODED(FIRST, KERNEL) NAMES_OF_FEW(FIRST)
 #endif
 ALL_ROWS(kernel_f32)
 ALL_ROWS(kernel_f16)
@@ -400,13 +409,17 @@ ALL_ROWS(kernel_bf16)
 ALL_ROWS(kernel_int8)
 FEW_ROWS(kernel_int4, 1, SEVERAL)
 #ifdef LOOKS_UP
+/* Two panels are one stream, which memory likes best. Out of a cache the few sums of few rows would wait for their own last
+ * products: more panels have more of them. */
 MOST_ROWS(kernel_coded, 2)
+PANEL_LOOP(kernel_cached, 1, SEVERAL) PANEL_LOOP(kernel_cached, 2, SEVERAL)
+PANEL_LOOP(kernel_cached, 3, PANELS_OF_FOUR_ROWS) PANEL_LOOP(kernel_cached, 4, PANELS_OF_FOUR_ROWS)
 #endif
 static void (*const kernels[][MAX_ROWS + 1])(const Linear *, Section, const Activations *, int, float *, int, int) = {
     {NAMES(kernel_f32)}, {NAMES(kernel_bf16)}, {NAMES(kernel_int8)}, {NAMES_OF_FEW(kernel_int4)}, {NAMES(kernel_f16)},
     {NAMES_OF_FEW(kernel_planes)}, {NAMES_OF_FEW(kernel_upper)},
 #ifdef LOOKS_UP
-    {NAMES_OF_MOST(kernel_coded)},
+    {NAMES_OF_CODED(kernel_coded, kernel_coded)}, {NAMES_OF_CODED(kernel_cached, kernel_coded)},
 #endif
 };
 
@@ -429,12 +442,13 @@ void multiply(const Linear *w, int first, int last, const Activations *a, int ro
     /* Rows in blocks of about the same size, and few panels at a time: what one block has read from memory the next
      * ones find in the cache. */
     int most = most_rows(w->kind);
+    int from = w->kind + (w->kind == KIND_CODED && w->cached);
     int blocks = (rows + most - 1) / most, step = blocks > 1 ? CACHED_PANELS : last - first;
     for (int panel = first; panel < last; panel += step) {
         Section s = {panel, panel + step < last ? panel + step : last, last, 0, blocks};
         for (; s.block < blocks; s.block++) {
             int row = rows * s.block / blocks, count = rows * (s.block + 1) / blocks - row;
-            kernels[w->kind][count](w, s, a, row, y, stride, add);
+            kernels[from][count](w, s, a, row, y, stride, add);
         }
     }
 }
@@ -442,6 +456,14 @@ void multiply(const Linear *w, int first, int last, const Activations *a, int ro
 int reads_codes(void) {
 #ifdef LOOKS_UP
     return !tiles_serve(KIND_BF16, 1);
+#else
+    return 0;
+#endif
+}
+
+int reads_codes_at_once(void) {
+#ifdef __AVX512BF16__
+    return reads_codes();
 #else
     return 0;
 #endif

@@ -26,6 +26,10 @@ void multiply(const Linear *w, int first, int last, const Activations *a, int ro
 /* Whether KIND_CODED can be multiplied here. */
 int reads_codes(void);
 
+/* And whether that takes no longer than to multiply what they stand for, out of a cache too: where products of pairs are one
+ * instruction, looking them up is done meanwhile. */
+int reads_codes_at_once(void);
+
 /* The end of every kernel: a vector of outputs of one row, with bias, stored or added. */
 INLINE void finish(const Linear *w, int vector, f32v v, float *y, int add) {
     int first = vector * WIDTH;
