@@ -35,6 +35,7 @@ INLINE void score_blocks(const Query *q, const uint16_t (*rounded)[MOST_CHANNELS
         __m512bh pairs[MOST_BLOCKS];
         UNROLL for (int b = 0; b < BLOCKS; b++) {
             pairs[b] = load_pairs(key + ((size_t)b * dim + d) * LANES);
+            __builtin_prefetch(key + ((size_t)(BLOCKS + b) * dim + d) * LANES);
             __builtin_prefetch(value + ((size_t)b * dim + d) * LANES); /* as many values lie in as many lines */
         }
         UNROLL for (int i = 0; i < COUNT; i++) {
