@@ -17,7 +17,7 @@ _COLD_TOKENS, _COLD_TOKENS_OF_SMALL = 2, 10
 """Tokens until plain decoding is as fast as it gets; more of them where caches hold much of the weights in the end."""
 _TIMED_TOKENS = 6
 _TOKENS_BETWEEN, _TOKENS_BETWEEN_WHERE_FAST, _FAST = 256, 2048, 1.5
-"""After so many tokens of drafting it is timed anew, for machines get busy, or idle; rarely where much is gained."""
+"""After so many tokens of drafting it is timed anew, for machines get busy, or idle; the more is gained the later."""
 _TOKENS_BEFORE = 64
 """After so many it is timed for the first time where it need not be at once."""
 _CYCLE_MEMORY = 0.97
@@ -80,8 +80,9 @@ class PlainTime:
             self.wanted, self._since = self._cold_tokens + _TIMED_TOKENS, 0
 
     @property
-    def _tokens_between(self) -> int:
+    def _tokens_between(self) -> float:
         if not self._tokens:
             return _TOKENS_BEFORE
-        is_fast = self._drafting[0] * self.token_s > _FAST * self._drafting[1]
-        return _TOKENS_BETWEEN_WHERE_FAST if is_fast else _TOKENS_BETWEEN
+        tokens, seconds = self._drafting
+        gained = (tokens * self.token_s / seconds - 1) / (_FAST - 1)
+        return _TOKENS_BETWEEN + min(max(gained, 0.0), 1.0) * (_TOKENS_BETWEEN_WHERE_FAST - _TOKENS_BETWEEN)

@@ -59,7 +59,11 @@ def test_it_wants_a_few_tokens_first_and_again_after_much_drafting():
     plain.record(2, 9.0)
     plain.record(6, 6.0)
     assert plain.wanted == 0
-    for seconds, tokens_between in ((3.5, 256), (1.0, 2048)):
+    for seconds, tokens_between in ((4.0, 256), (4.5, 256), (3.2, 1152), (1.0, 2048)):
+        for _ in range(500):  # until nothing is left of how fast cycles were before
+            plain.record_cycle(4, seconds)
+        for _ in range(8):
+            plain.record(1, 1.0)
         cycles = 0
         while not plain.wanted:
             plain.record_cycle(4, seconds)
