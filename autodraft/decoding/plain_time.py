@@ -84,5 +84,5 @@ class PlainTime:
         if not self._tokens:
             return _TOKENS_BEFORE
         tokens, seconds = self._drafting
-        gained = (tokens * self.token_s / seconds - 1) / (_FAST - 1)
+        gained = (tokens * self.token_s / max(seconds, 1e-9) - 1) / (_FAST - 1)
         return _TOKENS_BETWEEN + min(max(gained, 0.0), 1.0) * (_TOKENS_BETWEEN_WHERE_FAST - _TOKENS_BETWEEN)

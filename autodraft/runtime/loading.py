@@ -71,7 +71,7 @@ def load_model(
     """Load a configured name, a local folder or a hub id; see `autodraft models` for the names.
 
     With `byte_planes`, drafts at 8 bits read the upper bytes of the target's own float16 weights. `coded` says whether
-    a CPU reads bfloat16 weights in 12 bits each, which changes no result; None: where they do not fit its caches.
+    a CPU reads bfloat16 weights in 12 bits each, which changes no result; None: where that is expected to be faster.
 
     Raises:
         ModelNotFoundError, UnsupportedModelError, InputError: with one line on what to do.

@@ -234,6 +234,7 @@ INLINE void kernel_coded(const Linear *w, int panel, Fetch next, const Activatio
     finish_all(w, panel, acc, y, row, stride, add, ROWS, VECTORS);
 }
 
+/* The same by another name, for loops of other widths. */
 INLINE void kernel_cached(const Linear *w, int panel, Fetch next, const Activations *a, int row, float *y, int stride,
                           int add, const int ROWS, const int PANELS) {
     kernel_coded(w, panel, next, a, row, y, stride, add, ROWS, PANELS);
@@ -442,13 +443,13 @@ void multiply(const Linear *w, int first, int last, const Activations *a, int ro
     /* Rows in blocks of about the same size, and few panels at a time: what one block has read from memory the next
      * ones find in the cache. */
     int most = most_rows(w->kind);
-    int from = w->kind + (w->kind == KIND_CODED && w->cached);
+    int table = w->kind + (w->kind == KIND_CODED && w->cached); /* the one behind is for those */
     int blocks = (rows + most - 1) / most, step = blocks > 1 ? CACHED_PANELS : last - first;
     for (int panel = first; panel < last; panel += step) {
         Section s = {panel, panel + step < last ? panel + step : last, last, 0, blocks};
         for (; s.block < blocks; s.block++) {
             int row = rows * s.block / blocks, count = rows * (s.block + 1) / blocks - row;
-            kernels[from][count](w, s, a, row, y, stride, add);
+            kernels[table][count](w, s, a, row, y, stride, add);
         }
     }
 }
