@@ -20,11 +20,10 @@ from torch import Tensor
 
 from autodraft.runtime.native_build import load_library
 
-CODED_SHARE = 0.75
-"""Bytes of coded weights over those of plain ones."""
-
 _GROUP = 128
 _GROUP_BYTES = 192
+CODED_SHARE = _GROUP_BYTES / (2 * _GROUP)
+"""Bytes of coded weights over those of plain ones."""
 _CODES = 16
 _NO_CODE = 255
 _NO_GROUP = 2**31 - 1

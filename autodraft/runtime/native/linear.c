@@ -375,7 +375,6 @@ INLINE Fetch next_of(Section s, int panel, int panels) {
     }
 #if WIDTH == 16
 #define SEVERAL 4 /* panels, of two rows */
-#define PANELS_OF_FOUR_ROWS 4
 #define FEW_ROWS(KERNEL, PANELS_OF_ONE, PANELS_OF_TWO)                                                                  \
     PANEL_LOOP(KERNEL, 1, PANELS_OF_ONE) PANEL_LOOP(KERNEL, 2, PANELS_OF_TWO) PANEL_LOOP(KERNEL, 3, 2)                  \
     PANEL_LOOP(KERNEL, 4, 2) PANEL_LOOP(KERNEL, 5, 2) PANEL_LOOP(KERNEL, 6, 2) PANEL_LOOP(KERNEL, 7, 2)                 \
@@ -392,7 +391,6 @@ INLINE Fetch next_of(Section s, int panel, int panels) {
 #define NAMES_OF_CODED(FIRST, KERNEL) NAMES_TO_FOUR(FIRST), NAMES_TO_TWELVE(KERNEL)
 #else
 #define SEVERAL 2
-#define PANELS_OF_FOUR_ROWS 1
 #define FEW_ROWS(KERNEL, PANELS_OF_ONE, PANELS_OF_TWO)                                                                  \
     PANEL_LOOP(KERNEL, 1, PANELS_OF_ONE) PANEL_LOOP(KERNEL, 2, PANELS_OF_TWO) PANEL_LOOP(KERNEL, 3, 1)                  \
     PANEL_LOOP(KERNEL, 4, 1)
@@ -410,17 +408,21 @@ ALL_ROWS(kernel_bf16)
 ALL_ROWS(kernel_int8)
 FEW_ROWS(kernel_int4, 1, SEVERAL)
 #ifdef LOOKS_UP
-/* Two panels are one stream, which memory likes best. Out of a cache the few sums of few rows would wait for their own last
- * products: more panels have more of them. */
+/* Two panels are one stream, which memory likes best. */
 MOST_ROWS(kernel_coded, 2)
-PANEL_LOOP(kernel_cached, 1, SEVERAL) PANEL_LOOP(kernel_cached, 2, SEVERAL)
-PANEL_LOOP(kernel_cached, 3, PANELS_OF_FOUR_ROWS) PANEL_LOOP(kernel_cached, 4, PANELS_OF_FOUR_ROWS)
+#if WIDTH == 16 /* out of a cache the few sums of few rows would wait for their own last products: more panels have more of them */
+PANEL_LOOP(kernel_cached, 1, SEVERAL) PANEL_LOOP(kernel_cached, 2, SEVERAL) PANEL_LOOP(kernel_cached, 3, SEVERAL)
+PANEL_LOOP(kernel_cached, 4, SEVERAL)
+#define FEW_CACHED kernel_cached
+#else /* there are no registers for more */
+#define FEW_CACHED kernel_coded
+#endif
 #endif
 static void (*const kernels[][MAX_ROWS + 1])(const Linear *, Section, const Activations *, int, float *, int, int) = {
     {NAMES(kernel_f32)}, {NAMES(kernel_bf16)}, {NAMES(kernel_int8)}, {NAMES_OF_FEW(kernel_int4)}, {NAMES(kernel_f16)},
     {NAMES_OF_FEW(kernel_planes)}, {NAMES_OF_FEW(kernel_upper)},
 #ifdef LOOKS_UP
-    {NAMES_OF_CODED(kernel_coded, kernel_coded)}, {NAMES_OF_CODED(kernel_cached, kernel_coded)},
+    {NAMES_OF_CODED(kernel_coded, kernel_coded)}, {NAMES_OF_CODED(FEW_CACHED, kernel_coded)},
 #endif
 };
 
