@@ -14,14 +14,15 @@ import torch
 
 from autodraft.cascade import AUTOREGRESSIVE, Cascade
 from autodraft.decoding.choice import TargetChoice
-from autodraft.decoding.drafters import DraftContext, Drafter, Outcome
+from autodraft.decoding.drafters import DraftContext, Drafter, Outcome, Standing
+from autodraft.decoding.repetition import UNNOTICED_S, Repetition
 from autodraft.decoding.sampling import GREEDY, SamplingConfig
 from autodraft.decoding.scheduled import ScheduledDrafter
 from autodraft.decoding.stats import DecodingStats, DraftCounts, FinishReason, Generation, StopCondition
 from autodraft.decoding.tree import TokenTree
 from autodraft.decoding.verification import verify_choices
 from autodraft.errors import ContextLengthError, InputError
-from autodraft.runtime import ChainStop, LoadedModel, TransformerRuntime
+from autodraft.runtime import ChainStop, Cycle, LoadedModel, TransformerRuntime
 
 if TYPE_CHECKING:
     from autodraft.profile import DraftProfile
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 
 OnTokens = Callable[[list[int]], None]
-_UNNOTICED_S = 0.02
 _LONGEST_CHAIN = 16
 
 
@@ -88,7 +88,8 @@ class CascadeDecoder:
             drafter = ScheduledDrafter(runtime, cascade, priors)
         self.drafter = drafter
         self._cache = runtime.new_cache()
-        self._alone_s = _UNNOTICED_S  # of a token that the target decodes by itself
+        self._alone_s = UNNOTICED_S  # of a token that the target decodes by itself
+        self._repetition = Repetition(runtime, self._cache)
 
     @classmethod
     def from_profile(cls, loaded: LoadedModel, profile: DraftProfile) -> CascadeDecoder:
@@ -144,6 +145,10 @@ class CascadeDecoder:
                 tokens = self._decode_alone(context, stats, choice, min(idle, output.remaining), ends)
                 emitted = output.extend(tokens)
                 stats.count_autoregressive(emitted)
+            elif by_runtime and (standing := self._standing(context, output.remaining)):
+                tokens, cycles = self._run_standing(context, standing, stats, choice, output.remaining, ends)
+                emitted = output.extend(tokens)
+                stats.count_cycles(cycles, standing.numbers, emitted)
             else:
                 outcome = self._run_cycle(context, output.remaining, stats, choice, by_runtime)
                 tokens = outcome.committed
@@ -189,6 +194,33 @@ class CascadeDecoder:
             stats.scheduling_s += runtime.clock() - observe_started
         return outcome
 
+    def _standing(self, context: DraftContext, remaining: int) -> Standing | None:
+        """What the drafter would propose in every cycle, where that is so and there is something left to draft."""
+        return None if self.drafter is None or remaining < 2 else self.drafter.standing(context)
+
+    def _run_standing(
+        self,
+        context: DraftContext,
+        standing: Standing,
+        stats: DecodingStats,
+        choice: TargetChoice,
+        remaining: int,
+        ends: ChainStop,
+    ) -> tuple[list[int], list[Cycle]]:
+        """Some cycles with a standing proposal, at least one; what they committed, and what each of them did."""
+        runtime, drafter = self.runtime, self.drafter
+        assert drafter is not None
+        started, model_s = runtime.clock(), drafter.model_s
+        tokens, cycles = self._repetition.run(context.tokens, standing, choice, remaining, ends.last_tokens)
+        context.tokens += tokens
+        choice.commit(tokens)
+        drafter.observe_cycles(tokens, cycles, runtime.clock() - started)
+        draft_s, verify_s = drafter.model_s - model_s, sum(cycle.verify_s for cycle in cycles)
+        stats.draft_s += draft_s
+        stats.verify_s += verify_s
+        stats.scheduling_s += runtime.clock() - started - draft_s - verify_s
+        return tokens, cycles
+
     def _decode_alone(
         self, context: DraftContext, stats: DecodingStats, choice: TargetChoice, most: int, ends: ChainStop
     ) -> list[int]:
@@ -198,7 +230,7 @@ class CascadeDecoder:
         would notice.
         """
         runtime, cache = self.runtime, self._cache
-        count = min(max(int(_UNNOTICED_S / self._alone_s), 1), _LONGEST_CHAIN, most)
+        count = min(max(int(UNNOTICED_S / self._alone_s), 1), _LONGEST_CHAIN, most)
         started = runtime.clock()
         noise = choice.noise(0, count)
         found = runtime.draft_chain(runtime.target, cache, context.tokens[-1:], count, stop=ends, noise=noise)
@@ -232,6 +264,7 @@ class CascadeDecoder:
         """Put all tokens of the prompt but the last into the cache."""
         started = self.runtime.clock()
         context.cache.truncate(0)
+        self._repetition.start()
         # The drafter first: between a forward pass and the next one nothing should push weights out of caches.
         if self.drafter is not None:
             self.drafter.start(context.tokens)

@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from autodraft.decoding.tree import TokenTree
-from autodraft.runtime import ChoiceNoise, KVCache
+from autodraft.runtime import ChoiceNoise, Cycle, KVCache, StandingDraft
 
 
 def _no_noise(depth: int, count: int) -> ChoiceNoise | None:
@@ -66,6 +66,24 @@ class Outcome:
         return [*(self.tree.tokens[node] for node in self.path[1:]), self.bonus_token]
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A proposal that does not depend on what is accepted.
+
+    Attributes:
+        draft: what is drafted.
+        numbers: of the drafts that what is looked up, and what `draft.plan` drafts, count for.
+        token_s: what a token of plain decoding takes, in seconds.
+        lost_s: how much longer than plain decoding the coming cycles may take together before the drafter would propose
+            nothing.
+    """
+
+    draft: StandingDraft
+    numbers: tuple[int, int]
+    token_s: float
+    lost_s: float
+
+
 @runtime_checkable
 class Drafter(Protocol):
     """Proposes tokens for the target to verify.
@@ -115,4 +133,15 @@ class Drafter(Protocol):
 
         `noise` is what they were chosen by, a row for each and maybe more; None if greedily.
         """
+        return None
+
+    def standing(self, context: DraftContext) -> Standing | None:
+        """What it will propose in each of the coming cycles, whatever they bring; None: it wants to be asked.
+
+        Then the runtime may go through some of them by itself, and `observe_cycles` says so.
+        """
+        return None
+
+    def observe_cycles(self, tokens: Sequence[int], cycles: Sequence[Cycle], seconds: float) -> None:
+        """Cycles with the standing proposal took place: they committed `tokens`, in so many seconds, all together."""
         return None

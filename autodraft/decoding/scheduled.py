@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from autodraft.cascade import (
     Cascade,
+    Chain,
     Draft,
     ModelDraft,
     PromptLookup,
@@ -20,7 +21,7 @@ from autodraft.cascade import (
 )
 from autodraft.decoding.acceptance import FreeEvidence
 from autodraft.decoding.cache_workbench import CacheWorkbench
-from autodraft.decoding.drafters import DraftContext, Outcome
+from autodraft.decoding.drafters import DraftContext, Drafter, Outcome, Standing
 from autodraft.decoding.growth import ROOT
 from autodraft.decoding.plain_time import PlainTime
 from autodraft.decoding.schedulers import make_scheduler
@@ -30,7 +31,16 @@ from autodraft.decoding.tree import TokenTree
 from autodraft.decoding.workbench import DraftLevel
 from autodraft.errors import ProfileError
 from autodraft.profile_parts import Priors
-from autodraft.runtime import ChoiceNoise, DraftPlan, RoutedPlan, TransformerRuntime
+from autodraft.runtime import (
+    ChainStop,
+    ChoiceNoise,
+    Cycle,
+    DraftPlan,
+    Lookup,
+    RoutedPlan,
+    StandingDraft,
+    TransformerRuntime,
+)
 
 _UNKNOWN_VERIFY_COST = {1: 1.0, 8: 1.2, 16: 1.5, 32: 2.2}
 _UNKNOWN_ALPHA = 0.8
@@ -67,7 +77,27 @@ def make_plan(draft: Draft, runtime: TransformerRuntime) -> DraftPlan | RoutedPl
             return None
 
 
-class ScheduledDrafter:
+def standing_draft(
+    cascade: Cascade, plans: Sequence[DraftPlan | RoutedPlan | None]
+) -> tuple[StandingDraft, tuple[int, int]] | None:
+    """What a cascade drafts in every cycle, and which draft is looked up and which one runs; None where it depends."""
+    if not isinstance(cascade.scheduler, Chain):
+        return None
+    lookup, numbers = None, (0, 0)
+    for number, (draft, plan) in enumerate(zip(cascade.drafts, plans, strict=True)):
+        match draft:
+            case SelfDraft():
+                assert isinstance(plan, DraftPlan)
+                stop = ChainStop(draft.stop_threshold)
+                return StandingDraft(lookup, plan, draft.num_draft_tokens, stop), (numbers[0], number)
+            case PromptLookup() if lookup is None:
+                lookup, numbers = Lookup(draft.num_draft_tokens, draft.max_ngram, draft.min_ngram), (number, number)
+            case _:
+                return None
+    return None if lookup is None else (StandingDraft(lookup), numbers)
+
+
+class ScheduledDrafter(Drafter):
     """A `Drafter`; keeps what it learns from one sequence to the next.
 
     Args:
@@ -97,9 +127,10 @@ class ScheduledDrafter:
             [_cost_prior(plan, runtime, priors, number) for number, plan in enumerate(self._plans)],
         )
         self.scheduler = make_scheduler(cascade.scheduler, self.levels, guarded=guarded, rate=priors.rate)
+        self._standing = standing_draft(cascade, self._plans) if runtime.runs_cycles else None
         self._bench = CacheWorkbench(runtime, self.levels, self._plans, self._sources, self.times, self._clock)
         self._order: list[int] | None = None
-        self._started = self._model_s_before = 0.0
+        self._started = self._model_s_before = self._standing_s = 0.0
         # With a curve of verification every cycle tells what a target step takes.
         self._plain = PlainTime(runtime.target.weight_bytes, at_once=not priors.verify_cost)
         self._guarded = guarded
@@ -109,7 +140,7 @@ class ScheduledDrafter:
     @property
     def model_s(self) -> float:
         """Seconds that drafts have spent in forward passes, over all sequences."""
-        return self._bench.model_s
+        return self._bench.model_s + self._standing_s
 
     @property
     def idle_tokens(self) -> int:
@@ -142,6 +173,51 @@ class ScheduledDrafter:
         tree, self._order = growth.tree(growth.kept_nodes())
         return tree if tree.num_drafted else None
 
+    def standing(self, context: DraftContext) -> Standing | None:
+        token_s = self._plain_s
+        if self._standing is None or not token_s or self._untimed or self.scheduler.idle_cycles:
+            return None
+        self.times.set_context(len(context.tokens))
+        return Standing(*self._standing, token_s, self.scheduler.credit * token_s)
+
+    def observe_cycles(self, tokens: Sequence[int], cycles: Sequence[Cycle], seconds: float) -> None:
+        assert self._standing is not None, "cycles that it did not ask for"
+        self._record_steps(cycles, self._standing[1][1])
+        for source in self._sources:
+            if source is not None:
+                source.commit(tokens)
+        slower = seconds / sum(cycle.draft_s + cycle.verify_s for cycle in cycles)
+        for drafted in (True, False):
+            alike = [cycle for cycle in cycles if (cycle.drafted > 0) == drafted]
+            if alike:
+                took = slower * sum(cycle.draft_s + cycle.verify_s for cycle in alike)
+                steps = self._steps(took, self._usual(alike))
+                committed = sum(cycle.committed for cycle in alike)
+                self.scheduler.pass_cycles(len(alike), committed, steps, drafted=drafted)
+        if any(cycle.drafted for cycle in cycles):
+            self._plain.record_cycle(len(tokens), seconds)
+            self._is_after_cycle = True
+
+    def _record_steps(self, cycles: Sequence[Cycle], model: int) -> None:
+        """What forward passes took, those alike together."""
+        verified, chains = _Sums(), _Sums()
+        for cycle in cycles:
+            verified.add(cycle.drafted + 1, cycle.verify_s)
+            if cycle.drafted and not cycle.looked_up:
+                chains.add(cycle.drafted, cycle.draft_s)
+        for rows, count, mean_s in verified.means:
+            self.times.record(TARGET, rows, mean_s, count)
+        for drafted, _, mean_s in chains.means:
+            self.times.record_chain(model, drafted, mean_s)
+        self._standing_s += chains.total
+
+    def _usual(self, cycles: Sequence[Cycle]) -> float:
+        """Target steps that the cycles take on average."""
+        assert self._standing is not None
+        cost, model = self.times.cost, self._standing[1][1]
+        drafting = sum(cycle.drafted * cost(model, 1) for cycle in cycles if cycle.drafted and not cycle.looked_up)
+        return drafting + sum(cost(TARGET, cycle.drafted + 1) for cycle in cycles)
+
     def observe(self, outcome: Outcome) -> None:
         if outcome.tree.num_drafted or not self._is_timed_alone:
             self.times.record(TARGET, len(outcome.tree), outcome.verify_s)
@@ -153,7 +229,7 @@ class ScheduledDrafter:
         self.times.record_decisions(
             self._bench.cycle_calls + 1, seconds - outcome.verify_s - (self._bench.model_s - self._model_s_before)
         )
-        steps = self._cycle_steps(outcome, seconds)
+        steps = self._steps(seconds, self.times.cost(TARGET, len(outcome.tree)) + self._bench.cycle_steps)
         accepted = [self._order[node] for node in outcome.path]
         self.scheduler.observe(self._bench, accepted or [ROOT], steps)
         if outcome.tree.num_drafted or self._bench.cycle_steps:
@@ -178,14 +254,18 @@ class ScheduledDrafter:
         if self.scheduler.idle_cycles:
             self.scheduler.pass_idle(len(tokens), steps)
 
-    def _cycle_steps(self, outcome: Outcome, seconds: float) -> float:
-        """What the cycle took, in tokens of plain decoding.
+    @property
+    def _plain_s(self) -> float:
+        """Seconds of a token of plain decoding; 0 before any was timed."""
+        return self._plain.token_s or self.times.target_s
+
+    def _steps(self, seconds: float, usual: float) -> float:
+        """What cycles took that usually take `usual`, in tokens of plain decoding.
 
         A hiccup counts as `LARGEST_JUMP` times what such cycles take at most; what comes again is none. Averages of
         steps would not do: they fall faster than they rise, which flatters what takes many short steps.
         """
-        steps = seconds / (self._plain.token_s or self.times.target_s)
-        usual = self.times.cost(TARGET, len(outcome.tree)) + self._bench.cycle_steps
+        steps = seconds / self._plain_s
         most = self._jump * usual
         self._jump = LARGEST_JUMP * self._jump if steps > LARGEST_JUMP * usual else LARGEST_JUMP
         return min(steps, most)
@@ -200,6 +280,24 @@ class ScheduledDrafter:
             if source.top_successors:
                 source.learn(outcome.tree.tokens, [tokens[: source.top_successors] for tokens in best])
             source.commit(outcome.committed)
+
+
+class _Sums:
+    """Seconds of cycles that were alike in some number."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self._sums: dict[int, tuple[int, float]] = {}
+
+    def add(self, number: int, seconds: float) -> None:
+        count, before = self._sums.get(number, (0, 0.0))
+        self._sums[number] = count + 1, before + seconds
+        self.total += seconds
+
+    @property
+    def means(self) -> list[tuple[int, int, float]]:
+        """(the number, how many there were, their mean)"""
+        return [(number, count, seconds / count) for number, (count, seconds) in self._sums.items()]
 
 
 def _level(draft: Draft, priors: Priors, number: int) -> DraftLevel:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from autodraft.decoding.tree import TokenTree
+from autodraft.runtime import Cycle
 
 FinishReason = Literal["length", "eos", "stop"]
 
@@ -120,6 +121,26 @@ class DecodingStats:
             counts.drafted_tokens += drafted.count(source)
             counts.accepted_tokens += accepted.count(source)
             counts.reached_tokens += reached.count(source)
+
+    def count_cycles(self, cycles: Sequence[Cycle], drafts: tuple[int, int], emitted_tokens: int) -> None:
+        """Count cycles that the runtime ran by itself, as far as their tokens were emitted.
+
+        `drafts` are the numbers of the draft that looks up and of the one that runs.
+        """
+        for cycle in cycles:
+            emitted = min(cycle.committed, emitted_tokens)
+            emitted_tokens -= emitted
+            if not emitted:
+                return
+            self.count_cycle(emitted)
+            if not cycle.drafted:
+                self.autoregressive_cycles += 1
+                continue
+            counts = self.drafts[drafts[not cycle.looked_up]]
+            counts.cycles += 1
+            counts.drafted_tokens += cycle.drafted
+            counts.accepted_tokens += min(cycle.committed - 1, emitted)
+            counts.reached_tokens += min(cycle.drafted, cycle.committed, emitted)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from autodraft.runtime.backend import KVCache
 from autodraft.runtime.choosing import NEVER, Candidates, ChainStop, ChoiceNoise
+from autodraft.runtime.cycles import Cycle, CycleBounds, Lookup, StandingDraft
 from autodraft.runtime.loading import LoadedModel, build_runtime, load_hf_model, load_model
 from autodraft.runtime.plan import DraftPlan
 from autodraft.runtime.routed_plan import RoutedPlan
@@ -15,12 +16,16 @@ __all__ = [
     "Candidates",
     "ChainStop",
     "ChoiceNoise",
+    "Cycle",
+    "CycleBounds",
     "DraftPlan",
     "KVCache",
     "LoadedModel",
+    "Lookup",
     "ModelSpec",
     "RoutedPlan",
     "Rows",
+    "StandingDraft",
     "TransformerRuntime",
     "build_runtime",
     "load_hf_model",

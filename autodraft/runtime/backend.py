@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from autodraft.policy import DraftPolicy
 from autodraft.runtime.choosing import Candidates, ChainStop, ChoiceNoise
+from autodraft.runtime.cycles import Cycle, CycleBounds, StandingDraft
 from autodraft.runtime.draft_weights import DraftWeights
 from autodraft.runtime.plan import DraftPlan
 from autodraft.runtime.routing import Router
@@ -58,6 +61,22 @@ class RoutedPasses(Protocol):
         noise: ChoiceNoise | None,
     ) -> list[Candidates]:
         """See `TransformerRuntime.draft_chain`."""
+
+
+class CycleRunner(Protocol):
+    """Runs cycles of drafting and verification without the host."""
+
+    def run_cycles(
+        self,
+        target: DraftPlan,
+        cache: KVCache,
+        text: npt.NDArray[np.int32],
+        draft: StandingDraft,
+        bounds: CycleBounds,
+        last_tokens: Sequence[int],
+        noise: ChoiceNoise | None,
+    ) -> list[Cycle]:
+        """See `TransformerRuntime.run_cycles`."""
 
 
 class Backend(Protocol):
@@ -129,6 +148,10 @@ class Backend(Protocol):
 
     def routed_passes(self, plan: DraftPlan, router: Router, passed_keys: str) -> RoutedPasses | None:
         """A router's passes in as few host calls as the backend can; None where it knows none but single sub-layers."""
+
+    @property
+    def cycle_runner(self) -> CycleRunner | None:
+        """What runs cycles here; None where only single passes and chains are known."""
 
     def best_tokens(self, logits: Tensor, top: int) -> list[list[int]]:
         """The `top` best tokens of rows of logits that `forward` returned."""

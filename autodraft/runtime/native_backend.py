@@ -10,7 +10,10 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -19,6 +22,7 @@ from autodraft.policy import FULL_BITS, DraftPolicy
 from autodraft.runtime import native_binding as binding
 from autodraft.runtime.backend import KVCache
 from autodraft.runtime.choosing import Candidates, ChainStop, ChoiceNoise
+from autodraft.runtime.cycles import Cycle, CycleBounds, StandingDraft
 from autodraft.runtime.draft_weights import DraftWeights
 from autodraft.runtime.native_build import NativeUnavailableError, load_library
 from autodraft.runtime.native_cache import NativeCache
@@ -250,6 +254,48 @@ class NativeBackend:
         del owned
         _check(count)
         return binding.candidates(tokens, probs, count, top)
+
+    @property
+    def cycle_runner(self) -> NativeBackend:
+        return self
+
+    def run_cycles(
+        self,
+        target: DraftPlan,
+        cache: KVCache,
+        text: npt.NDArray[np.int32],
+        draft: StandingDraft,
+        bounds: CycleBounds,
+        last_tokens: Sequence[int],
+        noise: ChoiceNoise | None,
+    ) -> list[Cycle]:
+        assert isinstance(cache, NativeCache)
+        payload, own = target.payload, None if draft.plan is None else draft.plan.payload
+        drafting = binding.drafting(draft.lookup, None if own is None else own.struct, draft.longest)
+        stopping, owned = binding.stopping(replace(draft.stop, last_tokens=last_tokens))
+        cycles = (binding.CCycle * bounds.cycles)()
+        with self._lock:
+            count = self._library.run_cycles(
+                ctypes.byref(self._model),
+                ctypes.byref(payload.struct),
+                ctypes.byref(drafting),
+                ctypes.byref(cache.struct),
+                self._workspace,
+                payload.width if own is None else max(payload.width, own.width),
+                ctypes.c_void_p(binding.address(text, np.int32)),
+                cache.length + 1,
+                ctypes.byref(binding.CBounds(*bounds)),
+                ctypes.c_void_p(self._scratch_logits(draft.most_drafted + 1)),
+                ctypes.byref(binding.choosing(1, noise)),
+                ctypes.byref(stopping),
+                cycles,
+            )
+        del owned
+        _check(count)
+        return [
+            Cycle(bool(cycle.looked_up), cycle.drafted, cycle.committed, cycle.draft_s, cycle.verify_s)
+            for cycle in cycles[:count]
+        ]
 
     def routed_passes(self, plan: DraftPlan, router: Router, passed_keys: str) -> NativePasses:
         routes = NativeRoutes(router, passed_keys == "projected", self._spec, self._threads)

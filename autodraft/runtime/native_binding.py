@@ -10,8 +10,10 @@ from array import array
 from collections.abc import Sequence
 from ctypes import POINTER, c_float, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,6 +21,7 @@ from torch.nn import functional as F
 from autodraft.runtime.byte_planes import BytePlanes
 from autodraft.runtime.choosing import ACCEPTANCE_BINS, Candidates, ChainStop, ChoiceNoise
 from autodraft.runtime.coded_weights import CodedWeights
+from autodraft.runtime.cycles import Lookup
 from autodraft.runtime.huge_pages import HugePages
 from autodraft.runtime.quantization import INT4_GROUP_SIZE, quantize_int4, quantize_int8
 from autodraft.runtime.rows import Rows
@@ -149,15 +152,55 @@ class CStopping(ctypes.Structure):
     )
 
 
+class CLookup(ctypes.Structure):
+    """Prompt lookup."""
+
+    _fields_ = tuple((name, c_int32) for name in ("tokens", "max_ngram", "min_ngram"))
+
+
+class CDrafting(ctypes.Structure):
+    """What is drafted in every cycle."""
+
+    _fields_ = (("lookup", CLookup), ("plan", POINTER(CPlan)), ("longest", c_int32))
+
+
+class CBounds(ctypes.Structure):
+    """When no further cycle begins."""
+
+    _fields_ = (
+        *((name, c_int32) for name in ("room", "tokens", "cycles")),
+        *((name, c_float) for name in ("seconds", "token_s", "lost_s")),
+    )
+
+
+class CCycle(ctypes.Structure):
+    """What a cycle did."""
+
+    _fields_ = (
+        *((name, c_int32) for name in ("looked_up", "drafted", "committed")),
+        *((name, c_float) for name in ("draft_s", "verify_s")),
+    )
+
+
+def drafting(lookup: Lookup | None, plan: CPlan | None, longest: int) -> CDrafting:
+    """The structure; it points to `plan`."""
+    found = CLookup() if lookup is None else CLookup(lookup.num_tokens, lookup.max_ngram, lookup.min_ngram)
+    return CDrafting(found, None if plan is None else ctypes.pointer(plan), longest)
+
+
 def choosing(top: int, noise: ChoiceNoise | None) -> CChoosing:
     """The structure; `noise` must outlive its use."""
     if noise is None:
         return CChoosing(1.0, None, top)
-    rows = noise.rows
-    if rows.dtype != np.float32 or not rows.flags.c_contiguous:
-        raise ValueError("noise must be contiguous float32")
-    address, _ = rows.__array_interface__["data"]  # `rows.ctypes` makes an object that takes longer
-    return CChoosing(noise.temperature, address, top)
+    return CChoosing(noise.temperature, address(noise.rows, np.float32), top)
+
+
+def address(array: npt.NDArray[Any], dtype: npt.DTypeLike) -> int:
+    """Of an array's first number; `ValueError` unless its numbers are those of C and lie one after the other."""
+    if array.dtype != dtype or not array.flags.c_contiguous:
+        raise ValueError(f"an array of {array.dtype} where contiguous {np.dtype(dtype)} is needed")
+    first: int = array.__array_interface__["data"][0]  # `array.ctypes` makes an object that takes longer
+    return first
 
 
 def stopping(stop: ChainStop) -> tuple[CStopping, object]:

@@ -200,6 +200,10 @@ class TorchBackend:
     def routed_passes(self, plan: DraftPlan, router: Router, passed_keys: str) -> None:
         return None
 
+    @property
+    def cycle_runner(self) -> None:
+        return None
+
     def best_tokens(self, logits: Tensor, top: int) -> list[list[int]]:
         tokens: list[list[int]] = torch.topk(logits, top).indices.tolist()
         return tokens

@@ -9,6 +9,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from time import perf_counter
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,6 +19,7 @@ from autodraft.policy import FULL_BITS, DraftPolicy
 from autodraft.profile_parts import WeightsFile
 from autodraft.runtime.backend import Backend, KVCache, RoutedPasses
 from autodraft.runtime.choosing import NEVER, Candidates, ChainStop, ChoiceNoise
+from autodraft.runtime.cycles import Cycle, CycleBounds, StandingDraft
 from autodraft.runtime.draft_weights import DraftWeights
 from autodraft.runtime.plan import DraftPlan
 from autodraft.runtime.routed_plan import RoutedPlan
@@ -70,6 +73,11 @@ class TransformerRuntime:
     def full_bytes(self) -> int:
         """Bytes of a weight in the target's precision, as a step reads it."""
         return self._backend.full_bytes
+
+    @property
+    def runs_cycles(self) -> bool:
+        """Whether the backend can `run_cycles`."""
+        return self._backend.cycle_runner is not None
 
     @property
     def capture_s(self) -> float:
@@ -174,6 +182,34 @@ class TransformerRuntime:
         if isinstance(plan, RoutedPlan):
             return plan.draft_chain(cache, fed, offset, num_tokens, top, stop, noise)
         return self._backend.draft_chain(plan, cache, fed, offset, num_tokens, top, stop, noise)
+
+    def run_cycles(
+        self,
+        cache: KVCache,
+        text: npt.NDArray[np.int32],
+        draft: StandingDraft,
+        bounds: CycleBounds,
+        *,
+        last_tokens: Sequence[int] = (),
+        noise: ChoiceNoise | None = None,
+    ) -> list[Cycle]:
+        """Draft and verify in cycles one after the other, at least one; only where the backend `runs_cycles`.
+
+        Commits nothing: the keys of what the cycles committed lie in the slots from `cache.length` on.
+
+        Args:
+            cache: keys and values of all tokens but the last.
+            text: the text so far, `cache.length + 1` tokens, and room for `bounds.room` more; what the cycles commit is
+                written there.
+            draft: what they draft.
+            bounds: how many there are.
+            last_tokens: tokens after which there is none.
+            noise: what tokens are chosen by, a row for each that may be committed; None: by logits alone.
+        """
+        runner, last = self._backend.cycle_runner, cache.length + bounds.room - 1
+        assert runner is not None, "this backend runs no cycles"
+        self._check_last(cache, last, last)
+        return runner.run_cycles(self.target, cache, text, draft, bounds, last_tokens, noise)
 
     def review(
         self,

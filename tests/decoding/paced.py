@@ -7,7 +7,12 @@ from autodraft.profile import DraftPrior, Priors
 
 
 class PacedRuntime:
-    """The real runtime; each forward pass of a draft moves the clock by `draft_s`, whatever it really takes."""
+    """The real runtime; each forward pass of a draft moves the clock by `draft_s`, whatever it really takes.
+
+    Every cycle takes place one by one, or the clock would stand still.
+    """
+
+    runs_cycles = False
 
     def __init__(self, runtime, draft_s):
         self._runtime, self._draft_s = runtime, draft_s

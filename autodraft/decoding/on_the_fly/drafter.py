@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from autodraft.cascade import Cascade, SelfDraft
-from autodraft.decoding.drafters import DraftContext, Outcome
+from autodraft.decoding.drafters import DraftContext, Drafter, Outcome
 from autodraft.decoding.on_the_fly.budget import TimeBudget
 from autodraft.decoding.on_the_fly.costs import OnlineCosts
 from autodraft.decoding.on_the_fly.hidden_states import KnapsackProposals
@@ -61,7 +61,7 @@ class Found:
     time_share: float
 
 
-class OnTheFlyDrafter:
+class OnTheFlyDrafter(Drafter):
     """Drafts with the best policy found so far and goes on looking; see `Drafter` for the contract.
 
     Args:
@@ -102,7 +102,7 @@ class OnTheFlyDrafter:
         self.tries, self.looks = Stake(settings.most_lost / 2), Stake(settings.most_lost / 2)
         self._live = LiveFigures()
         self._plain = PlainTime(runtime.target.weight_bytes)
-        self.model_s = 0.0
+        self._model_s = 0.0
         self._cycle = 0
         # Time of recent steps over the time that was expected, without and with a run of the dynamic programme.
         self._overrun = {False: 1.0, True: _FIRST_SOLVING_OVERRUN}
@@ -118,6 +118,10 @@ class OnTheFlyDrafter:
         if settings.mode == "knapsack":
             return KnapsackProposals(runtime, self._costs, settings)
         return SwiftProposals(runtime.spec.num_blocks, self._bits, settings.bayes_interval, settings.seed)
+
+    @property
+    def model_s(self) -> float:
+        return self._model_s
 
     @property
     def idle_tokens(self) -> int:
@@ -250,7 +254,7 @@ class OnTheFlyDrafter:
             noise=context.noise(0, num_tokens),
         )
         draft_s = self._clock() - started
-        self.model_s += draft_s
+        self._model_s += draft_s
         self._costs.note_chain(policy, len(drafted), draft_s)
         return TokenTree.chain(token, [candidates.tokens[0] for candidates in drafted])
 

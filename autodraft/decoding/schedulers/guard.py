@@ -39,10 +39,10 @@ class _Ledger:
         self._tokens = self._steps = 0.0
         self._cycles = 0
 
-    def add(self, tokens: int, steps: float) -> None:
-        self._tokens = self._memory * self._tokens + tokens
-        self._steps = self._memory * self._steps + steps
-        self._cycles += 1
+    def add(self, tokens: int, steps: float, cycles: int = 1) -> None:
+        kept = self._memory**cycles
+        self._tokens, self._steps = kept * self._tokens + tokens, kept * self._steps + steps
+        self._cycles += cycles
 
     @property
     def loses(self) -> bool:
@@ -79,10 +79,24 @@ class GuardedScheduler(TreeScheduler):
             self.pass_idle(1, 1.0)
             return
         self._scheduler.observe(bench, accepted, steps)
-        self._overall.add(len(accepted), steps)
         if len(bench.growth) > 1:
             self._drafting.add(len(accepted), steps)
-        self._stake.account(len(accepted), steps)
+        self._account(1, len(accepted), steps)
+
+    @property
+    def credit(self) -> float:
+        return max(_MOST_AT_ONCE + self._stake.steps, 0.0)
+
+    def pass_cycles(self, cycles: int, tokens: int, steps: float, *, drafted: bool) -> None:
+        self._scheduler.pass_cycles(cycles, tokens, steps, drafted=drafted)
+        if drafted:
+            self._drafting.add(tokens, steps, cycles)
+        self._account(cycles, tokens, steps)
+
+    def _account(self, cycles: int, tokens: int, steps: float) -> None:
+        """Of cycles in which it was free to draft; suspends drafting where they have lost too much."""
+        self._overall.add(tokens, steps, cycles)
+        self._stake.account(tokens, steps)
         owed = max(-self._stake.steps, 0.0)
         if self._drafting.loses or self._overall.loses or owed > _MOST_AT_ONCE:
             self._paused = min(max(math.ceil(owed / _MOST_LOST), _SHORTEST_PAUSE), _LONGEST_PAUSE)

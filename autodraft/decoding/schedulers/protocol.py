@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -42,4 +43,16 @@ class TreeScheduler(Protocol):
 
     def pass_idle(self, cycles: int, steps: float) -> None:
         """So many of the idle cycles, `idle_cycles` at most, are over and took `steps` target steps."""
+        return None
+
+    @property
+    def credit(self) -> float:
+        """Target steps that coming cycles may lose against plain decoding before it would add nothing."""
+        return math.inf
+
+    def pass_cycles(self, cycles: int, tokens: int, steps: float, *, drafted: bool) -> None:
+        """So many cycles did what it would have done without asking it; they committed `tokens` and took `steps`.
+
+        `drafted`: whether something was drafted, in each of them or in none.
+        """
         return None

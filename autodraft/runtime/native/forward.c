@@ -1,9 +1,8 @@
 /* The forward pass of a plan over some rows, or a part of it, and the greedy draft loop. Knows nothing of policies or trees.
  *
  * All threads walk through all blocks together. */
-#include "blocks.h"
-#include "choose.h"
-#include "routed.h"
+#include "forward.h"
+
 #include "tiles.h"
 
 static void tap(const Call *c, int sub_layer, int thread) {
@@ -107,8 +106,9 @@ static int ends(const Stopping *stop, int32_t token, float probability, float *r
 }
 
 /* Greedy chain: `fed` tokens are run at slots and positions `first`.., then up to `count` tokens are drafted, each with
- * its alternatives: tokens and probabilities [count][top]. Noise row i belongs to the i-th drafted token. `logits` has
- * room for `fed` rows, `rows_memory` for 6 * fed + 1 numbers. Returns the number drafted, or -1 without memory. */
+ * its alternatives: tokens and probabilities [count][top], or NULL where only tokens are wanted and `stop` asks for no more,
+ * one for each. Noise row i belongs to the i-th drafted token. `logits` has room for `fed` rows, `rows_memory` for
+ * ROWS_MEMORY(fed) numbers. Returns the number drafted, or -1 without memory. */
 int draft_chain(const Model *m, const Plan *plan, const Routing *routing, const Cache *cache, Workspace *ws, int width,
                 const int32_t *fed, int num_fed, int first, int count, float *logits, const Choosing *how, const Stopping *stop,
                 int32_t *rows_memory, int32_t *tokens, float *probabilities) {
@@ -121,9 +121,12 @@ int draft_chain(const Model *m, const Plan *plan, const Routing *routing, const 
     for (int i = 0; i < count; i++) {
         int last = positions[rows.n - 1];
         if (forward(m, plan, routing, cache, &rows, ws, width, last + 1, logits, 0, 0, 0, 2 * m->num_blocks, 0)) return -1;
-        choose(logits + (size_t)(rows.n - 1) * stride, m->vocab, how, i, tokens + i * how->top, probabilities + i * how->top);
-        if (ends(stop, tokens[i * how->top], probabilities[i * how->top], &reach)) return i + 1;
-        rows.n = 1, rows.tokens = tokens + i * how->top, positions[0] = last + 1;
+        const float *after = logits + (size_t)(rows.n - 1) * stride;
+        int32_t *chosen = tokens + i * how->top;
+        if (probabilities) choose(after, m->vocab, how, i, chosen, probabilities + i * how->top);
+        else *chosen = choose_token(after, m->vocab, how, i);
+        if (ends(stop, *chosen, probabilities ? probabilities[i * how->top] : 1, &reach)) return i + 1;
+        rows.n = 1, rows.tokens = chosen, positions[0] = last + 1;
     }
     return count;
 }

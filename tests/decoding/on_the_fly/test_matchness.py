@@ -71,6 +71,9 @@ class _Remembering(ScheduledDrafter):
 
     recent = RecentNoise(20)
 
+    def standing(self, context):
+        return None  # every cycle is proposed
+
     def propose(self, context):
         self.context, tree = context, super().propose(context)
         self.recent.expect(context.noise(0, len(tree) if tree is not None else 1))
