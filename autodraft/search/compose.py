@@ -34,7 +34,11 @@ from autodraft.search.plans import is_bits_only, is_skip_only
 Predicted = tuple[SelfDraft, Evaluation]
 """A draft as the chain that its prediction speaks of."""
 
-LOOKUPS = (PromptLookup(num_draft_tokens=6, max_ngram=3, min_ngram=2), PromptLookup(num_draft_tokens=8, max_ngram=3))
+LOOKUPS = (
+    PromptLookup(num_draft_tokens=6, max_ngram=3, min_ngram=2),
+    PromptLookup(num_draft_tokens=4, max_ngram=6, min_ngram=3),  # surer, for where verification is dear
+    PromptLookup(num_draft_tokens=8, max_ngram=3),
+)
 AUTOMATON, RECYCLING = SuffixAutomaton(num_draft_tokens=15), TokenRecycling()  # 15 and the root: one tile of rows
 FREE_CASCADES = (
     *(Cascade(drafts=(lookup,)) for lookup in LOOKUPS),
