@@ -15,7 +15,7 @@ import torch
 from autodraft.cascade import AUTOREGRESSIVE, Cascade
 from autodraft.decoding.choice import TargetChoice
 from autodraft.decoding.drafters import DraftContext, Drafter, Outcome, Standing
-from autodraft.decoding.repetition import UNNOTICED_S, Repetition
+from autodraft.decoding.repetition import MOST_TOKENS, UNNOTICED_S, Repetition
 from autodraft.decoding.sampling import GREEDY, SamplingConfig
 from autodraft.decoding.scheduled import ScheduledDrafter
 from autodraft.decoding.stats import DecodingStats, DraftCounts, FinishReason, Generation, StopCondition
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 
 OnTokens = Callable[[list[int]], None]
-_LONGEST_CHAIN = 16
 
 
 class _Output:
@@ -230,7 +229,7 @@ class CascadeDecoder:
         would notice.
         """
         runtime, cache = self.runtime, self._cache
-        count = min(max(int(UNNOTICED_S / self._alone_s), 1), _LONGEST_CHAIN, most)
+        count = min(max(int(UNNOTICED_S / self._alone_s), 1), MOST_TOKENS, most)
         started = runtime.clock()
         noise = choice.noise(0, count)
         found = runtime.draft_chain(runtime.target, cache, context.tokens[-1:], count, stop=ends, noise=noise)

@@ -130,6 +130,8 @@ class ScheduledDrafter(Drafter):
         self._standing = standing_draft(cascade, self._plans) if runtime.runs_cycles else None
         self._bench = CacheWorkbench(runtime, self.levels, self._plans, self._sources, self.times, self._clock)
         self._order: list[int] | None = None
+        self._prompt: list[int] = []
+        self._untold: list[int] = []
         self._started = self._model_s_before = self._standing_s = 0.0
         # With a curve of verification every cycle tells what a target step takes.
         self._plain = PlainTime(runtime.target.weight_bytes, at_once=not priors.verify_cost)
@@ -159,13 +161,29 @@ class ScheduledDrafter(Drafter):
 
     def start(self, tokens: Sequence[int]) -> None:
         self._is_after_cycle = False
+        self._prompt, self._untold = list(tokens), []
+        if self._standing is None:
+            self._tell_sources()
+
+    def _tell_sources(self) -> None:
+        """What they have not heard of the text; where the engine looks things up, only once they are asked."""
         for source in self._sources:
-            if source is not None:
-                source.start(tokens)
+            if source is not None and self._prompt:
+                source.start(self._prompt)
+            if source is not None and self._untold:
+                source.commit(self._untold)
+        self._prompt, self._untold = [], []
+
+    def _note(self, tokens: Sequence[int]) -> None:
+        """Tokens were committed."""
+        self._untold += tokens
+        if self._standing is None:
+            self._tell_sources()
 
     def propose(self, context: DraftContext) -> TokenTree | None:
         if self._untimed:
             return None
+        self._tell_sources()
         self._started, self._model_s_before = self._clock(), self._bench.model_s
         self._bench.begin(context)
         self.scheduler.grow(self._bench)
@@ -183,9 +201,7 @@ class ScheduledDrafter(Drafter):
     def observe_cycles(self, tokens: Sequence[int], cycles: Sequence[Cycle], seconds: float) -> None:
         assert self._standing is not None, "cycles that it did not ask for"
         self._record_steps(cycles, self._standing[1][1])
-        for source in self._sources:
-            if source is not None:
-                source.commit(tokens)
+        self._note(tokens)
         slower = seconds / sum(cycle.draft_s + cycle.verify_s for cycle in cycles)
         for drafted in (True, False):
             alike = [cycle for cycle in cycles if (cycle.drafted > 0) == drafted]
@@ -248,9 +264,7 @@ class ScheduledDrafter(Drafter):
         elif self._is_after_cycle and self._plain.token_s:
             # Drafting pays for what it makes the tokens after it take.
             steps = min(seconds / self._plain.token_s, LARGEST_JUMP * steps)
-        for source in self._sources:
-            if source is not None:
-                source.commit(tokens)
+        self._note(tokens)
         if self.scheduler.idle_cycles:
             self.scheduler.pass_idle(len(tokens), steps)
 
@@ -275,11 +289,9 @@ class ScheduledDrafter(Drafter):
         wanted = max((source.top_successors for source in self._sources if source is not None), default=0)
         best = self._runtime.best_tokens(outcome.logits, wanted) if wanted else []
         for source in self._sources:
-            if source is None:
-                continue
-            if source.top_successors:
+            if source is not None and source.top_successors:
                 source.learn(outcome.tree.tokens, [tokens[: source.top_successors] for tokens in best])
-            source.commit(outcome.committed)
+        self._note(outcome.committed)
 
 
 class _Sums:
