@@ -17,7 +17,7 @@ from autodraft.runtime import Cycle, CycleBounds, KVCache, TransformerRuntime
 UNNOTICED_S = 0.02
 """For so long nobody who reads along notices that tokens come together."""
 MOST_TOKENS = 64
-"""That come together at most, or about as many: going back to Python after every sixteenth costs 4 % of plain decoding."""
+"""That come together at most, or about as many: going back to Python after every 16th costs 4 % of plain decoding."""
 _MOST_CYCLES = 32
 
 
