@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from autodraft.decoding import Growth
+from autodraft.decoding import Growth, TreeScheduler
 from autodraft.decoding.schedulers.guard import GuardedScheduler
 
 
@@ -15,7 +15,7 @@ class ScriptedBench:
         self.growth = Growth(1)
 
 
-class ScriptedPlan:
+class ScriptedPlan(TreeScheduler):
     """Drafts `length` tokens in every cycle that it is asked."""
 
     def __init__(self, length=3):
@@ -148,3 +148,44 @@ def test_what_is_decoded_without_the_guard_counts_as_its_pause():
     _run(guards[1], pause - 1, num_accepted=0, steps=1.5)
     for guard in guards:
         assert guard.idle_cycles == 1 and _run(guard, 2, num_accepted=3, steps=1.5) == [False, True]
+
+
+@pytest.mark.parametrize(("committed", "steps"), [(1, 1.5), (1, 8.0), (3, 2.0), (2, 2.1)])
+def test_cycles_that_took_place_without_the_guard_count_like_its_own(committed, steps):
+    asked, told = (GuardedScheduler(ScriptedPlan()) for _ in range(2))
+    for _ in range(300):
+        if asked.idle_cycles:
+            break
+        _run(asked, 1, num_accepted=committed - 1, steps=steps)
+        told.pass_cycles(1, committed, steps, drafted=True)
+        assert (told.idle_cycles, told.credit) == (asked.idle_cycles, asked.credit)
+    assert bool(asked.idle_cycles) == (steps > committed)
+
+
+def test_many_cycles_at_once_count_as_one_after_the_other_but_for_their_order():
+    single, together = (GuardedScheduler(ScriptedPlan()) for _ in range(2))
+    for _ in range(24):
+        single.pass_cycles(1, 2, 1.5, drafted=True)
+    together.pass_cycles(24, 48, 36.0, drafted=True)
+    assert together.credit == pytest.approx(single.credit) and not together.idle_cycles
+    together.pass_cycles(6, 6, 60.0, drafted=True)
+    assert together.idle_cycles
+
+
+def test_cycles_in_which_nothing_was_found_are_no_evidence_against_a_plan_when_told_of():
+    guard = GuardedScheduler(ScriptedPlan())
+    guard.pass_cycles(30, 30, 30.2, drafted=False)
+    assert not guard.idle_cycles
+    guard.pass_cycles(30, 30, 40.0, drafted=False)
+    assert guard.idle_cycles
+
+
+def test_credit_is_what_may_be_lost_before_drafting_is_suspended():
+    guard = GuardedScheduler(ScriptedPlan())
+    for _ in range(3):
+        guard.pass_cycles(1, 1, 1 + 0.3 * guard.credit, drafted=True)
+        assert not guard.idle_cycles
+    guard.pass_cycles(1, 1, 1.1 + guard.credit, drafted=True)
+    assert guard.idle_cycles and guard.credit < 0.1
+    guard.pass_idle(500, 500.0)
+    assert guard.credit == pytest.approx(5.0, abs=0.1)

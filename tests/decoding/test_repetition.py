@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -109,6 +110,19 @@ def test_an_end_within_what_was_run(native, sampling, end):
         assert accepted == ways[1].generate(PROMPT, **options).stats.accepted_tokens
 
 
+@repeated
+@sampled
+def test_cycles_in_turns_with_those_that_the_decoder_runs(native, monkeypatch, name, sampling):
+    """What one of them adds to the text the other one knows, lookups too."""
+    mixed, one_by_one = (_decoder(native, REPEATED[name], by_itself=by_itself) for by_itself in (True, False))
+    stands, asked = mixed.drafter.standing, itertools.count()
+    monkeypatch.setattr(mixed.drafter, "standing", lambda context: None if next(asked) % 2 else stands(context))
+    monkeypatch.setattr("autodraft.decoding.repetition._MOST_CYCLES", 2)
+    options = {"max_new_tokens": 80, "sampling": sampling, "seed": 3}
+    for prompt in (PROMPT, [5, 1, 5, 1], PROMPT):
+        assert _counts(mixed.generate(prompt, **options)) == _counts(one_by_one.generate(prompt, **options))
+
+
 def test_the_context_is_filled_to_its_end(hf_model):
     runtime = build_runtime(hf_model, max_length=40, backend="native")
     for cascade in REPEATED.values():
@@ -137,13 +151,9 @@ def test_the_cache_is_that_of_a_fresh_prefill(native, prompt, name, sampling, ma
 
 
 @pytest.mark.parametrize("family", ["qwen3", "opt", "mistral"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_other_families_and_precisions(family, dtype):
-    import torch
-
-    runtime = build_runtime(
-        tiny_model(family, seed=2, vocab_size=40).to(getattr(torch, dtype)), max_length=96, backend="native"
-    )
+    runtime = build_runtime(tiny_model(family, seed=2, vocab_size=40).to(dtype), max_length=96, backend="native")
     options = {"max_new_tokens": 40, "sampling": SAMPLINGS["sampled"], "seed": 1}
     answer = CascadeDecoder(runtime).generate([3, 1, 2], **options).tokens
     for cascade in (REPEATED["lookup, model"], REPEATED["chain that stops"]):
