@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from autodraft.decoding.step_times import LARGEST_JUMP
 
-_MEMORY = 0.985
+_MEMORY = 0.975
 """Weight of a token's time in relation to that of the token after it."""
 _CACHED_BYTES = 64 << 20
 _COLD_TOKENS, _COLD_TOKENS_OF_SMALL = 2, 10
 """Tokens until plain decoding is as fast as it gets; more of them where caches hold much of the weights in the end."""
-_TIMED_TOKENS = 6
+_TIMED_TOKENS, _TIMED_TOKENS_OF_SMALL = 6, 14
+"""More of them where a call takes as long as a part of a token."""
+_TRUSTED_TOKENS = 36
+"""Until so many were timed, drafting may seem to gain only because the first few took too long."""
 _TOKENS_BETWEEN, _TOKENS_BETWEEN_WHERE_FAST, _FAST = 256, 2048, 1.5
 """After so many tokens of drafting it is timed anew, for machines get busy, or idle; the more is gained the later."""
 _TOKENS_BEFORE = 64
@@ -39,9 +42,11 @@ class PlainTime:
     def __init__(self, weight_bytes: int, *, at_once: bool = True) -> None:
         self.token_s = 0.0
         self._tokens = self._seconds = 0.0
-        self._cold_tokens = _COLD_TOKENS_OF_SMALL if weight_bytes < _CACHED_BYTES else _COLD_TOKENS
+        small = weight_bytes < _CACHED_BYTES
+        self._cold_tokens = _COLD_TOKENS_OF_SMALL if small else _COLD_TOKENS
+        self._timed_tokens = _TIMED_TOKENS_OF_SMALL if small else _TIMED_TOKENS
         self._cold = self._cold_tokens  # coming tokens of plain decoding that are not counted
-        self.wanted = self._cold_tokens + _TIMED_TOKENS if at_once else 0
+        self.wanted = self._cold_tokens + self._timed_tokens if at_once else 0
         self._since = 0  # tokens of drafting since the last plain ones
         self._drafting = (0.0, 0.0)  # tokens and seconds of recent cycles
 
@@ -77,7 +82,7 @@ class PlainTime:
         self._drafting = _CYCLE_MEMORY * before[0] + tokens, _CYCLE_MEMORY * before[1] + seconds
         self._since += tokens
         if self._since >= self._tokens_between:
-            self.wanted, self._since = self._cold_tokens + _TIMED_TOKENS, 0
+            self.wanted, self._since = self._cold_tokens + self._timed_tokens, 0
 
     @property
     def _tokens_between(self) -> float:
@@ -85,4 +90,5 @@ class PlainTime:
             return _TOKENS_BEFORE
         tokens, seconds = self._drafting
         gained = (tokens * self.token_s / max(seconds, 1e-9) - 1) / (_FAST - 1)
-        return _TOKENS_BETWEEN + min(max(gained, 0.0), 1.0) * (_TOKENS_BETWEEN_WHERE_FAST - _TOKENS_BETWEEN)
+        surely = min(max(gained, 0.0), 1.0) * min(self._tokens / _TRUSTED_TOKENS, 1.0)
+        return _TOKENS_BETWEEN + surely * (_TOKENS_BETWEEN_WHERE_FAST - _TOKENS_BETWEEN)

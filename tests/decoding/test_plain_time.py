@@ -62,16 +62,37 @@ def test_it_wants_a_few_tokens_first_and_again_after_much_drafting():
     for seconds, tokens_between in ((4.0, 256), (4.5, 256), (3.2, 1152), (1.0, 2048)):
         for _ in range(500):  # until nothing is left of how fast cycles were before
             plain.record_cycle(4, seconds)
-        for _ in range(8):
+        for _ in range(500):  # and it is trusted
             plain.record(1, 1.0)
-        cycles = 0
-        while not plain.wanted:
-            plain.record_cycle(4, seconds)
-            cycles += 1
-        assert 4 * cycles == tokens_between
+        assert _tokens_until_wanted(plain, seconds) == tokens_between
         for _ in range(8):
             plain.record(1, 1.0)
     assert plain.token_s == pytest.approx(1.0)
+
+
+def _tokens_until_wanted(plain, seconds):
+    """Tokens of drafting, four to a cycle of so many seconds."""
+    tokens = 0
+    while not plain.wanted:
+        plain.record_cycle(4, seconds)
+        tokens += 4
+    return tokens
+
+
+@pytest.mark.parametrize(("weight_bytes", "counted"), [(SMALL, 14), (LARGE, 6)])
+def test_what_few_tokens_say_is_asked_again_sooner(weight_bytes, counted):
+    """Where the first ones took five times too long, drafting seems to gain much, and does not."""
+    plain = PlainTime(weight_bytes)
+    plain.record(plain.wanted - counted, 100.0)
+    plain.record(counted, 5.0 * counted)
+    assert plain.wanted == 0
+    waited = []
+    for _ in range(8):
+        waited.append(_tokens_until_wanted(plain, 4.0))
+        plain.record(plain.wanted - counted, 100.0)
+        plain.record(counted, 1.0 * counted)
+    assert waited[0] < 1024 and plain.token_s < 1.3
+    assert _tokens_until_wanted(plain, 2.0) > 1500  # here it gains, and enough is known
 
 
 def test_it_can_wait_until_a_short_text_is_over():
