@@ -23,6 +23,7 @@ from autodraft.decoding.on_the_fly.recent_noise import RecentNoise
 from autodraft.decoding.on_the_fly.settings import OnTheFlySettings
 from autodraft.decoding.plain_time import PlainTime
 from autodraft.decoding.stake import Stake
+from autodraft.decoding.step_times import LARGEST_JUMP
 from autodraft.decoding.tree import TokenTree
 from autodraft.policy import DraftPolicy
 from autodraft.runtime import ChainStop, ChoiceNoise, TransformerRuntime
@@ -186,6 +187,9 @@ class OnTheFlyDrafter(Drafter):
         if self._plain.record(len(tokens), seconds):
             self._costs.note_verify(1, seconds / len(tokens), len(tokens))
             self._is_timed_alone = True
+        elif self._plain.token_s:  # looking pays for what it makes the tokens after it take
+            steps = min(seconds / self._plain.token_s, LARGEST_JUMP * len(tokens))
+            self.looks.account(0.0, max(steps - len(tokens), 0.0))
         self._cycle += len(tokens)
         self.budget.tick()
 
