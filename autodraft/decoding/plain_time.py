@@ -15,7 +15,7 @@ _MEMORY = 0.975
 _CACHED_BYTES = 64 << 20
 _COLD_TOKENS, _COLD_TOKENS_OF_SMALL = 2, 10
 """Tokens until plain decoding is as fast as it gets; more of them where caches hold much of the weights in the end."""
-_TIMED_TOKENS, _TIMED_TOKENS_OF_SMALL = 6, 14
+_TIMED_TOKENS, _TIMED_TOKENS_OF_SMALL = 6, 20
 """More of them where a call takes as long as a part of a token."""
 _TRUSTED_TOKENS = 36
 """Until so many were timed, drafting may seem to gain only because the first few took too long."""

@@ -60,12 +60,12 @@ TEXT = [1, 2, 3, 4, 5, 6] * 4
 def test_what_a_scheduler_learns_of_free_drafts_goes_through_a_profile(loaded, profile, tmp_path):
     model = SelfDraft(policy=DraftPolicy.uniform(loaded.runtime.spec.num_blocks, 8))
     cascade = Cascade(drafts=(model, SuffixAutomaton(), TokenRecycling()), scheduler=DyTC())
-    expected = CascadeDecoder(loaded.runtime).generate(TEXT, max_new_tokens=30)
+    expected = CascadeDecoder(loaded.runtime).generate(TEXT, max_new_tokens=60)
 
     def decode(priors):
         decoder = CascadeDecoder.from_profile(loaded, _profile_for(loaded, profile, cascade=cascade, priors=priors))
         before = decoder.drafter.acceptance_by_class
-        assert decoder.generate(TEXT, max_new_tokens=30).tokens == expected.tokens
+        assert decoder.generate(TEXT, max_new_tokens=60).tokens == expected.tokens
         return before, decoder.drafter.acceptance_by_class
 
     start, learnt = decode(Priors())

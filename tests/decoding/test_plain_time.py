@@ -79,7 +79,7 @@ def _tokens_until_wanted(plain, seconds):
     return tokens
 
 
-@pytest.mark.parametrize(("weight_bytes", "counted"), [(SMALL, 14), (LARGE, 6)])
+@pytest.mark.parametrize(("weight_bytes", "counted"), [(SMALL, 20), (LARGE, 6)])
 def test_what_few_tokens_say_is_asked_again_sooner(weight_bytes, counted):
     """Where the first ones took five times too long, drafting seems to gain much, and does not."""
     plain = PlainTime(weight_bytes)
@@ -91,7 +91,7 @@ def test_what_few_tokens_say_is_asked_again_sooner(weight_bytes, counted):
         waited.append(_tokens_until_wanted(plain, 4.0))
         plain.record(plain.wanted - counted, 100.0)
         plain.record(counted, 1.0 * counted)
-    assert waited[0] < 1024 and plain.token_s < 1.3
+    assert waited[0] < 1400 and plain.token_s < 1.3
     assert _tokens_until_wanted(plain, 2.0) > 1500  # here it gains, and enough is known
 
 
