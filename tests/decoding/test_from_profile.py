@@ -12,7 +12,7 @@ from autodraft.runtime import load_model
 
 @pytest.fixture(scope="module")
 def loaded(tiny_model_folder):
-    return load_model(str(tiny_model_folder), dtype="float32", device="cpu", max_length=64)
+    return load_model(str(tiny_model_folder), dtype="float32", device="cpu", max_length=96)
 
 
 def _profile_for(loaded, profile, **changes):
