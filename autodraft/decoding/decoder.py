@@ -123,7 +123,7 @@ class CascadeDecoder:
             sampling: how tokens are chosen; greedy by default.
             eos: token ids that end the output (they are part of it).
             stop: a further condition, asked after each new token, for example `StopStrings`.
-            on_tokens: called with the tokens of each cycle as they are committed.
+            on_tokens: called with tokens as they are committed, of several cycles at once where nobody would notice.
             seed: makes sampled output reproducible, whatever the cascade; None is random.
         """
         self._check(prompt, max_new_tokens)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 
 from autodraft.cascade import (
     Cascade,
-    Chain,
     Draft,
     ModelDraft,
     PromptLookup,
@@ -26,21 +25,13 @@ from autodraft.decoding.growth import ROOT
 from autodraft.decoding.plain_time import PlainTime
 from autodraft.decoding.schedulers import make_scheduler
 from autodraft.decoding.sources import PromptLookupSource, SuffixAutomatonSource, TokenRecyclingSource, TokenSource
+from autodraft.decoding.standing import AlikeSeconds, standing_draft
 from autodraft.decoding.step_times import LARGEST_JUMP, TARGET, CostPrior, StepTimes
 from autodraft.decoding.tree import TokenTree
 from autodraft.decoding.workbench import DraftLevel
 from autodraft.errors import ProfileError
 from autodraft.profile_parts import Priors
-from autodraft.runtime import (
-    ChainStop,
-    ChoiceNoise,
-    Cycle,
-    DraftPlan,
-    Lookup,
-    RoutedPlan,
-    StandingDraft,
-    TransformerRuntime,
-)
+from autodraft.runtime import ChoiceNoise, Cycle, DraftPlan, RoutedPlan, TransformerRuntime
 
 _UNKNOWN_VERIFY_COST = {1: 1.0, 8: 1.2, 16: 1.5, 32: 2.2}
 _UNKNOWN_ALPHA = 0.8
@@ -75,26 +66,6 @@ def make_plan(draft: Draft, runtime: TransformerRuntime) -> DraftPlan | RoutedPl
             return runtime.routed_plan(draft.router, draft.passed_keys, bits=draft.bits, weights=draft.weights)
         case _:
             return None
-
-
-def standing_draft(
-    cascade: Cascade, plans: Sequence[DraftPlan | RoutedPlan | None]
-) -> tuple[StandingDraft, tuple[int, int]] | None:
-    """What a cascade drafts in every cycle, and which draft is looked up and which one runs; None where it depends."""
-    if not isinstance(cascade.scheduler, Chain):
-        return None
-    lookup, numbers = None, (0, 0)
-    for number, (draft, plan) in enumerate(zip(cascade.drafts, plans, strict=True)):
-        match draft:
-            case SelfDraft():
-                assert isinstance(plan, DraftPlan)
-                stop = ChainStop(draft.stop_threshold)
-                return StandingDraft(lookup, plan, draft.num_draft_tokens, stop), (numbers[0], number)
-            case PromptLookup() if lookup is None:
-                lookup, numbers = Lookup(draft.num_draft_tokens, draft.max_ngram, draft.min_ngram), (number, number)
-            case _:
-                return None
-    return None if lookup is None else (StandingDraft(lookup), numbers)
 
 
 class ScheduledDrafter(Drafter):
@@ -216,7 +187,7 @@ class ScheduledDrafter(Drafter):
 
     def _record_steps(self, cycles: Sequence[Cycle], model: int) -> None:
         """What forward passes took, those alike together."""
-        verified, chains = _Sums(), _Sums()
+        verified, chains = AlikeSeconds(), AlikeSeconds()
         for cycle in cycles:
             verified.add(cycle.drafted + 1, cycle.verify_s)
             if cycle.drafted and not cycle.looked_up:
@@ -292,24 +263,6 @@ class ScheduledDrafter(Drafter):
             if source is not None and source.top_successors:
                 source.learn(outcome.tree.tokens, [tokens[: source.top_successors] for tokens in best])
         self._note(outcome.committed)
-
-
-class _Sums:
-    """Seconds of cycles that were alike in some number."""
-
-    def __init__(self) -> None:
-        self.total = 0.0
-        self._sums: dict[int, tuple[int, float]] = {}
-
-    def add(self, number: int, seconds: float) -> None:
-        count, before = self._sums.get(number, (0, 0.0))
-        self._sums[number] = count + 1, before + seconds
-        self.total += seconds
-
-    @property
-    def means(self) -> list[tuple[int, int, float]]:
-        """(the number, how many there were, their mean)"""
-        return [(number, count, seconds / count) for number, (count, seconds) in self._sums.items()]
 
 
 def _level(draft: Draft, priors: Priors, number: int) -> DraftLevel:

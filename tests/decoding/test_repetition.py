@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from autodraft.cascade import Cascade, DyTC, PromptLookup, SelfDraft
 from autodraft.decoding import GREEDY, CascadeDecoder, SamplingConfig, ScheduledDrafter
-from autodraft.decoding.scheduled import standing_draft
+from autodraft.decoding.standing import standing_draft
 from autodraft.runtime import Rows, build_runtime
 from tests.decoding.drafts import AUTOMATON, BAD, CASCADES, GOOD, LOOKUP, TARGET_ITSELF, UNSURE, USELESS
 from tests.runtime.tiny import tiny_model
