@@ -20,6 +20,7 @@ from torch import Tensor
 from autodraft.errors import AutodraftError
 from autodraft.policy import FULL_BITS, DraftPolicy
 from autodraft.runtime import native_binding as binding
+from autodraft.runtime import native_cycles
 from autodraft.runtime.backend import KVCache
 from autodraft.runtime.choosing import Candidates, ChainStop, ChoiceNoise
 from autodraft.runtime.cycles import Cycle, CycleBounds, StandingDraft
@@ -271,9 +272,9 @@ class NativeBackend:
     ) -> list[Cycle]:
         assert isinstance(cache, NativeCache)
         payload, own = target.payload, None if draft.plan is None else draft.plan.payload
-        drafting = binding.drafting(draft.lookup, None if own is None else own.struct, draft.longest)
+        drafting = native_cycles.drafting(draft.lookup, None if own is None else own.struct, draft.longest)
         stopping, owned = binding.stopping(replace(draft.stop, last_tokens=last_tokens))
-        cycles = (binding.CCycle * bounds.cycles)()
+        cycles = (native_cycles.CCycle * bounds.cycles)()
         with self._lock:
             count = self._library.run_cycles(
                 ctypes.byref(self._model),
@@ -284,7 +285,7 @@ class NativeBackend:
                 payload.width if own is None else max(payload.width, own.width),
                 ctypes.c_void_p(binding.address(text, np.int32)),
                 cache.length + 1,
-                ctypes.byref(binding.CBounds(*bounds)),
+                ctypes.byref(native_cycles.CBounds(*bounds)),
                 ctypes.c_void_p(self._scratch_logits(draft.most_drafted + 1)),
                 ctypes.byref(binding.choosing(1, noise)),
                 ctypes.byref(stopping),

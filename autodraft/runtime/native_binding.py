@@ -21,7 +21,6 @@ from torch.nn import functional as F
 from autodraft.runtime.byte_planes import BytePlanes
 from autodraft.runtime.choosing import ACCEPTANCE_BINS, Candidates, ChainStop, ChoiceNoise
 from autodraft.runtime.coded_weights import CodedWeights
-from autodraft.runtime.cycles import Lookup
 from autodraft.runtime.huge_pages import HugePages
 from autodraft.runtime.quantization import INT4_GROUP_SIZE, quantize_int4, quantize_int8
 from autodraft.runtime.rows import Rows
@@ -150,42 +149,6 @@ class CStopping(ctypes.Structure):
         *(("threshold", c_float), ("acceptance", POINTER(c_float)), ("reach", c_float), ("least", c_float)),
         *(("last_tokens", POINTER(c_int32)), ("num_last_tokens", c_int32)),
     )
-
-
-class CLookup(ctypes.Structure):
-    """Prompt lookup."""
-
-    _fields_ = tuple((name, c_int32) for name in ("tokens", "max_ngram", "min_ngram"))
-
-
-class CDrafting(ctypes.Structure):
-    """What is drafted in every cycle."""
-
-    _fields_ = (("lookup", CLookup), ("plan", POINTER(CPlan)), ("longest", c_int32))
-
-
-class CBounds(ctypes.Structure):
-    """When no further cycle begins."""
-
-    _fields_ = (
-        *((name, c_int32) for name in ("room", "tokens", "cycles")),
-        *((name, c_float) for name in ("seconds", "token_s", "lost_s")),
-    )
-
-
-class CCycle(ctypes.Structure):
-    """What a cycle did."""
-
-    _fields_ = (
-        *((name, c_int32) for name in ("looked_up", "drafted", "committed")),
-        *((name, c_float) for name in ("draft_s", "verify_s")),
-    )
-
-
-def drafting(lookup: Lookup | None, plan: CPlan | None, longest: int) -> CDrafting:
-    """The structure; it points to `plan`."""
-    found = CLookup() if lookup is None else CLookup(lookup.num_tokens, lookup.max_ngram, lookup.min_ngram)
-    return CDrafting(found, None if plan is None else ctypes.pointer(plan), longest)
 
 
 def choosing(top: int, noise: ChoiceNoise | None) -> CChoosing:

@@ -184,10 +184,9 @@ def test_what_depends_on_the_cycle_is_asked_for(native):
 
 
 def test_a_guard_that_suspends_drafting_is_obeyed(native, monkeypatch):
-    """Useless drafts are tried, found to lose, and left alone; what one run may lose is bounded beforehand."""
+    """Useless drafts are tried, found to lose, and left alone."""
     ran = _run_cycles(monkeypatch, native)
-    policy = USELESS.policy
-    decoder = _decoder(native, Cascade(drafts=(SelfDraft(policy=policy, num_draft_tokens=32),)), guarded=True)
+    decoder = _decoder(native, Cascade(drafts=(SelfDraft(policy=USELESS.policy, num_draft_tokens=32),)), guarded=True)
     for _ in range(6):
         stats = decoder.generate(PROMPT, max_new_tokens=200).stats
     assert ran and stats.autoregressive_cycles > 100

@@ -13,8 +13,8 @@ from autodraft.decoding.sources import PromptLookupSource
 from autodraft.errors import ContextLengthError
 from autodraft.policy import DraftPolicy
 from autodraft.runtime import ChainStop, CycleBounds, Lookup, StandingDraft, build_runtime
-from autodraft.runtime.native_binding import CLookup
 from autodraft.runtime.native_build import load_library
+from autodraft.runtime.native_cycles import CLookup
 from tests.runtime.tiny import tiny_model
 
 PROMPT = [5, 9, 33, 9, 33]

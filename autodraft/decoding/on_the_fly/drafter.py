@@ -108,7 +108,7 @@ class OnTheFlyDrafter(Drafter):
         # Time of recent steps over the time that was expected, without and with a run of the dynamic programme.
         self._overrun = {False: 1.0, True: _FIRST_SOLVING_OVERRUN}
         self._asleep_until, self._asleep_cycles = 0, _ASLEEP_CYCLES
-        self._is_timed_alone = False
+        self._is_timed_alone = self._is_after_look = False
         self._is_try = True  # of a draft that is not known to pay
         self._accounted = 0  # cycles that the stakes know of
         self._chain_started = 0.0
@@ -178,6 +178,7 @@ class OnTheFlyDrafter(Drafter):
             self._account(len(outcome.path), seconds / self._plain_s, 0.0 if self._is_try else _LOOKS_SHARE)
             self._look_for_a_shift()
             self._plain.record_cycle(len(outcome.path), seconds)
+            self._is_after_look = False
         self._cycle += 1
         self.budget.tick()
 
@@ -186,8 +187,8 @@ class OnTheFlyDrafter(Drafter):
         self._noise.commit(len(tokens))
         if self._plain.record(len(tokens), seconds):
             self._costs.note_verify(1, seconds / len(tokens), len(tokens))
-            self._is_timed_alone = True
-        elif self._plain.token_s:  # looking pays for what it makes the tokens after it take
+            self._is_timed_alone, self._is_after_look = True, False
+        elif self._is_after_look and self._plain.token_s:  # looking pays for what it makes the tokens after it take
             steps = min(seconds / self._plain.token_s, LARGEST_JUMP * len(tokens))
             self.looks.account(0.0, max(steps - len(tokens), 0.0))
         self._cycle += len(tokens)
@@ -240,6 +241,7 @@ class OnTheFlyDrafter(Drafter):
         spent_s = budget.spent_s - before_s
         self.looks.account(0.0, spent_s / plain_s)
         self._plain.interrupt()
+        self._is_after_look = True
         overrun = (self._overrun[solves] + spent_s / expected_s) / 2
         self._overrun[solves] = min(max(overrun, 1.0), _LARGEST_OVERRUN)
         if optimizer.incumbent != incumbent:

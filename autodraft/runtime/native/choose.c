@@ -65,3 +65,9 @@ void choose_tokens(const float *logits, int vocab, int top, int32_t *tokens, flo
     Choosing how = {1.0f, 0, top};
     find_best(logits, vocab, &how, 0, tokens, scratch);
 }
+
+int is_last(const Stopping *stop, int32_t token) {
+    for (int i = 0; i < stop->num_last_tokens; i++)
+        if (token == stop->last_tokens[i]) return 1;
+    return 0;
+}

@@ -22,6 +22,9 @@ typedef struct {
     int32_t num_last_tokens;
 } Stopping;
 
+/* Whether it is one of the last tokens. */
+int is_last(const Stopping *stop, int32_t token);
+
 /* The `top` best tokens of one row and their probabilities in softmax(logits) or softmax(logits / temperature + noise). */
 void choose(const float *logits, int vocab, const Choosing *how, int noise_row, int32_t *tokens, float *probabilities);
 

@@ -2,8 +2,8 @@
  * decoder does in them, without the host in between, which takes longer than a small model's step and empties caches.
  * Knows nothing of what drafts are. */
 #include <string.h>
-#include <time.h>
 
+#include "clock.h"
 #include "forward.h"
 #include "lookup.h"
 
@@ -26,17 +26,7 @@ typedef struct {
     float draft_s, verify_s;
 } Cycle;
 
-static double now_s(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec + time.tv_nsec * 1e-9;
-}
-
-static int is_last(const Stopping *stop, int32_t token) {
-    for (int i = 0; i < stop->num_last_tokens; i++)
-        if (token == stop->last_tokens[i]) return 1;
-    return 0;
-}
+static float seconds(int64_t from_ns, int64_t to_ns) { return (to_ns - from_ns) * 1e-9f; }
 
 /* Goes on after text[0 .. length - 1], whose last token is in no cache yet; what is committed is appended. Row i of the noise
  * belongs to text[length + i]. The last cycle is one that committed one of the last tokens, or the last within bounds.
@@ -50,8 +40,8 @@ int run_cycles(const Model *m, const Plan *target, const Drafting *drafting, con
     const int asks = stop->threshold > 0 || stop->acceptance;
     for (int i = 0; i <= n; i++) numbers[i] = i;
     memset(zeros, 0, sizeof zeros);
-    const double started = now_s();
-    double before = started;
+    const int64_t started = now_ns();
+    int64_t before = started;
     int done = 0, count = 0;
     for (int ended = 0; !ended && done < bounds->room;) {
         const Choosing here = {how->temperature, how->noise ? how->noise + (size_t)done * m->vocab : 0, 1};
@@ -67,7 +57,7 @@ int run_cycles(const Model *m, const Plan *target, const Drafting *drafting, con
             drafted = draft_chain(m, drafting->plan, 0, cache, ws, width, fed, 1, first, chain, logits, &here, stop, scratch, fed + 1, asks ? probabilities : 0);
             if (drafted < 0) return -1;
         }
-        const double between = now_s();
+        const int64_t between = now_ns();
         for (int i = 0; i <= drafted; i++) slots[i] = first + i;
         const Rows rows = {drafted + 1, fed, slots, slots, zeros, slots, numbers, slots};
         if (review(m, target, 0, cache, &rows, ws, width, slots[drafted] + 1, logits, &here, here.noise ? numbers : 0, choices, 0)) return -1;
@@ -78,8 +68,9 @@ int run_cycles(const Model *m, const Plan *target, const Drafting *drafting, con
             committed++;
         } while (committed <= drafted && choices[committed - 1] == fed[committed]);
         done += committed;
-        const double after = now_s(), took = after - started;
-        cycles[count++] = (Cycle){looked_up, drafted, committed, (float)(between - before), (float)(after - between)};
+        const int64_t after = now_ns();
+        const float took = seconds(started, after);
+        cycles[count++] = (Cycle){looked_up, drafted, committed, seconds(before, between), seconds(between, after)};
         before = after;
         ended |= count == bounds->cycles || done >= bounds->tokens || took >= bounds->seconds || took > bounds->token_s * done + bounds->lost_s;
     }

@@ -96,8 +96,7 @@ int review(const Model *m, const Plan *plan, const Routing *routing, const Cache
 }
 
 static int ends(const Stopping *stop, int32_t token, float probability, float *reach) {
-    for (int i = 0; i < stop->num_last_tokens; i++)
-        if (token == stop->last_tokens[i]) return 1;
+    if (is_last(stop, token)) return 1;
     if (probability < stop->threshold) return 1;
     if (!stop->acceptance) return 0;
     int bin = (int)(probability * probability * ACCEPTANCE_BINS);

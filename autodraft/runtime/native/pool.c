@@ -2,6 +2,7 @@
  *
  * Waiting is spinning for a while, then sleeping: on an idle machine nobody ever sleeps in a step, and on a busy
  * one the thread that is waited for gets the core. (OpenMP runtimes spin for milliseconds or not at all.) */
+#include "clock.h"
 #include "pool.h"
 
 #include <pthread.h>
@@ -9,7 +10,6 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 #ifdef __linux__
 #include <linux/futex.h>
@@ -43,12 +43,6 @@ struct Pool {
     pthread_t *workers;
     Seat *seats;
 };
-
-static int64_t now_ns(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
-}
 
 #ifdef __linux__
 /* Calls that put threads to sleep look at 32 bits, the lower ones of a count: all processors here have them first. */
