@@ -72,9 +72,8 @@ def native_calls(weights: Sequence[Tensor], kind: int, x: Tensor) -> list[Callab
     def call(linear: binding.PackedLinear) -> object:
         where = ctypes.byref(linear.struct), ctypes.byref(activations)
         library.prepare(where[0], ctypes.c_void_p(x.data_ptr()), rows, inputs, where[1])
-        library.multiply(
-            where[0], 0, len(weights[0]) // 16, where[1], rows, ctypes.c_void_p(out.data_ptr()), len(weights[0]), 0
-        )
+        y = ctypes.c_void_p(out.data_ptr())
+        library.multiply(where[0], 0, len(weights[0]) // 16, where[1], rows, y, len(weights[0]), 0, None)
         return buffers
 
     return [lambda linear=linear: call(linear) for linear in packed]  # type: ignore[misc]

@@ -33,8 +33,14 @@ class _Activations(ctypes.Structure):
     )
 
 
-def product(library, linear, x, out=None, first=0):
-    """W x of every row, from panel `first` on; added to `out` where it is given."""
+class _Next(ctypes.Structure):
+    """Mirror of `Next` in native/linear.h."""
+
+    _fields_ = (("linear", ctypes.c_void_p), ("panel", ctypes.c_int32))
+
+
+def product(library, linear, x, out=None, first=0, following=None):
+    """W x of every row, from panel `first` on; added to `out` where it is given; before another product or none."""
     rows, inputs = x.shape
     buffers = [
         torch.full((rows, inputs + 64), float("nan")),
@@ -47,7 +53,7 @@ def product(library, linear, x, out=None, first=0):
     where = ctypes.byref(linear.struct), ctypes.byref(activations)
     library.prepare(where[0], ctypes.c_void_p(x.data_ptr()), rows, inputs, where[1])
     panels, y = linear.padded_outputs // binding.LANES, ctypes.c_void_p(out.data_ptr())
-    library.multiply(where[0], first, panels, where[1], rows, y, linear.padded_outputs, int(add))
+    library.multiply(where[0], first, panels, where[1], rows, y, linear.padded_outputs, int(add), following and ctypes.byref(following))
     return out
 
 
@@ -137,6 +143,20 @@ def test_coded_weights_give_the_bits_of_those_they_stand_for(library, shape):
             expected = product(library, plain, x[:rows], start[:rows], first)
             for each in coded:
                 assert torch.equal(product(library, each, x[:rows], start[:rows], first), expected)
+
+
+@pytest.mark.parametrize("shape", [(208, 1056), (48, 96), (100, 80)], ids=str)
+def test_what_is_multiplied_next_changes_no_bit(library, shape):
+    weight, bias, _, x = _case(shape, "16 bits", seed=7)
+    linears = [binding.pack(weight, kind, bias) for kind in KINDS.values()]
+    if library.reads_codes():
+        linears += [binding.pack(weight, binding.KIND_CODED, bias, cached=cached) for cached in (False, True)]
+    for linear in linears:
+        for rows in (1, 2, 4, 5, 8, 13):
+            expected = product(library, linear, x[:rows])
+            for other in linears:
+                following = _Next(ctypes.addressof(other.struct), 1)
+                assert torch.equal(product(library, linear, x[:rows], following=following), expected)
 
 
 @pytest.mark.parametrize("kind", ["8 bits", "4 bits"])

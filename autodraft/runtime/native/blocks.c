@@ -107,12 +107,44 @@ void norm_rows(const Call *c, const float *weight, const float *bias, Private *m
     for (int r = 0; r < c->rows->n; r++) norm_row(c->m, c->ws->x + (size_t)r * n, weight, bias, n, mine->normed + (size_t)r * n);
 }
 
-void product(const Call *c, const Linear *w, const float *x, int stride, float *y, int y_stride, int add, int thread,
-             Private *mine) {
+/* Numbers of one head beside each other in `projected`: its queries, its key and its value. */
+static int head_width(const Model *m) { return (m->num_heads / m->num_kv_heads + 2) * m->head_dim; }
+
+static void share_panels(const Call *c, const Linear *w, int thread, int *first, int *last) {
+    share((w->n + LANES - 1) / LANES, thread, c->threads, first, last);
+}
+
+/* Whether a thread multiplies what belongs to some of the heads, and then needs nothing but what it makes itself. */
+static int by_head(const Call *c, const Segment *s) { return c->keys_only || s->channels % c->threads == 0; }
+
+/* The first that a thread multiplies of a matrix, of a segment's in-projection, and of what comes behind a segment. */
+static Next begin_matrix(const Call *c, const Linear *w, int thread) {
     int first, last;
-    share((w->n + LANES - 1) / LANES, thread, c->threads, &first, &last);
+    share_panels(c, w, thread, &first, &last);
+    return (Next){w, first};
+}
+static Next begin_segment(const Call *c, const Segment *s, int sub_layer, int thread) {
+    int first, last, attends = sub_layer % 2 == 0;
+    if (attends && !by_head(c, s)) return begin_matrix(c, &s->in, thread);
+    share(attends ? s->channels : s->channels / LANES, thread, c->threads, &first, &last);
+    return (Next){&s->in, first * (attends ? head_width(c->m) / LANES : c->m->gated ? 2 : 1)};
+}
+/* The last in `next`; NULL where nothing comes. */
+static const Next *begin_behind(const Call *c, int sub_layer, int segment, int thread, Next *next) {
+    for (segment++; sub_layer < c->last; sub_layer++, segment = 0) {
+        const BlockPlan *plan = c->plan->blocks + sub_layer / 2;
+        if (segment < (sub_layer % 2 ? plan->num_mlp : plan->num_attention))
+            return *next = begin_segment(c, (sub_layer % 2 ? plan->mlp : plan->attention) + segment, sub_layer, thread), next;
+    }
+    return c->logits ? *next = begin_matrix(c, &c->plan->head, thread), next : 0;
+}
+
+void product(const Call *c, const Linear *w, const float *x, int stride, float *y, int y_stride, int add, int thread,
+             Private *mine, const Next *next) {
+    int first, last;
+    share_panels(c, w, thread, &first, &last);
     prepare(w, x, c->rows->n, stride, &mine->activations);
-    multiply(w, first, last, &mine->activations, c->rows->n, y, y_stride, add);
+    multiply(w, first, last, &mine->activations, c->rows->n, y, y_stride, add, next);
 }
 
 /* A thread's own columns of rows [row, end) of x for the output projection `w`, which all threads are going to read. */
@@ -123,28 +155,25 @@ static void leave_operands(const Call *c, const Linear *w, const float *x, int r
 }
 
 /* Adds an output projection to the stream: of what threads have left, or of x where whole rows have to be looked at first. */
-static void project_back(const Call *c, const Linear *w, const float *x, int thread, Private *mine) {
+static void project_back(const Call *c, const Linear *w, const float *x, int thread, Private *mine, const Next *next) {
     if (!prepares_columns(w)) {
-        product(c, w, x, c->ws->width, c->ws->x, c->m->hidden, 1, thread, mine);
+        product(c, w, x, c->ws->width, c->ws->x, c->m->hidden, 1, thread, mine, next);
         return;
     }
     Activations shared = {c->ws->operands, w->k_padded, 0, 0};
     int first, last;
-    share((w->n + LANES - 1) / LANES, thread, c->threads, &first, &last);
-    multiply(w, first, last, &shared, c->rows->n, c->ws->x, c->m->hidden, 1);
+    share_panels(c, w, thread, &first, &last);
+    multiply(w, first, last, &shared, c->rows->n, c->ws->x, c->m->hidden, 1, next);
 }
 
-/* Numbers of one head beside each other in `projected`: its queries, its key and its value. */
-static int head_width(const Model *m) { return (m->num_heads / m->num_kv_heads + 2) * m->head_dim; }
-
 /* Queries, keys and values of some of the segment's heads, or keys and values alone. */
-static void project_heads(const Call *c, const Segment *s, int first, int last, Private *mine) {
+static void project_heads(const Call *c, const Segment *s, int first, int last, Private *mine, const Next *next) {
     const Model *m = c->m;
     int panels = head_width(m) / LANES, skipped = c->keys_only ? panels - 2 * m->head_dim / LANES : 0;
     prepare(&s->in, mine->normed, c->rows->n, m->hidden, &mine->activations);
     for (int head = first; head < last;) { /* at once where nothing lies between them */
         int end = skipped ? head + 1 : last;
-        multiply(&s->in, head * panels + skipped, end * panels, &mine->activations, c->rows->n, c->ws->projected, c->ws->width, 0);
+        multiply(&s->in, head * panels + skipped, end * panels, &mine->activations, c->rows->n, c->ws->projected, c->ws->width, 0, next);
         head = end;
     }
 }
@@ -234,17 +263,19 @@ void attention(const Call *c, int block, int thread, Private *mine) {
     if (plan->num_attention) norm_rows(c, norms->attention_norm, norms->attention_norm_bias, mine);
     for (int i = 0; i < plan->num_attention; i++) {
         const Segment *s = plan->attention + i;
-        int by_head = c->keys_only || s->channels % c->threads == 0; /* then a thread needs nothing but what it makes itself */
-        share(by_head ? s->channels : s->channels * n, thread, c->threads, &first, &last);
-        if (by_head) {
-            project_heads(c, s, first, last, mine);
+        const Next out = begin_matrix(c, &s->out, thread);
+        Next behind;
+        int heads = by_head(c, s);
+        share(heads ? s->channels : s->channels * n, thread, c->threads, &first, &last);
+        if (heads) {
+            project_heads(c, s, first, last, mine, c->keys_only ? 0 : &out);
             first *= n, last *= n;
         } else {
-            product(c, &s->in, mine->normed, c->m->hidden, ws->projected, ws->width, 0, thread, mine);
+            product(c, &s->in, mine->normed, c->m->hidden, ws->projected, ws->width, 0, thread, mine, &out);
             pool_barrier(ws->pool);
         }
         for (int item = first; item < last; item++) place_head(c, block, s, item % n, item / n);
-        if (!by_head || c->keys_only) pool_barrier(ws->pool);
+        if (!heads || c->keys_only) pool_barrier(ws->pool);
         if (c->keys_only) continue;
         for (int item = first; item < last;) { /* items run over rows first: the rows of a head go together */
             int end = item - item % n + n;
@@ -255,7 +286,7 @@ void attention(const Call *c, int block, int thread, Private *mine) {
             item = end;
         }
         pool_barrier(ws->pool);
-        project_back(c, &s->out, ws->mixed, thread, mine);
+        project_back(c, &s->out, ws->mixed, thread, mine, begin_behind(c, 2 * block, i, thread, &behind));
         pool_barrier(ws->pool);
     }
 }
@@ -276,9 +307,11 @@ void mlp(const Call *c, int block, int thread, Private *mine) {
     if (plan->num_mlp) norm_rows(c, norms->mlp_norm, norms->mlp_norm_bias, mine);
     for (int i = 0; i < plan->num_mlp; i++) {
         const Segment *s = plan->mlp + i;
+        const Next out = begin_matrix(c, &s->out, thread);
+        Next behind;
         share(s->channels / LANES, thread, c->threads, &first, &last);
         prepare(&s->in, mine->normed, c->rows->n, m->hidden, &mine->activations);
-        multiply(&s->in, first * wide, last * wide, &mine->activations, c->rows->n, ws->wide, ws->width, 0);
+        multiply(&s->in, first * wide, last * wide, &mine->activations, c->rows->n, ws->wide, ws->width, 0, &out);
         for (int r = 0; r < c->rows->n; r++) {
             const float *in = ws->wide + (size_t)r * ws->width;
             float *hidden = ws->hidden + (size_t)r * ws->width;
@@ -290,7 +323,7 @@ void mlp(const Call *c, int block, int thread, Private *mine) {
         }
         leave_operands(c, &s->out, ws->hidden, 0, c->rows->n, first * LANES, last * LANES);
         pool_barrier(ws->pool);
-        project_back(c, &s->out, ws->hidden, thread, mine);
+        project_back(c, &s->out, ws->hidden, thread, mine, begin_behind(c, 2 * block + 1, i, thread, &behind));
         pool_barrier(ws->pool);
     }
 }

@@ -58,10 +58,10 @@ INLINE void share(int count, int thread, int threads, int *first, int *last) {
 /* Embeddings of the rows to the workspace's x. No barrier. */
 void embed(const Call *c, int thread);
 
-/* Norms of x's rows to `mine->normed`, and y = or += W x of all rows. No barrier. */
+/* Norms of x's rows to `mine->normed`, and y = or += W x of all rows, before what is next. No barrier. */
 void norm_rows(const Call *c, const float *weight, const float *bias, Private *mine);
 void product(const Call *c, const Linear *w, const float *x, int stride, float *y, int y_stride, int add, int thread,
-             Private *mine);
+             Private *mine, const Next *next);
 
 /* A sub-layer of the plan over x; both end with a barrier where they change anything. */
 void attention(const Call *c, int block, int thread, Private *mine);

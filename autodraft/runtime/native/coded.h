@@ -7,12 +7,16 @@
 #define CODED_HALF 64 /* weights, or lower bytes; a pair of inputs of a panel as it was takes as many */
 
 #ifdef LOOKS_UP
-#define STRAIGHT_AHEAD 12288 /* bytes: memory's latency is that of many groups */
+#define GROUPS_BYTES (2 * CODED_BYTES) /* of two panels in turn, one stream */
+/* Groups that are fetched ahead: memory's latency is that of many; of two streams, less than they push out of the first cache. */
+#define STRAIGHT_AHEAD 32
+#define TURNING_AHEAD 16
+
+#define STREAM_BYTES(W) ((size_t)(W)->k_padded / CODED_INPUTS * GROUPS_BYTES)
 
 /* Groups of CODED_BYTES of two panels in turn, which are thus read straight on. */
 INLINE const char *coded_panel(const Linear *w, int panel) {
-    size_t whole = (size_t)w->k_padded / CODED_INPUTS * CODED_BYTES;
-    return (const char *)w->weight + (panel - panel % 2) * whole + panel % 2 * CODED_BYTES;
+    return (const char *)w->weight + panel / 2 * STREAM_BYTES(w) + panel % 2 * CODED_BYTES;
 }
 
 /* Where a panel is read, and the number and the weights of its next group that stands as it was. */
@@ -30,7 +34,7 @@ INLINE CodedPanel next_plain(CodedPanel panel, const int32_t *stop, const char *
 INLINE CodedPanel open_panel(const Linear *w, int panel) {
     int panels = (w->n + LANES - 1) / LANES, start = w->sum[panel];
     const char *plain = (const char *)w->lower + (size_t)(start - panels - panel) * PLAIN_BYTES; /* every list has an end */
-    return next_plain((CodedPanel){coded_panel(w, panel)}, w->sum + start, plain);
+    return next_plain((CodedPanel){.line = coded_panel(w, panel)}, w->sum + start, plain);
 }
 
 /* Half `h` of vector `v` of a group's first (or third) pair of inputs, and of its second (or fourth). */
@@ -40,12 +44,13 @@ INLINE void decode(const char *group, int h, int v, u8v4 uppers, u32v *first, u3
     *first = (u32v)interleave_lower(lower, upper), *second = (u32v)interleave_upper(lower, upper);
 }
 
-/* Group `g` of all panels and rows; `stops`: it stands as it was in one of them. */
-INLINE void add_group(CodedPanel from[], int g, const pair_operand *x, int stride, u8v4 uppers, f32v acc[][MOST_VECTORS],
-                      const int stops, const int ROWS, const int PANELS) {
-    const size_t at = (size_t)g * 2 * CODED_BYTES;
+/* Group `g` of all panels and rows; `stops`: it stands as it was in one of them. `fetched`: where streams are fetched along
+ * with these groups, counted from group 0. */
+INLINE void add_group(CodedPanel from[], const char *const fetched[], int g, const pair_operand *x, int stride, u8v4 uppers,
+                      f32v acc[][MOST_VECTORS], const int stops, const int ROWS, const int PANELS) {
+    const size_t at = (size_t)g * GROUPS_BYTES;
     UNROLL for (int p = 0; p < PANELS; p++)
-        UNROLL for (int line = 0; line < CODED_BYTES; line += 64) __builtin_prefetch(from[p].line + at + STRAIGHT_AHEAD + line);
+        UNROLL for (int line = 0; line < CODED_BYTES; line += 64) __builtin_prefetch(fetched[p / 2] + p % 2 * CODED_BYTES + at + line);
     UNROLL for (int h = 0; h < 2; h++) {
         u32v wv[2][MOST_VECTORS];
         UNROLL for (int p = 0; p < PANELS; p++) UNROLL for (int v = 0; v < PARTS; v++) {

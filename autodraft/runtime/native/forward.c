@@ -38,7 +38,7 @@ static void run(const Call *c, int thread) {
     if (c->stream) transfer(c, thread, c->stream, c->ws->x);
     if (c->logits) {
         norm_rows(c, m->final_norm, m->final_norm_bias, &mine);
-        product(c, &c->plan->head, mine.normed, m->hidden, c->logits, (m->vocab + LANES - 1) / LANES * LANES, 0, thread, &mine);
+        product(c, &c->plan->head, mine.normed, m->hidden, c->logits, (m->vocab + LANES - 1) / LANES * LANES, 0, thread, &mine, 0);
     }
     tiles_release();
 }

@@ -103,14 +103,32 @@ INLINE const char *fetching(const void *line, size_t distance, const int wanted)
 }
 
 /* What is fetched while some panels are multiplied: as many panels, `ahead` of them (0: none), or `only_one`, then along with
- * each of them, which costs nothing more. */
+ * each of them, which costs nothing more. `left`: panels of the thread, these included; what is `next` comes behind them. */
 typedef struct {
-    int ahead, only_one;
+    int ahead, only_one, left;
+    const Next *next;
 } Fetch;
 
+static const char *panel_start(const Next *next) {
+    const Linear *w = next->linear;
+    static const uint8_t bits[] = {[KIND_F32] = 32, [KIND_BF16] = 16, [KIND_F16] = 16, [KIND_INT8] = 8,
+                                   [KIND_INT4] = 4, [KIND_PLANES] = 8, [KIND_UPPER] = 8};
+#ifdef LOOKS_UP
+    if (w->kind == KIND_CODED) return coded_panel(w, next->panel);
+#endif
+    return (const char *)w->weight + (size_t)w->k_padded * LANES * bits[w->kind] / 8 * next->panel;
+}
+
 /* Bytes from panel number `p` of those that are multiplied to what is fetched with it. */
-INLINE size_t ahead(Fetch next, int p, size_t panel_bytes) {
-    return next.ahead ? (size_t)(next.only_one ? next.ahead - p : next.ahead) * panel_bytes : 0;
+INLINE size_t ahead(Fetch fetch, int p, size_t panel_bytes) {
+    return fetch.ahead ? (size_t)(fetch.only_one ? fetch.ahead - p : fetch.ahead) * panel_bytes : 0;
+}
+
+/* The same for panels that are read one at a time, straight on: what is next as if it followed them. */
+INLINE size_t straight_ahead(Fetch fetch, const void *panel, size_t panel_bytes) {
+    size_t left = fetch.left * panel_bytes;
+    if (left > PAGE || !fetch.next) return PAGE;
+    return PAGE - left + (size_t)(panel_start(fetch.next) - (const char *)panel);
 }
 
 INLINE void finish_all(const Linear *w, int panel, f32v acc[][MOST_VECTORS], float *y, int row, int stride, int add, const int ROWS,
@@ -120,7 +138,7 @@ INLINE void finish_all(const Linear *w, int panel, f32v acc[][MOST_VECTORS], flo
 }
 
 /* Weights of 32 bits, or of 16 that are the same numbers: the arithmetic is the same, and so is every bit of the result. */
-INLINE void kernel_float(const Linear *w, int panel, Fetch next, const Activations *a, int row, float *y, int stride, int add,
+INLINE void kernel_float(const Linear *w, int panel, Fetch fetch, const Activations *a, int row, float *y, int stride, int add,
                          const int ROWS, const int PANELS, const int HALF) {
     const int k = w->k, size = HALF ? sizeof(uint16_t) : sizeof(float), VECTORS = PANELS * PARTS;
     const float *x = (const float *)a->data + (size_t)row * a->stride;
@@ -131,7 +149,7 @@ INLINE void kernel_float(const Linear *w, int panel, Fetch next, const Activatio
     for (int i = 0; i < k; i++) {
         f32v wv[MOST_VECTORS];
         UNROLL for (int p = 0; p < PANELS; p++) {
-            const char *line = fetching(wp + ((size_t)p * k + i) * LANES * size, ahead(next, p, panel_bytes), FETCHES(ROWS));
+            const char *line = fetching(wp + ((size_t)p * k + i) * LANES * size, ahead(fetch, p, panel_bytes), FETCHES(ROWS));
             UNROLL for (int part = 0; part < PARTS; part++) {
                 const char *from = line + part * WIDTH * size;
                 wv[p * PARTS + part] = HALF ? load_f16((const uint16_t *)from) : load((const float *)from);
@@ -145,19 +163,19 @@ INLINE void kernel_float(const Linear *w, int panel, Fetch next, const Activatio
     finish_all(w, panel, acc, y, row, stride, add, ROWS, VECTORS);
 }
 
-INLINE void kernel_f32(const Linear *w, int panel, Fetch next, const Activations *a, int row, float *y, int stride, int add,
+INLINE void kernel_f32(const Linear *w, int panel, Fetch fetch, const Activations *a, int row, float *y, int stride, int add,
                        const int ROWS, const int PANELS) {
-    kernel_float(w, panel, next, a, row, y, stride, add, ROWS, PANELS, 0);
+    kernel_float(w, panel, fetch, a, row, y, stride, add, ROWS, PANELS, 0);
 }
 
-INLINE void kernel_f16(const Linear *w, int panel, Fetch next, const Activations *a, int row, float *y, int stride, int add,
+INLINE void kernel_f16(const Linear *w, int panel, Fetch fetch, const Activations *a, int row, float *y, int stride, int add,
                        const int ROWS, const int PANELS) {
-    kernel_float(w, panel, next, a, row, y, stride, add, ROWS, PANELS, 1);
+    kernel_float(w, panel, fetch, a, row, y, stride, add, ROWS, PANELS, 1);
 }
 
 /* The same sums with float16 weights in two planes, or with the upper one alone; two inputs at once, for putting bytes
  * together takes longer than multiplying. */
-INLINE void kernel_bytes(const Linear *w, int panel, Fetch next, const Activations *a, int row, float *y, int stride, int add,
+INLINE void kernel_bytes(const Linear *w, int panel, Fetch fetch, const Activations *a, int row, float *y, int stride, int add,
                          const int ROWS, const int PANELS, const int BOTH) {
     const int k = w->k_padded, VECTORS = PANELS * PARTS;
     const float *x = (const float *)a->data + (size_t)row * a->stride;
@@ -169,8 +187,8 @@ INLINE void kernel_bytes(const Linear *w, int panel, Fetch next, const Activatio
         f32v wv[4][2 * PARTS]; /* of both inputs, as they lie */
         UNROLL for (int p = 0; p < PANELS; p++) UNROLL for (int part = 0; part < PARTS; part++) {
             size_t at = ((size_t)p * k + i) * LANES + part * 2 * WIDTH;
-            u16v2 bits = load_upper((const int8_t *)fetching(upper + at, ahead(next, p, panel_bytes), FETCHES(ROWS)));
-            if (BOTH) bits += load_extended((const int8_t *)fetching(lower + at, ahead(next, p, panel_bytes), FETCHES(ROWS)));
+            u16v2 bits = load_upper((const int8_t *)fetching(upper + at, ahead(fetch, p, panel_bytes), FETCHES(ROWS)));
+            if (BOTH) bits += load_extended((const int8_t *)fetching(lower + at, ahead(fetch, p, panel_bytes), FETCHES(ROWS)));
             split_f16(bits, wv[p] + 2 * part);
         }
         UNROLL for (int j = 0; j < 2; j++) UNROLL for (int r = 0; r < ROWS; r++) {
@@ -181,24 +199,24 @@ INLINE void kernel_bytes(const Linear *w, int panel, Fetch next, const Activatio
     finish_all(w, panel, acc, y, row, stride, add, ROWS, VECTORS);
 }
 
-INLINE void kernel_planes(const Linear *w, int panel, Fetch next, const Activations *a, int row, float *y, int stride, int add,
+INLINE void kernel_planes(const Linear *w, int panel, Fetch fetch, const Activations *a, int row, float *y, int stride, int add,
                           const int ROWS, const int PANELS) {
-    kernel_bytes(w, panel, next, a, row, y, stride, add, ROWS, PANELS, 1);
+    kernel_bytes(w, panel, fetch, a, row, y, stride, add, ROWS, PANELS, 1);
 }
 
-INLINE void kernel_upper(const Linear *w, int panel, Fetch next, const Activations *a, int row, float *y, int stride, int add,
+INLINE void kernel_upper(const Linear *w, int panel, Fetch fetch, const Activations *a, int row, float *y, int stride, int add,
                          const int ROWS, const int PANELS) {
-    kernel_bytes(w, panel, next, a, row, y, stride, add, ROWS, PANELS, 0);
+    kernel_bytes(w, panel, fetch, a, row, y, stride, add, ROWS, PANELS, 0);
 }
 
-INLINE void kernel_bf16(const Linear *w, int panel, Fetch next, const Activations *a, int row, float *y, int stride,
+INLINE void kernel_bf16(const Linear *w, int panel, Fetch fetch, const Activations *a, int row, float *y, int stride,
                         int add, const int ROWS, const int PANELS) {
     const int pairs = w->k_padded / 2, VECTORS = PANELS * PARTS;
     const pair_operand *x = (const pair_operand *)a->data + (size_t)row * a->stride;
     const uint16_t *wp = (const uint16_t *)w->weight + (size_t)panel * pairs * 32;
     const size_t panel_bytes = sizeof(uint16_t) * pairs * 32;
     size_t distance[MOST_VECTORS]; /* compilers would ask in every round how far ahead */
-    UNROLL for (int p = 0; p < PANELS; p++) distance[p] = ahead(next, p, panel_bytes);
+    UNROLL for (int p = 0; p < PANELS; p++) distance[p] = ahead(fetch, p, panel_bytes);
     f32v acc[MAX_ROWS][MOST_VECTORS];
     UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] = splat(0);
     for (int i = 0; i < pairs; i++) {
@@ -213,31 +231,43 @@ INLINE void kernel_bf16(const Linear *w, int panel, Fetch next, const Activation
 }
 
 #ifdef LOOKS_UP
-/* The sums of kernel_bf16, to the bit. */
-INLINE void kernel_coded(const Linear *w, int panel, Fetch next, const Activations *a, int row, float *y, int stride,
+/* At group `g` of streams beside each other: what they fetch from there on is no longer their own, but as many streams on, or
+ * what is multiplied next. */
+INLINE void turn_fetches(const Linear *w, Fetch fetch, int g, const char *fetched[], const int STREAMS) {
+    if (!fetch.ahead && !fetch.next) return;
+    UNROLL for (int s = 0; s < STREAMS; s++)
+        fetched[s] = fetch.ahead ? fetched[s] + (STREAMS - 1) * STREAM_BYTES(w)
+                                 : panel_start(fetch.next) + s * STREAM_BYTES(fetch.next->linear) - (size_t)g * GROUPS_BYTES;
+}
+
+/* The sums of kernel_bf16, to the bit. Streams beside each other are fetched until they end, one alone straight on. */
+INLINE void kernel_coded(const Linear *w, int panel, Fetch fetch, const Activations *a, int row, float *y, int stride,
                          int add, const int ROWS, const int PANELS) {
-    (void)next;
-    const int groups = w->k_padded / CODED_INPUTS, VECTORS = PANELS * PARTS;
+    const int groups = w->k_padded / CODED_INPUTS, VECTORS = PANELS * PARTS, STREAMS = (PANELS + 1) / 2, TURNS = STREAMS > 1;
     const pair_operand *x = (const pair_operand *)a->data + (size_t)row * a->stride;
     const u8v4 uppers = repeated_bytes(w->scale);
     CodedPanel from[MOST_VECTORS];
+    const char *fetched[MOST_VECTORS];
     f32v acc[MAX_ROWS][MOST_VECTORS];
     UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] = splat(0);
     UNROLL for (int p = 0; p < PANELS; p++) from[p] = open_panel(w, panel + p);
-    for (int g = 0;; g++) { /* between stops nothing has to be asked */
-        int stop = groups;
+    UNROLL for (int s = 0; s < STREAMS; s++) fetched[s] = from[2 * s].line + (TURNS ? TURNING_AHEAD : STRAIGHT_AHEAD) * GROUPS_BYTES;
+    int turn = !TURNS ? INT32_MAX : groups > TURNING_AHEAD ? groups - TURNING_AHEAD : 0;
+    for (int g = 0;;) { /* between stops nothing has to be asked */
+        if (g == turn) turn_fetches(w, fetch, g, fetched, STREAMS), turn = INT32_MAX;
+        int stop = turn < groups ? turn : groups;
         UNROLL for (int p = 0; p < PANELS; p++) stop = *from[p].stop < stop ? *from[p].stop : stop;
-        for (; g < stop; g++) add_group(from, g, x, a->stride, uppers, acc, 0, ROWS, PANELS);
+        for (; g < stop; g++) add_group(from, fetched, g, x, a->stride, uppers, acc, 0, ROWS, PANELS);
         if (g == groups) break;
-        add_group(from, g, x, a->stride, uppers, acc, 1, ROWS, PANELS);
+        if (g < turn) add_group(from, fetched, g++, x, a->stride, uppers, acc, 1, ROWS, PANELS);
     }
     finish_all(w, panel, acc, y, row, stride, add, ROWS, VECTORS);
 }
 
 /* The same by another name, for loops of other widths. */
-INLINE void kernel_cached(const Linear *w, int panel, Fetch next, const Activations *a, int row, float *y, int stride,
+INLINE void kernel_cached(const Linear *w, int panel, Fetch fetch, const Activations *a, int row, float *y, int stride,
                           int add, const int ROWS, const int PANELS) {
-    kernel_coded(w, panel, next, a, row, y, stride, add, ROWS, PANELS);
+    kernel_coded(w, panel, fetch, a, row, y, stride, add, ROWS, PANELS);
 }
 #endif
 
@@ -269,7 +299,7 @@ INLINE i32v dot_int8(i32v acc, i32v inputs, i32v weights) {
 #endif
 }
 
-INLINE void kernel_int8(const Linear *w, int panel, Fetch next, const Activations *a, int row, float *y, int stride,
+INLINE void kernel_int8(const Linear *w, int panel, Fetch fetch, const Activations *a, int row, float *y, int stride,
                         int add, const int ROWS, const int PANELS) {
     const int quads = w->k_padded / 4, VECTORS = PANELS * PARTS;
     const uint8_t *x = (const uint8_t *)a->data + (size_t)row * a->stride;
@@ -281,7 +311,7 @@ INLINE void kernel_int8(const Linear *w, int panel, Fetch next, const Activation
     for (int i = 0; i < quads; i++) {
         i32v wv[MOST_VECTORS];
         UNROLL for (int p = 0; p < PANELS; p++) {
-            const char *line = fetching(wp + ((size_t)p * quads + i) * 64, ahead(next, p, panel_bytes), FETCHES(ROWS));
+            const char *line = fetching(wp + ((size_t)p * quads + i) * 64, ahead(fetch, p, panel_bytes), FETCHES(ROWS));
             UNROLL for (int part = 0; part < PARTS; part++) wv[p * PARTS + part] = load_i32(line + part * sizeof(i32v));
         }
         UNROLL for (int r = 0; r < ROWS; r++) {
@@ -300,12 +330,12 @@ INLINE void kernel_int8(const Linear *w, int panel, Fetch next, const Activation
 }
 
 /* The high nibbles of a single row stay where they are, sixteen times their value, in a sum of their own. */
-INLINE void kernel_int4(const Linear *w, int panel, Fetch next, const Activations *a, int row, float *y, int stride,
+INLINE void kernel_int4(const Linear *w, int panel, Fetch fetch, const Activations *a, int row, float *y, int stride,
                         int add, const int ROWS, const int PANELS) {
     const int groups = w->k_padded / 32, VECTORS = PANELS * PARTS;
     const int8_t *x = (const int8_t *)a->data + (size_t)row * a->stride;
     const uint8_t *wp = (const uint8_t *)w->weight + (size_t)panel * groups * 256;
-    const size_t panel_bytes = (size_t)groups * 256;
+    const size_t panel_bytes = (size_t)groups * 256, straight = straight_ahead(fetch, wp, panel_bytes);
     const int apart = ROWS == 1 && !BY_PAIRS;
     f32v total[MAX_ROWS_INT4][MOST_VECTORS];
     UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < VECTORS; v++) total[r][v] = splat(0);
@@ -320,7 +350,7 @@ INLINE void kernel_int4(const Linear *w, int panel, Fetch next, const Activation
             i32v low[MOST_VECTORS], high[MOST_VECTORS];
             UNROLL for (int p = 0; p < PANELS; p++) {
                 const char *line = fetching(wp + (((size_t)p * groups + g) * 4 + i) * 64,
-                                            ROWS == 1 ? PAGE : ahead(next, p, panel_bytes), ROWS == 1 || FETCHES(ROWS));
+                                            ROWS == 1 ? straight : ahead(fetch, p, panel_bytes), ROWS == 1 || FETCHES(ROWS));
                 UNROLL for (int part = 0; part < PARTS; part++) {
                     i32v both = load_i32(line + part * sizeof(i32v));
                     low[p * PARTS + part] = both & 0x0f0f0f0f;
@@ -356,13 +386,14 @@ INLINE void kernel_int4(const Linear *w, int panel, Fetch next, const Activation
  * rows after the other where there are several. */
 typedef struct {
     int first, end, last, block, blocks;
+    const Next *next; /* behind the last one */
 } Section;
 
 /* With several blocks the panels are read from memory once and multiplied often. If they were all fetched along with the
  * first block, memory would idle in the others, and the others wait for it: each fetches its share of the next section. */
-INLINE Fetch next_of(Section s, int panel, int panels) {
+INLINE Fetch fetch_of(Section s, int panel, int panels) {
     int next = s.blocks == 1 ? panel + panels : s.end + (s.block * CACHED_PANELS + panel - s.first) / s.blocks;
-    return (Fetch){next < s.last ? next - panel : 0, s.blocks > 1};
+    return (Fetch){next < s.last ? next - panel : 0, s.blocks > 1, s.last - panel, s.next};
 }
 
 #define PANEL_LOOP(KERNEL, ROWS, PANELS)                                                                                \
@@ -370,8 +401,8 @@ INLINE Fetch next_of(Section s, int panel, int panels) {
                                                           float *y, int stride, int add) {                              \
         int panel = s.first;                                                                                            \
         for (; panel + PANELS <= s.end; panel += PANELS)                                                                \
-            KERNEL(w, panel, next_of(s, panel, PANELS), a, row, y, stride, add, ROWS, PANELS);                          \
-        for (; panel < s.end; panel++) KERNEL(w, panel, next_of(s, panel, 1), a, row, y, stride, add, ROWS, 1);         \
+            KERNEL(w, panel, fetch_of(s, panel, PANELS), a, row, y, stride, add, ROWS, PANELS);                         \
+        for (; panel < s.end; panel++) KERNEL(w, panel, fetch_of(s, panel, 1), a, row, y, stride, add, ROWS, 1);        \
     }
 #if WIDTH == 16
 #define SEVERAL 4 /* panels, of two rows */
@@ -383,12 +414,12 @@ INLINE Fetch next_of(Section s, int panel, int panels) {
     FEW_ROWS(KERNEL, PANELS_OF_TWO, PANELS_OF_TWO) PANEL_LOOP(KERNEL, 9, 2) PANEL_LOOP(KERNEL, 10, 2)                   \
     PANEL_LOOP(KERNEL, 11, 2) PANEL_LOOP(KERNEL, 12, 2)
 #define ALL_ROWS(KERNEL) MOST_ROWS(KERNEL, SEVERAL) PANEL_LOOP(KERNEL, 13, 2) PANEL_LOOP(KERNEL, 14, 2)
-#define NAMES_TO_FOUR(KERNEL) 0, KERNEL##_1, KERNEL##_2, KERNEL##_3, KERNEL##_4
-#define NAMES_TO_EIGHT(KERNEL) KERNEL##_5, KERNEL##_6, KERNEL##_7, KERNEL##_8
+#define NAMES_TO_FIVE(KERNEL) 0, KERNEL##_1, KERNEL##_2, KERNEL##_3, KERNEL##_4, KERNEL##_5
+#define NAMES_TO_EIGHT(KERNEL) KERNEL##_6, KERNEL##_7, KERNEL##_8
 #define NAMES_TO_TWELVE(KERNEL) NAMES_TO_EIGHT(KERNEL), KERNEL##_9, KERNEL##_10, KERNEL##_11, KERNEL##_12
-#define NAMES_OF_FEW(KERNEL) NAMES_TO_FOUR(KERNEL), NAMES_TO_EIGHT(KERNEL)
-#define NAMES(KERNEL) NAMES_TO_FOUR(KERNEL), NAMES_TO_TWELVE(KERNEL), KERNEL##_13, KERNEL##_14
-#define NAMES_OF_CODED(FIRST, KERNEL) NAMES_TO_FOUR(FIRST), NAMES_TO_TWELVE(KERNEL)
+#define NAMES_OF_FEW(KERNEL) NAMES_TO_FIVE(KERNEL), NAMES_TO_EIGHT(KERNEL)
+#define NAMES(KERNEL) NAMES_TO_FIVE(KERNEL), NAMES_TO_TWELVE(KERNEL), KERNEL##_13, KERNEL##_14
+#define NAMES_OF_CODED(FIRST, KERNEL) NAMES_TO_FIVE(FIRST), NAMES_TO_TWELVE(KERNEL)
 #else
 #define SEVERAL 2
 #define FEW_ROWS(KERNEL, PANELS_OF_ONE, PANELS_OF_TWO)                                                                  \
@@ -412,7 +443,7 @@ FEW_ROWS(kernel_int4, 1, SEVERAL)
 MOST_ROWS(kernel_coded, 2)
 #if WIDTH == 16 /* out of a cache the few sums of few rows would wait for their own last products: more panels have more of them */
 PANEL_LOOP(kernel_cached, 1, SEVERAL) PANEL_LOOP(kernel_cached, 2, SEVERAL) PANEL_LOOP(kernel_cached, 3, SEVERAL)
-PANEL_LOOP(kernel_cached, 4, SEVERAL)
+PANEL_LOOP(kernel_cached, 4, SEVERAL) PANEL_LOOP(kernel_cached, 5, SEVERAL)
 #define FEW_CACHED kernel_cached
 #else /* there are no registers for more */
 #define FEW_CACHED kernel_coded
@@ -437,7 +468,7 @@ INLINE int most_rows(int kind) {
     }
 }
 
-void multiply(const Linear *w, int first, int last, const Activations *a, int rows, float *y, int stride, int add) {
+void multiply(const Linear *w, int first, int last, const Activations *a, int rows, float *y, int stride, int add, const Next *next) {
     if (tiles_serve(w->kind, rows)) {
         multiply_tiles(w, first, last, a, rows, y, stride, add);
         return;
@@ -448,7 +479,7 @@ void multiply(const Linear *w, int first, int last, const Activations *a, int ro
     int table = w->kind + (w->kind == KIND_CODED && w->cached); /* the one behind is for those */
     int blocks = (rows + most - 1) / most, step = blocks > 1 ? CACHED_PANELS : last - first;
     for (int panel = first; panel < last; panel += step) {
-        Section s = {panel, panel + step < last ? panel + step : last, last, 0, blocks};
+        Section s = {panel, panel + step < last ? panel + step : last, last, 0, blocks, next};
         for (; s.block < blocks; s.block++) {
             int row = rows * s.block / blocks, count = rows * (s.block + 1) / blocks - row;
             kernels[table][count](w, s, a, row, y, stride, add);

@@ -11,6 +11,12 @@ typedef struct {
     int32_t *corrections; /* [rows][k_padded / 32], -8 times the sum of a group, 4 bits only */
 } Activations;
 
+/* What a thread multiplies next: a matrix, from some panel on. */
+typedef struct {
+    const Linear *linear;
+    int panel;
+} Next;
+
 /* Convert `rows` rows of x (stride floats apart) for the kernel of `w`. */
 void prepare(const Linear *w, const float *x, int rows, int stride, Activations *a);
 
@@ -20,8 +26,9 @@ int prepares_columns(const Linear *w);
 /* The same for inputs [first, last) of rows [row, end) alone, where every input is converted by itself. */
 void prepare_columns(const Linear *w, const float *x, int row, int end, int stride, int first, int last, Activations *a);
 
-/* y[row][16 * first .. 16 * last) = or += W x (+ bias); y has room for whole panels. */
-void multiply(const Linear *w, int first, int last, const Activations *a, int rows, float *y, int stride, int add);
+/* y[row][16 * first .. 16 * last) = or += W x (+ bias); y has room for whole panels. The weights of what is `next`
+ * (NULL: nobody knows) are fetched along with the last ones, by kernels that fetch where memory or a far cache is waited for. */
+void multiply(const Linear *w, int first, int last, const Activations *a, int rows, float *y, int stride, int add, const Next *next);
 
 /* Whether KIND_CODED can be multiplied here. */
 int reads_codes(void);
