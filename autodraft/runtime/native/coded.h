@@ -19,22 +19,20 @@ INLINE const char *coded_panel(const Linear *w, int panel) {
     return (const char *)w->weight + panel / 2 * STREAM_BYTES(w) + panel % 2 * CODED_BYTES;
 }
 
-/* Where a panel is read, and the number and the weights of its next group that stands as it was. */
+/* The number and the weights of a panel's next group that stands as it was. */
 typedef struct {
-    const char *line;
     const int32_t *stop;
     const char *plain;
-} CodedPanel;
+} Plain;
 
-INLINE CodedPanel next_plain(CodedPanel panel, const int32_t *stop, const char *plain) {
+INLINE Plain next_plain(const int32_t *stop, const char *plain) {
     UNROLL for (int line = 0; line < PLAIN_BYTES; line += 64) __builtin_prefetch(plain + line);
-    return (CodedPanel){panel.line, stop, plain};
+    return (Plain){stop, plain};
 }
 
-INLINE CodedPanel open_panel(const Linear *w, int panel) {
+INLINE Plain first_plain(const Linear *w, int panel) {
     int panels = (w->n + LANES - 1) / LANES, start = w->sum[panel];
-    const char *plain = (const char *)w->lower + (size_t)(start - panels - panel) * PLAIN_BYTES; /* every list has an end */
-    return next_plain((CodedPanel){.line = coded_panel(w, panel)}, w->sum + start, plain);
+    return next_plain(w->sum + start, (const char *)w->lower + (size_t)(start - panels - panel) * PLAIN_BYTES); /* every list has an end */
 }
 
 /* Half `h` of vector `v` of a group's first (or third) pair of inputs, and of its second (or fourth). */
@@ -44,26 +42,37 @@ INLINE void decode(const char *group, int h, int v, u8v4 uppers, u32v *first, u3
     *first = (u32v)interleave_lower(lower, upper), *second = (u32v)interleave_upper(lower, upper);
 }
 
-/* Group `g` of all panels and rows; `stops`: it stands as it was in one of them. `fetched`: where streams are fetched along
- * with these groups, counted from group 0. */
-INLINE void add_group(CodedPanel from[], const char *const fetched[], int g, const pair_operand *x, int stride, u8v4 uppers,
-                      f32v acc[][MOST_VECTORS], const int stops, const int ROWS, const int PANELS) {
-    const size_t at = (size_t)g * GROUPS_BYTES;
-    UNROLL for (int p = 0; p < PANELS; p++)
-        UNROLL for (int line = 0; line < CODED_BYTES; line += 64) __builtin_prefetch(fetched[p / 2] + p % 2 * CODED_BYTES + at + line);
+/* An address in a register of its own: compilers would keep one for each line of a group, and have too few. */
+INLINE const char *address(const char *start, size_t offset) {
+    start += offset;
+    __asm__("" : "+r"(start));
+    return start;
+}
+
+/* Group `g` of all panels and rows; `stops`: it stands as it was in one of them. `streams` of two panels each, and `fetched`, where
+ * they are fetched along with that, begin with group 0. */
+INLINE void add_group(const char *const streams[], const char *const fetched[], Plain plains[], int g, const pair_operand *x, int stride,
+                      u8v4 uppers, f32v acc[][MOST_VECTORS], const int stops, const int ROWS, const int PANELS) {
+    const char *groups[MOST_VECTORS], *ahead[MOST_VECTORS];
+    UNROLL for (int p = 0; p < PANELS; p++) {
+        groups[p] = p % 2 ? groups[p - 1] + CODED_BYTES : address(streams[p / 2], (size_t)g * GROUPS_BYTES);
+        ahead[p] = p % 2 ? ahead[p - 1] + CODED_BYTES : address(fetched[p / 2], (size_t)g * GROUPS_BYTES);
+    }
     UNROLL for (int h = 0; h < 2; h++) {
+        UNROLL for (int line = 0; line < CODED_BYTES; line += 64) UNROLL for (int p = 0; p < PANELS; p++)
+            if (PANELS > 2 ? h == p / 2 : h == 0) __builtin_prefetch(ahead[p] + line); /* of two streams not all at once */
         u32v wv[2][MOST_VECTORS];
         UNROLL for (int p = 0; p < PANELS; p++) UNROLL for (int v = 0; v < PARTS; v++) {
             u32v *first = wv[0] + p * PARTS + v, *second = wv[1] + p * PARTS + v;
-            if (stops && *from[p].stop == g) {
-                const char *plain = from[p].plain + 2 * h * CODED_HALF + v * sizeof *first;
+            if (stops && *plains[p].stop == g) {
+                const char *plain = plains[p].plain + 2 * h * CODED_HALF + v * sizeof *first;
                 *first = load_pairs(plain), *second = load_pairs(plain + CODED_HALF);
-            } else decode(from[p].line + at, h, v, uppers, first, second);
+            } else decode(groups[p], h, v, uppers, first, second);
         }
         UNROLL for (int j = 0; j < 2; j++) add_pairs(acc, wv[j], x + CODED_INPUTS * g + 4 * h + 2 * j, stride, ROWS, PANELS * PARTS);
     }
     UNROLL for (int p = 0; p < PANELS && stops; p++)
-        if (*from[p].stop == g) from[p] = next_plain(from[p], from[p].stop + 1, from[p].plain + PLAIN_BYTES);
+        if (*plains[p].stop == g) plains[p] = next_plain(plains[p].stop + 1, plains[p].plain + PLAIN_BYTES);
 }
 #endif
 

@@ -246,20 +246,23 @@ INLINE void kernel_coded(const Linear *w, int panel, Fetch fetch, const Activati
     const int groups = w->k_padded / CODED_INPUTS, VECTORS = PANELS * PARTS, STREAMS = (PANELS + 1) / 2, TURNS = STREAMS > 1;
     const pair_operand *x = (const pair_operand *)a->data + (size_t)row * a->stride;
     const u8v4 uppers = repeated_bytes(w->scale);
-    CodedPanel from[MOST_VECTORS];
-    const char *fetched[MOST_VECTORS];
+    Plain plains[MOST_VECTORS];
+    const char *streams[MOST_VECTORS], *fetched[MOST_VECTORS];
     f32v acc[MAX_ROWS][MOST_VECTORS];
     UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < VECTORS; v++) acc[r][v] = splat(0);
-    UNROLL for (int p = 0; p < PANELS; p++) from[p] = open_panel(w, panel + p);
-    UNROLL for (int s = 0; s < STREAMS; s++) fetched[s] = from[2 * s].line + (TURNS ? TURNING_AHEAD : STRAIGHT_AHEAD) * GROUPS_BYTES;
+    UNROLL for (int p = 0; p < PANELS; p++) plains[p] = first_plain(w, panel + p);
+    UNROLL for (int s = 0; s < STREAMS; s++) {
+        streams[s] = coded_panel(w, panel + 2 * s);
+        fetched[s] = streams[s] + (TURNS ? TURNING_AHEAD : STRAIGHT_AHEAD) * GROUPS_BYTES;
+    }
     int turn = !TURNS ? INT32_MAX : groups > TURNING_AHEAD ? groups - TURNING_AHEAD : 0;
     for (int g = 0;;) { /* between stops nothing has to be asked */
         if (g == turn) turn_fetches(w, fetch, g, fetched, STREAMS), turn = INT32_MAX;
         int stop = turn < groups ? turn : groups;
-        UNROLL for (int p = 0; p < PANELS; p++) stop = *from[p].stop < stop ? *from[p].stop : stop;
-        for (; g < stop; g++) add_group(from, fetched, g, x, a->stride, uppers, acc, 0, ROWS, PANELS);
+        UNROLL for (int p = 0; p < PANELS; p++) stop = *plains[p].stop < stop ? *plains[p].stop : stop;
+        for (; g < stop; g++) add_group(streams, fetched, plains, g, x, a->stride, uppers, acc, 0, ROWS, PANELS);
         if (g == groups) break;
-        if (g < turn) add_group(from, fetched, g++, x, a->stride, uppers, acc, 1, ROWS, PANELS);
+        if (g < turn) add_group(streams, fetched, plains, g++, x, a->stride, uppers, acc, 1, ROWS, PANELS);
     }
     finish_all(w, panel, acc, y, row, stride, add, ROWS, VECTORS);
 }
@@ -400,6 +403,10 @@ INLINE Fetch fetch_of(Section s, int panel, int panels) {
     static __attribute__((noinline)) void KERNEL##_##ROWS(const Linear *w, Section s, const Activations *a, int row,    \
                                                           float *y, int stride, int add) {                              \
         int panel = s.first;                                                                                            \
+        if (PANELS > 1 && panel % 2 && panel < s.end) { /* coded panels come in pairs */                                \
+            KERNEL(w, panel, fetch_of(s, panel, 1), a, row, y, stride, add, ROWS, 1);                                   \
+            panel++;                                                                                                    \
+        }                                                                                                               \
         for (; panel + PANELS <= s.end; panel += PANELS)                                                                \
             KERNEL(w, panel, fetch_of(s, panel, PANELS), a, row, y, stride, add, ROWS, PANELS);                         \
         for (; panel < s.end; panel++) KERNEL(w, panel, fetch_of(s, panel, 1), a, row, y, stride, add, ROWS, 1);        \
