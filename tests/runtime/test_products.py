@@ -53,7 +53,17 @@ def product(library, linear, x, out=None, first=0, following=None):
     where = ctypes.byref(linear.struct), ctypes.byref(activations)
     library.prepare(where[0], ctypes.c_void_p(x.data_ptr()), rows, inputs, where[1])
     panels, y = linear.padded_outputs // binding.LANES, ctypes.c_void_p(out.data_ptr())
-    library.multiply(where[0], first, panels, where[1], rows, y, linear.padded_outputs, int(add), following and ctypes.byref(following))
+    library.multiply(
+        where[0],
+        first,
+        panels,
+        where[1],
+        rows,
+        y,
+        linear.padded_outputs,
+        int(add),
+        following and ctypes.byref(following),
+    )
     return out
 
 
