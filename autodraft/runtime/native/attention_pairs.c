@@ -8,7 +8,7 @@
 #include "attention_weights.h"
 
 #ifdef __AVX512BF16__
-#define QUERIES 8
+#define QUERIES 10 /* two blocks of keys have twenty sums, two more registers hold the keys */
 #define MOST_CHANNELS 256
 #define MOST_BLOCKS 8
 #define MIXED 4 /* queries whose values are mixed at a time */
@@ -129,12 +129,12 @@ INLINE void attend_few(const Query *q, const uint16_t *keys, const uint16_t *val
     int tail_keys[QUERIES], first = start / TILE * TILE, columns = columns_of(q, COUNT, start, first, 2), channel;
     float scale[QUERIES];
     score_all(q, keys, values, dim, start, COUNT);
-    for (int i = 0; i < COUNT; i += TOGETHER)
+    UNROLL for (int i = 0; i < COUNT; i += TOGETHER)
         weigh(q + i, dim, start, first, columns, tails + (size_t)i * tail_stride, tail_stride, tail_keys + i, scale + i, 2,
-              COUNT < TOGETHER ? COUNT : TOGETHER);
+              COUNT - i < TOGETHER ? COUNT - i : TOGETHER);
     UNROLL for (int i = 0; i < COUNT; i++) scale[i] = 1.0f / scale[i];
-    for (int i = 0; i < COUNT; i += MIXED) {
-        const int some = COUNT < MIXED ? COUNT : MIXED;
+    UNROLL for (int i = 0; i < COUNT; i += MIXED) {
+        const int some = COUNT - i < MIXED ? COUNT - i : MIXED;
         const uint16_t *tail = tails + (size_t)i * tail_stride;
         for (channel = 0; channel + 2 * LANES <= dim; channel += 2 * LANES)
             mix_all(q + i, values, dim, start, columns, tail, tail_stride, tail_keys + i, scale + i, channel, some, 2);
@@ -147,14 +147,15 @@ INLINE void attend_few(const Query *q, const uint16_t *keys, const uint16_t *val
                                                          int start, uint16_t *tails, int tail_stride) {               \
         attend_few(q, keys, values, dim, start, tails, tail_stride, COUNT);                                           \
     }
-FOR_COUNT(1) FOR_COUNT(2) FOR_COUNT(4) FOR_COUNT(8)
+FOR_COUNT(1) FOR_COUNT(2) FOR_COUNT(4) FOR_COUNT(6) FOR_COUNT(8) FOR_COUNT(10)
 
 void attend_pairs(const Query *q, int count, const void *keys, const void *values, int dim, int start, uint16_t *tails,
                   int tail_stride) {
+    static void (*const attend_some[])(const Query *, const uint16_t *, const uint16_t *, int, int, uint16_t *, int) = {
+        attend_1, attend_2, attend_4, attend_6, attend_8, attend_10};
     while (count) {
-        int few = count >= 8 ? 8 : count >= 4 ? 4 : count >= 2 ? 2 : 1;
-        (few == 8 ? attend_8 : few == 4 ? attend_4 : few == 2 ? attend_2 : attend_1)(
-            q, (const uint16_t *)keys, (const uint16_t *)values, dim, start, tails, tail_stride);
+        int few = count == 1 ? 1 : count <= 10 ? count / 2 * 2 : 8;
+        attend_some[few / 2](q, (const uint16_t *)keys, (const uint16_t *)values, dim, start, tails, tail_stride);
         count -= few, q += few;
     }
 }
