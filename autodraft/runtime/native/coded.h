@@ -42,10 +42,10 @@ INLINE void decode(const char *group, int h, int v, u8v4 uppers, u32v *first, u3
     *first = (u32v)interleave_lower(lower, upper), *second = (u32v)interleave_upper(lower, upper);
 }
 
-/* An address in a register of its own: compilers would keep one for each line of a group, and have too few. */
-INLINE const char *address(const char *start, size_t offset) {
+/* An address, where `wanted` in a register of its own: of two streams compilers would keep one for each line, and have too few. */
+INLINE const char *address(const char *start, size_t offset, const int wanted) {
     start += offset;
-    __asm__("" : "+r"(start));
+    if (wanted) __asm__("" : "+r"(start));
     return start;
 }
 
@@ -55,8 +55,8 @@ INLINE void add_group(const char *const streams[], const char *const fetched[], 
                       u8v4 uppers, f32v acc[][MOST_VECTORS], const int stops, const int ROWS, const int PANELS) {
     const char *groups[MOST_VECTORS], *ahead[MOST_VECTORS];
     UNROLL for (int p = 0; p < PANELS; p++) {
-        groups[p] = p % 2 ? groups[p - 1] + CODED_BYTES : address(streams[p / 2], (size_t)g * GROUPS_BYTES);
-        ahead[p] = p % 2 ? ahead[p - 1] + CODED_BYTES : address(fetched[p / 2], (size_t)g * GROUPS_BYTES);
+        groups[p] = p % 2 ? groups[p - 1] + CODED_BYTES : address(streams[p / 2], (size_t)g * GROUPS_BYTES, PANELS > 2);
+        ahead[p] = p % 2 ? ahead[p - 1] + CODED_BYTES : address(fetched[p / 2], (size_t)g * GROUPS_BYTES, PANELS > 2);
     }
     UNROLL for (int h = 0; h < 2; h++) {
         UNROLL for (int line = 0; line < CODED_BYTES; line += 64) UNROLL for (int p = 0; p < PANELS; p++)
