@@ -32,7 +32,8 @@ INLINE Plain next_plain(const int32_t *stop, const char *plain) {
 
 INLINE Plain first_plain(const Linear *w, int panel) {
     int panels = (w->n + LANES - 1) / LANES, start = w->sum[panel];
-    return next_plain(w->sum + start, (const char *)w->lower + (size_t)(start - panels - panel) * PLAIN_BYTES); /* every list has an end */
+    size_t before = (size_t)(start - panels - panel); /* groups of other panels: every list has an end */
+    return next_plain(w->sum + start, (const char *)w->lower + before * PLAIN_BYTES);
 }
 
 /* Half `h` of vector `v` of a group's first (or third) pair of inputs, and of its second (or fourth). */
