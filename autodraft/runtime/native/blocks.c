@@ -129,7 +129,7 @@ static Next begin_segment(const Call *c, const Segment *s, int sub_layer, int th
     share(attends ? s->channels : s->channels / LANES, thread, c->threads, &first, &last);
     return (Next){&s->in, first * (attends ? head_width(c->m) / LANES : c->m->gated ? 2 : 1)};
 }
-/* The last in `next`; NULL where nothing comes. */
+/* The last in `next`, as if no row were routed elsewhere; NULL where nothing comes. */
 static const Next *begin_behind(const Call *c, int sub_layer, int segment, int thread, Next *next) {
     for (segment++; sub_layer < c->last; sub_layer++, segment = 0) {
         const BlockPlan *plan = c->plan->blocks + sub_layer / 2;

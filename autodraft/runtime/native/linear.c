@@ -403,7 +403,7 @@ INLINE Fetch fetch_of(Section s, int panel, int panels) {
     static __attribute__((noinline)) void KERNEL##_##ROWS(const Linear *w, Section s, const Activations *a, int row,    \
                                                           float *y, int stride, int add) {                              \
         int panel = s.first;                                                                                            \
-        if (PANELS > 1 && panel % 2 && panel < s.end) { /* coded panels come in pairs */                                \
+        if (w->kind == KIND_CODED && PANELS > 1 && panel % 2 && panel < s.end) { /* a pair begins with an even one */   \
             KERNEL(w, panel, fetch_of(s, panel, 1), a, row, y, stride, add, ROWS, 1);                                   \
             panel++;                                                                                                    \
         }                                                                                                               \
