@@ -109,7 +109,7 @@ typedef struct {
     const Next *next;
 } Fetch;
 
-static const char *panel_start(const Next *next) {
+const char *panel_start(const Next *next) {
     const Linear *w = next->linear;
     static const uint8_t bits[] = {[KIND_F32] = 32, [KIND_BF16] = 16, [KIND_F16] = 16, [KIND_INT8] = 8,
                                    [KIND_INT4] = 4, [KIND_PLANES] = 8, [KIND_UPPER] = 8};
@@ -477,7 +477,7 @@ INLINE int most_rows(int kind) {
 
 void multiply(const Linear *w, int first, int last, const Activations *a, int rows, float *y, int stride, int add, const Next *next) {
     if (tiles_serve(w->kind, rows)) {
-        multiply_tiles(w, first, last, a, rows, y, stride, add);
+        multiply_tiles(w, first, last, a, rows, y, stride, add, next);
         return;
     }
     /* Rows in blocks of about the same size, and few panels at a time: what one block has read from memory the next
@@ -496,7 +496,7 @@ void multiply(const Linear *w, int first, int last, const Activations *a, int ro
 
 int reads_codes(void) {
 #ifdef LOOKS_UP
-    return !tiles_serve(KIND_BF16, 1);
+    return 1;
 #else
     return 0;
 #endif

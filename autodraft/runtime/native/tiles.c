@@ -5,6 +5,8 @@
  * itself, over the inputs in ascending order, so a row's result is bitwise independent of the others here too. */
 #include "tiles.h"
 
+#include "coded.h"
+
 #ifdef AUTODRAFT_TILES
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -15,6 +17,8 @@
 #define TILE_BYTES 1024
 #define LEAST_ROWS_INT8 4 /* below, the vector kernels read the weights just as fast */
 #define LEAST_ROWS_INT4 5
+/* Of more rows than tiles hold sums of, as many weights at a time as stay in the second-level cache meanwhile. */
+#define SECTION_WEIGHTS (1 << 18)
 #define AHEAD 4096 /* bytes between what is multiplied and what is prefetched */
 
 static int permitted;
@@ -26,7 +30,8 @@ __attribute__((constructor)) static void request_permission(void) {
 int tiles_serve(int kind, int rows) {
     if (!permitted) return 0;
     switch (kind) {
-    case KIND_BF16: return rows >= 1;
+    case KIND_BF16:
+    case KIND_CODED: return rows >= 1;
     case KIND_INT8: return rows >= LEAST_ROWS_INT8;
     case KIND_INT4: return rows >= LEAST_ROWS_INT4;
     default: return 0; /* kinds whose activations are floats */
@@ -139,6 +144,98 @@ static void multiply_wide(const Linear *w, int first, int last, const Activation
     }
 }
 
+#define GROUPS_OF_TILE 4
+#define TWO_TILES (GROUPS_OF_TILE * GROUPS_BYTES) /* of two panels in turn, coded */
+
+/* A tile of 16 bits out of the panel's groups from number `first` on. */
+INLINE void decode_tile(const char *groups, int first, u8v4 uppers, Plain *plains, char *tile) {
+    UNROLL for (int g = 0; g < GROUPS_OF_TILE; g++) UNROLL for (int h = 0; h < 2; h++) {
+        u32v pairs[2];
+        decode(groups + g * GROUPS_BYTES, h, 0, uppers, pairs, pairs + 1);
+        memcpy(tile + g * PLAIN_BYTES + h * sizeof pairs, pairs, sizeof pairs);
+    }
+    for (; *plains->stop < first + GROUPS_OF_TILE; *plains = next_plain(plains->stop + 1, plains->plain + PLAIN_BYTES))
+        memcpy(tile + (*plains->stop - first) * PLAIN_BYTES, plains->plain, PLAIN_BYTES);
+}
+
+/* Two streams beside each other are what memory likes best here, as long as each goes on for some pages. */
+#define LEAST_OF_TWO_STREAMS (8 * 4096)
+#define TILES_AHEAD(PANELS) ((PANELS) > 2 ? 2 : 4)
+
+/* Panels in codes; `plains` of each. Behind `end` it is `further` to what is multiplied next. */
+typedef struct {
+    const char *groups, *end;
+    size_t stream; /* bytes */
+    ptrdiff_t further;
+    Plain plains[4];
+} CodedPanels;
+
+/* Sums of up to 16 rows by up to 4 panels, or of up to 32 (`halves`) by up to 2, into tiles as SUM_TILES has them. What has just
+ * been stored cannot be loaded into a tile at once, so each is multiplied while the next one is decoded. */
+INLINE void sum_coded(CodedPanels *w, const char *x, size_t x_stride, int count, u8v4 uppers, const int halves, const int panels) {
+    char tiles[2][4][TILE_BYTES] __attribute__((aligned(64)));
+    ZERO_SUMS
+    for (int i = 0; i <= count; i++) {
+        if (i < count) {
+            const char *from = w->groups + (size_t)i * TWO_TILES;
+            UNROLL for (int p = 0; p < panels; p++) {
+                const char *stream = from + p / 2 * w->stream;
+                if (p % 2 == 0) {
+                    const char *ahead = stream + TILES_AHEAD(panels) * TWO_TILES;
+                    if (panels > 2 && i >= count - TILES_AHEAD(panels)) ahead += w->stream;
+                    if (ahead >= w->end) ahead += w->further;
+                    UNROLL for (int line = 0; line < (panels - p > 1 ? 2 : 1) * TWO_TILES / 2; line += 64) __builtin_prefetch(ahead + line);
+                }
+                decode_tile(stream + p % 2 * CODED_BYTES, i * GROUPS_OF_TILE, uppers, w->plains + p, tiles[i % 2][p]);
+            }
+        }
+        FENCE;
+        if (i > 0) {
+            const char(*weights)[TILE_BYTES] = (const char(*)[TILE_BYTES])tiles[(i - 1) % 2];
+            _tile_loadd(4, x, x_stride);
+            if (halves > 1) _tile_loadd(5, x + TILE_ROWS * x_stride, x_stride);
+            _tile_loadd(6, weights[0], 64);
+            _tile_dpbf16ps(0, 4, 6);
+            if (halves > 1) _tile_dpbf16ps(2, 5, 6);
+            if (panels > 1) { _tile_loadd(7, weights[1], 64); _tile_dpbf16ps(1, 4, 7); }
+            if (panels > 1 && halves > 1) _tile_dpbf16ps(3, 5, 7);
+            if (panels > 2) { _tile_loadd(6, weights[2], 64); _tile_dpbf16ps(2, 4, 6); }
+            if (panels > 3) { _tile_loadd(7, weights[3], 64); _tile_dpbf16ps(3, 4, 7); }
+            x += 64;
+        }
+        FENCE;
+    }
+}
+
+#define SUM_CODED(HALVES, PANELS) \
+    if (halves == HALVES && panels == PANELS) sum_coded(&those, x, x_stride, count, uppers, HALVES, PANELS);
+
+/* Codes: `rows` of at most 32. */
+static void multiply_coded(const Linear *w, int first, int last, const Activations *a, int row, int rows, float *y, int stride, int add,
+                           const Next *next) {
+    Sums sums;
+    CodedPanels those = {.end = coded_panel(w, (last + 1) / 2 * 2), .stream = STREAM_BYTES(w)};
+    if (next) those.further = panel_start(next) - those.end;
+    const u8v4 uppers = repeated_bytes(w->scale);
+    const size_t x_stride = (size_t)a->stride * sizeof(uint16_t);
+    const char *x = (const char *)a->data + row * x_stride;
+    const int count = w->k_padded / (GROUPS_OF_TILE * CODED_INPUTS), halves = rows > TILE_ROWS ? 2 : 1;
+    const int most = halves == 1 && those.stream >= LEAST_OF_TWO_STREAMS ? 4 : 2;
+    for (int panel = first, panels; panel < last; panel += panels) {
+        panels = last - panel < 4 ? 2 : most;
+        if (panel % 2 || panel + 1 == last) panels = 1; /* a pair begins with an even one */
+        those.groups = coded_panel(w, panel);
+        for (int p = 0; p < panels; p++) those.plains[p] = first_plain(w, panel + p);
+        SUM_CODED(1, 1) SUM_CODED(1, 2) SUM_CODED(1, 4) SUM_CODED(2, 1) SUM_CODED(2, 2)
+        store_sums(sums);
+        for (int r = 0; r < rows; r++)
+            for (int p = 0; p < panels; p++) {
+                const int32_t *sum = halves > 1 ? sums[r / TILE_ROWS * 2 + p][r % TILE_ROWS] : sums[p][r];
+                finish(w, panel + p, load((const float *)sum), y + (size_t)(row + r) * stride, add);
+            }
+    }
+}
+
 /* One group of 32 inputs of a panel at 4 bits as signed bytes: four inputs of 16 outputs in each line. */
 INLINE void unpack_group(const uint8_t *packed, __m512i bytes[8]) {
     const __m512i nibble = _mm512_set1_epi8(0x0f), middle = _mm512_set1_epi8(8);
@@ -194,21 +291,28 @@ static void multiply_int4(const Linear *w, int first, int last, const Activation
     else multiply_groups(w, first, last, a, row, rows, y, stride, add, TILE_ROWS);
 }
 
-void multiply_tiles(const Linear *w, int first, int last, const Activations *a, int rows, float *y, int stride, int add) {
+void multiply_tiles(const Linear *w, int first, int last, const Activations *a, int rows, float *y, int stride, int add,
+                    const Next *next) {
     int low = w->kind == KIND_INT4, most = low ? TILE_ROWS : 2 * TILE_ROWS;
-    for (int row = 0; row < rows; row += most) {
-        int count = rows - row < most ? rows - row : most;
-        configure(count, low);
-        FENCE;
-        (low ? multiply_int4 : multiply_wide)(w, first, last, a, row, count, y, stride, add);
+    int step = rows > most ? SECTION_WEIGHTS / (w->k_padded * LANES) + 2 : last - first;
+    for (int panel = first, end; panel < last; panel = end) {
+        end = panel + step < last ? (panel + step) / 2 * 2 : last; /* codes come in pairs of panels */
+        for (int row = 0; row < rows; row += most) {
+            int count = rows - row < most ? rows - row : most;
+            configure(count, low);
+            FENCE;
+            if (w->kind == KIND_CODED) multiply_coded(w, panel, end, a, row, count, y, stride, add, end == last ? next : 0);
+            else (low ? multiply_int4 : multiply_wide)(w, panel, end, a, row, count, y, stride, add);
+        }
     }
 }
 
 #else
 
 int tiles_serve(int kind, int rows) { return (void)kind, (void)rows, 0; }
-void multiply_tiles(const Linear *w, int first, int last, const Activations *a, int rows, float *y, int stride, int add) {
-    (void)w, (void)first, (void)last, (void)a, (void)rows, (void)y, (void)stride, (void)add;
+void multiply_tiles(const Linear *w, int first, int last, const Activations *a, int rows, float *y, int stride, int add,
+                    const Next *next) {
+    (void)w, (void)first, (void)last, (void)a, (void)rows, (void)y, (void)stride, (void)add, (void)next;
 }
 void tiles_configure(int rows) { (void)rows; }
 void tiles_release(void) {}

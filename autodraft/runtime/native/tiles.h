@@ -13,7 +13,8 @@
 int tiles_serve(int kind, int rows);
 
 /* The same contract as `multiply`. */
-void multiply_tiles(const Linear *w, int first, int last, const Activations *a, int rows, float *y, int stride, int add);
+void multiply_tiles(const Linear *w, int first, int last, const Activations *a, int rows, float *y, int stride, int add,
+                    const Next *next);
 
 /* Tiles 0..3 (sums) and 4, 5 (inputs) for up to 16 rows, or 0, 1, 4 and 2, 3, 5 for the two halves of up to 32; 6 and 7 are
  * whole. 64 bytes each. */
