@@ -169,6 +169,18 @@ def test_what_is_multiplied_next_changes_no_bit(library, shape):
                 assert torch.equal(product(library, linear, x[:rows], following=following), expected)
 
 
+def test_of_many_rows_a_row_does_not_depend_on_the_others_either(library):
+    """A prefill takes some panels at a time where tiles do not hold the sums of all rows."""
+    weight, bias, _, x = _case((672, 1056), "16 bits", seed=8)
+    linears = [binding.pack(weight, kind, bias) for kind in KINDS.values()]
+    if library.reads_codes():
+        linears.append(binding.pack(weight, binding.KIND_CODED, bias))
+    for linear in linears:
+        for first in (0, 1):
+            expected = torch.cat([product(library, linear, x[row : row + 13], first=first) for row in range(0, 65, 13)])
+            assert torch.equal(product(library, linear, x[:65], first=first), expected)
+
+
 @pytest.mark.parametrize("kind", ["8 bits", "4 bits"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_tiles_give_the_bits_of_vectors_where_sums_are_exact(vectors, kind, shape):
