@@ -1,8 +1,9 @@
 /* Matrix products on tile registers (Intel AMX): up to 32 rows for about the time that reading the weights takes.
  * Knows nothing of transformers, and does nothing on other processors.
  *
- * The packed layouts are those of linear.c: 16 x 64 bytes of a panel are one tile. A tile product adds up each row by
- * itself, over the inputs in ascending order, so a row's result is bitwise independent of the others here too. */
+ * The packed layouts are those of linear.c: 16 x 64 bytes of a panel, or what their codes stand for, are one tile. A tile
+ * product adds up each row by itself, over the inputs in ascending order, so a row's result is bitwise independent of the
+ * others here too. */
 #include "tiles.h"
 
 #include "coded.h"
@@ -171,7 +172,8 @@ typedef struct {
 } CodedPanels;
 
 /* Sums of up to 16 rows by up to 4 panels, or of up to 32 (`halves`) by up to 2, into tiles as SUM_TILES has them. What has just
- * been stored cannot be loaded into a tile at once, so each is multiplied while the next one is decoded. */
+ * been stored cannot be loaded into a tile at once, so each is multiplied while the next one is decoded. Fetched is a stream
+ * itself, where two lie beside each other from its end on the next but one. */
 INLINE void sum_coded(CodedPanels *w, const char *x, size_t x_stride, int count, u8v4 uppers, const int halves, const int panels) {
     char tiles[2][4][TILE_BYTES] __attribute__((aligned(64)));
     ZERO_SUMS

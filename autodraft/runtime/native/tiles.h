@@ -2,7 +2,7 @@
 #define AUTODRAFT_TILES_H
 #include "linear.h"
 
-#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AMX_INT8__) && defined(__AVX512F__) && defined(__linux__)
+#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AMX_INT8__) && defined(__AVX512BW__) && defined(__linux__)
 #define AUTODRAFT_TILES
 /* The intrinsics do not tell the compiler which memory they touch. */
 #define FENCE __asm__ volatile("" ::: "memory")
