@@ -5,7 +5,7 @@
  * others. This is what makes verification reproduce autoregressive decoding exactly. */
 #include "linear.h"
 
-#include "coded.h"
+#include "next.h"
 #include "pairs.h"
 #include "tiles.h"
 
@@ -108,16 +108,6 @@ typedef struct {
     int ahead, only_one, left;
     const Next *next;
 } Fetch;
-
-const char *panel_start(const Next *next) {
-    const Linear *w = next->linear;
-    static const uint8_t bits[] = {[KIND_F32] = 32, [KIND_BF16] = 16, [KIND_F16] = 16, [KIND_INT8] = 8,
-                                   [KIND_INT4] = 4, [KIND_PLANES] = 8, [KIND_UPPER] = 8};
-#ifdef LOOKS_UP
-    if (w->kind == KIND_CODED) return coded_panel(w, next->panel);
-#endif
-    return (const char *)w->weight + (size_t)w->k_padded * LANES * bits[w->kind] / 8 * next->panel;
-}
 
 /* Bytes from panel number `p` of those that are multiplied to what is fetched with it. */
 INLINE size_t ahead(Fetch fetch, int p, size_t panel_bytes) {

@@ -30,9 +30,6 @@ void prepare_columns(const Linear *w, const float *x, int row, int end, int stri
  * (NULL: nobody knows) are fetched along with the last ones, by kernels that fetch where memory or a far cache is waited for. */
 void multiply(const Linear *w, int first, int last, const Activations *a, int rows, float *y, int stride, int add, const Next *next);
 
-/* Where its weights lie. */
-const char *panel_start(const Next *next);
-
 /* Whether KIND_CODED can be multiplied here. */
 int reads_codes(void);
 

@@ -6,7 +6,7 @@
  * others here too. */
 #include "tiles.h"
 
-#include "coded.h"
+#include "next.h"
 
 #ifdef AUTODRAFT_TILES
 #include <sys/syscall.h>
@@ -163,10 +163,11 @@ INLINE void decode_tile(const char *groups, int first, u8v4 uppers, Plain *plain
 #define LEAST_OF_TWO_STREAMS (8 * 4096)
 #define TILES_AHEAD(PANELS) ((PANELS) > 2 ? 2 : 4)
 
-/* Panels in codes; `plains` of each. Behind `end` it is `further` to what is multiplied next. */
+/* Where panels in codes lie: in streams of two, so many bytes each. What comes behind `end`, where the thread's last ones end, is
+ * `further` on. */
 typedef struct {
     const char *groups, *end;
-    size_t stream; /* bytes */
+    size_t stream;
     ptrdiff_t further;
     Plain plains[4];
 } CodedPanels;
