@@ -56,6 +56,9 @@ PolicyField = Annotated[
     WithJsonSchema(_POLICY_SCHEMA),
 ]
 
+MOST_NODES = 128
+"""Drafted nodes of a tree."""
+
 
 class _Value(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
@@ -155,7 +158,7 @@ class StaticTree(_Value):
 
     kind: Literal["static-tree"] = "static-tree"
     branching: int = Field(default=2, ge=1, le=16, description="children per expanded node")
-    max_nodes: int = Field(default=16, ge=1, le=128, description="drafted nodes at most")
+    max_nodes: int = Field(default=16, ge=1, le=MOST_NODES, description="drafted nodes at most")
 
 
 class Vertical(_Value):
@@ -184,7 +187,7 @@ class DyTC(_Value):
     window: int = Field(default=20, ge=1, le=1000, description="recent outcomes that an average is renewed from")
     siblings: int = Field(default=3, ge=1, le=8, description="alternatives of a self-draft kept per position")
     max_depth: int = Field(default=24, ge=1, le=64, description="deepest drafted position of a cycle")
-    max_nodes: int = Field(default=32, ge=1, le=128, description="drafted nodes at most")
+    max_nodes: int = Field(default=32, ge=1, le=MOST_NODES, description="drafted nodes at most")
 
 
 Scheduler = Annotated[

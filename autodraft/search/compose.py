@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from autodraft.cascade import (
+    MOST_NODES,
     Cascade,
     Chain,
     DyTC,
@@ -244,8 +245,9 @@ def neighbours(cascade: Cascade, options: ComposeOptions) -> Iterator[Cascade]:
                 yield cascade.model_copy(update={"scheduler": dytc.model_copy(update=changes)})
             return
         case StaticTree() as tree:
-            for changes in ({"max_nodes": 2 * tree.max_nodes}, {"max_nodes": max(tree.max_nodes // 2, 2)}):
-                yield cascade.model_copy(update={"scheduler": tree.model_copy(update=changes)})
+            for nodes in (min(2 * tree.max_nodes, MOST_NODES), max(tree.max_nodes // 2, 2)):
+                if nodes != tree.max_nodes:
+                    yield cascade.model_copy(update={"scheduler": tree.model_copy(update={"max_nodes": nodes})})
     draft = first_model(cascade)
 
     def changed(**settings: float) -> Cascade:

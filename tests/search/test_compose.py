@@ -74,11 +74,14 @@ def test_without_free_drafts_only_models_are_arranged() -> None:
     assert {type(cascade.scheduler) for cascade in found} == {DyTC, StaticTree}
 
 
-@pytest.mark.parametrize("scheduler", [Chain(), DyTC(), StaticTree()])
-def test_neighbours_differ_from_their_cascade(scheduler: Chain | DyTC | StaticTree) -> None:
+@pytest.mark.parametrize(
+    "scheduler", [Chain(), DyTC(), StaticTree(), StaticTree(max_nodes=128), StaticTree(max_nodes=2)]
+)
+def test_neighbours_are_valid_and_differ_from_their_cascade(scheduler: Chain | DyTC | StaticTree) -> None:
     cascade = CHAIN.model_copy(update={"scheduler": scheduler})
     found = list(neighbours(cascade, ComposeOptions()))
     assert len(found) >= 2 and cascade not in found
+    assert all(Cascade.model_validate(each.model_dump()) == each for each in found)
 
 
 def test_the_second_draft_costs_clearly_less(loop: SearchLoop) -> None:
