@@ -53,6 +53,50 @@ def put(total, to, mask, ADD: tl.constexpr):
 
 
 @triton.jit
+def activated(x, ACTIVATION: tl.constexpr):
+    """ACTIVATION, which is "silu", "relu" or "gelu", of each."""
+    if ACTIVATION == "silu":
+        return x * tl.sigmoid(x)
+    elif ACTIVATION == "relu":
+        return tl.maximum(x, 0.0)
+    else:
+        return 0.5 * x * (1.0 + tl.math.erf(x * 0.7071067811865476))
+
+
+@triton.jit
+def _outputs(column, outputs, GATED: tl.constexpr):
+    """Whose sums the columns of a tile are: where there are gates, each beside what it is a gate of."""
+    return column % 2 * (outputs // 2) + column // 2 if GATED else column
+
+
+@triton.jit
+def _finish(
+    total, scale, bias, y, row, rows, column, outputs,
+    ADD: tl.constexpr, ACTIVATION: tl.constexpr, GATED: tl.constexpr,
+):  # fmt: skip
+    """Sums, scaled, with their bias, to y: as they are or added to what is there, or activated. [rows, columns]"""
+    is_row, is_column = (row < rows)[:, None], column < outputs
+    output = _outputs(column, outputs, GATED)
+    if scale is not None:
+        total = total * tl.load(scale + output, mask=is_column, other=0.0)[None, :]
+    if bias is not None:
+        total = total + tl.load(bias + output, mask=is_column, other=0.0)[None, :]
+    if ACTIVATION is None:
+        put(total, y + row[:, None] * outputs + column[None, :], is_row & is_column[None, :], ADD)
+    elif GATED:
+        half: tl.constexpr = total.shape[1] // 2
+        gate, up = tl.split(tl.reshape(total, (total.shape[0], half, 2)))
+        place = tl.program_id(1) * half + tl.arange(0, half)
+        to = y + row[:, None] * (outputs // 2) + place[None, :]
+        value = activated(gate, ACTIVATION) * up
+        tl.store(to, value.to(y.dtype.element_ty), mask=is_row & (place < outputs // 2)[None, :])
+    else:
+        to = y + row[:, None] * outputs + column[None, :]
+        value = activated(total, ACTIVATION)
+        tl.store(to, value.to(y.dtype.element_ty), mask=is_row & is_column[None, :])
+
+
+@triton.jit
 def _from_planes(upper, lower):
     """Tiles of int8 as `BytePlanes` has them -> float16; lower: None where there is the upper one alone."""
     bits = (upper.to(tl.int16) << 7) & _UPPER_BITS
@@ -68,11 +112,13 @@ def per_channel(
     lower,  # int8 [outputs, inputs], or None
     scale,  # [outputs] float32, or None
     bias,  # [outputs] float32, or None
-    y,  # [rows, outputs] float32
+    y,  # [rows, outputs] float32; with ACTIVATION any type, where it is gated [rows, outputs / 2]
     rows,
     outputs,
     inputs,
     ADD: tl.constexpr,  # to what is in y
+    ACTIVATION: tl.constexpr,  # as `activated` takes it, or None
+    GATED: tl.constexpr,  # with ACTIVATION: the first half of the outputs are gates of the other one
     BLOCK_OUTPUTS: tl.constexpr,
     BLOCK_INPUTS: tl.constexpr,
     WHOLE_TILES: tl.constexpr,  # whether inputs is a multiple of BLOCK_INPUTS
@@ -85,16 +131,17 @@ def per_channel(
     """
     in_planes: tl.constexpr = scale is None and weight.dtype.element_ty == tl.int8
     row = tl.program_id(0) * ROW_BLOCK + tl.arange(0, ROW_BLOCK)
-    output = tl.program_id(1) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
+    column = tl.program_id(1) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
+    # Columns past the end read the last output again: cheaper than a mask, and never written.
+    output = tl.minimum(_outputs(column, outputs, GATED), outputs - 1)
     place = tl.arange(0, BLOCK_INPUTS)
     is_row = (row < rows)[:, None]
     x_tiles = x + row[:, None] * inputs + place[None, :]
-    # Outputs past the end read the last one again: cheaper than a mask, and never written.
-    of_tile = tl.minimum(output, outputs - 1).to(tl.int64)[:, None] * inputs + place[None, :]
+    of_tile = output.to(tl.int64)[:, None] * inputs + place[None, :]
     total = tl.zeros((ROW_BLOCK, BLOCK_OUTPUTS), tl.float32)
-    fetch_ahead(weight, tl.minimum(output, outputs - 1), inputs, LINES, EARLY)
+    fetch_ahead(weight, output, inputs, LINES, EARLY)
     if lower is not None:
-        fetch_ahead(lower, tl.minimum(output, outputs - 1), inputs, LINES, EARLY)
+        fetch_ahead(lower, output, inputs, LINES, EARLY)
     wait_for_inputs(EARLY)
     for start in range(0, inputs, BLOCK_INPUTS):
         if WHOLE_TILES:
@@ -109,12 +156,7 @@ def per_channel(
         if in_planes:
             w_tile = _from_planes(w_tile, lower_tile)
         total = tl.dot(x_tile, tl.trans(w_tile.to(x_tile.dtype)), total, input_precision="ieee")
-    is_output = output < outputs
-    if scale is not None:
-        total = total * tl.load(scale + output, mask=is_output, other=0.0)[None, :]
-    if bias is not None:
-        total = total + tl.load(bias + output, mask=is_output, other=0.0)[None, :]
-    put(total, y + row[:, None] * outputs + output[None, :], is_row & is_output[None, :], ADD)
+    _finish(total, scale, bias, y, row, rows, column, outputs, ADD, ACTIVATION, GATED)
 
 
 @triton.jit
@@ -139,12 +181,14 @@ def per_group(
     weight,  # [outputs, groups, 4] int32: bits 4 i to 4 i + 3 of word j are input 4 i + j of the group
     scale,  # [outputs, groups], x's type
     bias,  # [outputs] float32, or None
-    y,  # [rows, outputs] float32
+    y,  # [rows, outputs] float32; with ACTIVATION any type, where it is gated [rows, outputs / 2]
     rows,
     outputs,
     inputs,
     groups,
     ADD: tl.constexpr,  # to what is in y
+    ACTIVATION: tl.constexpr,  # as `activated` takes it, or None
+    GATED: tl.constexpr,  # with ACTIVATION: the first half of the outputs are gates of the other one
     BLOCK_OUTPUTS: tl.constexpr,
     BLOCK_GROUPS: tl.constexpr,
     WHOLE_TILES: tl.constexpr,  # whether inputs is a multiple of 32 BLOCK_GROUPS
@@ -153,17 +197,18 @@ def per_group(
 ):
     """Weights of 4 bits with one scale per 32 inputs, dequantized in the precision of x."""
     row = tl.program_id(0) * ROW_BLOCK + tl.arange(0, ROW_BLOCK)
-    output = tl.program_id(1) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
+    column = tl.program_id(1) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
+    output = tl.minimum(_outputs(column, outputs, GATED), outputs - 1)
     group = tl.arange(0, BLOCK_GROUPS)
     word = tl.arange(0, BLOCK_GROUPS * 4)
     place = word // 4 * 32 + word % 4
     is_row = (row < rows)[:, None]
     x_tiles = x + row[:, None] * inputs + place[None, :]
-    first_group = tl.minimum(output, outputs - 1).to(tl.int64)[:, None] * groups
+    first_group = output.to(tl.int64)[:, None] * groups
     word_tiles = weight + first_group * 4 + word[None, :]
     scale_tiles = scale + first_group + group[None, :]
     total = tl.zeros((ROW_BLOCK, BLOCK_OUTPUTS), tl.float32)
-    fetch_ahead(weight, tl.minimum(output, outputs - 1), groups * 4, LINES, EARLY)
+    fetch_ahead(weight, output, groups * 4, LINES, EARLY)
     wait_for_inputs(EARLY)
     for start in range(0, groups, BLOCK_GROUPS):
         if WHOLE_TILES:
@@ -180,7 +225,4 @@ def per_group(
             x_tile = tl.load(x_tiles + first, mask=seen, other=0.0)
             w_tile = _centred(words, number, x_tile.dtype) * factor
             total = tl.dot(x_tile, tl.trans(w_tile), total, input_precision="ieee")
-    is_output = output < outputs
-    if bias is not None:
-        total = total + tl.load(bias + output, mask=is_output, other=0.0)[None, :]
-    put(total, y + row[:, None] * outputs + output[None, :], is_row & is_output[None, :], ADD)
+    _finish(total, None, bias, y, row, rows, column, outputs, ADD, ACTIVATION, GATED)

@@ -131,18 +131,31 @@ class TritonLinear:
                 self._multiply_row(x, y, adds)
         return y
 
-    def _multiply(self, x: Tensor, y: Tensor, adds: bool) -> None:
-        (rows, outputs), tile = y.shape, self.tile
+    def activated(self, x: Tensor, activation: str, gated: bool) -> Tensor:
+        """x [rows, inputs] -> the products, activated, as `dtype` [rows, outputs]; not where rows may come rounded.
+
+        Gated: the first half of the outputs are gates of the other one. -> [rows, outputs / 2]
+        """
+        assert self.rounding(len(x)) is None
+        with torch.cuda.device_of(self.weight):
+            x = x.to(self.dtype).contiguous()
+            width = len(self.weight) // (2 if gated else 1)
+            y = torch.empty((len(x), width), dtype=self.dtype, device=self.weight.device)
+            self._multiply(x, y, False, activation, gated)
+        return y
+
+    def _multiply(self, x: Tensor, y: Tensor, adds: bool, activation: str | None = None, gated: bool = False) -> None:
+        rows, outputs, tile = len(x), len(self.weight), self.tile
         grid = (-(-rows // ROW_BLOCK.value), -(-outputs // tile.outputs))
         options = {"num_warps": tile.warps, "num_stages": tile.stages, "LINES": tile.ahead, **early(x)}
         scaled = (self.scale, self.bias, y, rows, outputs, self.inputs)
-        whole = self.inputs % tile.inputs == 0
+        whole, finish = self.inputs % tile.inputs == 0, (adds, activation, gated)
         if self.weight.ndim == 3:
             groups, block = self.weight.shape[1], tile.inputs // INT4_GROUP_SIZE
-            per_group[grid](x, self.weight, *scaled, groups, adds, tile.outputs, block, whole, **options)
+            per_group[grid](x, self.weight, *scaled, groups, *finish, tile.outputs, block, whole, **options)
         else:
             given = (x, self.weight, self.lower, *scaled)
-            per_channel[grid](*given, adds, tile.outputs, tile.inputs, whole, **options)
+            per_channel[grid](*given, *finish, tile.outputs, tile.inputs, whole, **options)
 
     def _multiply_row(self, x: RoundedRow, y: Tensor, adds: bool) -> None:
         tile, outputs = self.row_tile, y.shape[1]

@@ -1,4 +1,4 @@
-"""`TritonPass`: a forward pass of few launches, out of the Triton kernels; see `autodraft.runtime.triton_fused`.
+"""`TritonPass`: a forward pass of few launches, out of the Triton kernels: triton_fused.py, triton_attention.py.
 
 Knows nothing of plans, steps or graphs. What leads out of a sub-layer is added to the residual stream where it lies.
 """
@@ -14,17 +14,8 @@ from autodraft.runtime.linears import Linear
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.torch_pass import Context, Part, Payload, TorchPass
 from autodraft.runtime.torch_rows import Drafted, RowInputs
-from autodraft.runtime.triton_fused import (
-    LEAST_LINES,
-    SPLIT,
-    activate,
-    attend_splits,
-    begin,
-    best_of_chunks,
-    extend_chain,
-    join_splits,
-    normalise,
-)
+from autodraft.runtime.triton_attention import LEAST_LINES, attend_splits, join_splits, splits_of
+from autodraft.runtime.triton_fused import activate, begin, best_of_chunks, extend_chain, normalise
 from autodraft.runtime.triton_linear import RoundedRow, TritonLinear, early
 from autodraft.runtime.triton_row_kernels import GROUP
 from autodraft.runtime.weights import BlockWeights, Norm, TargetWeights
@@ -112,7 +103,7 @@ class TritonPass(TorchPass):
         block = self._weights.blocks[index]
         normed = self._norm(x, block.mlp_norm, _rounding([part.inputs for part in parts], len(x)))
         for part in parts:
-            _add_to(x, part, self._activated(_through(part.inputs, normed), _rounding([part.outputs], len(x))))
+            _add_to(x, part, self._activated(part, normed))
         return x if block.down.bias is None else x.add_(block.down.bias)
 
     def _room(self, rows: int, width: int, bits: int | None, device: torch.device) -> tuple[_Rows, _RowTensors]:
@@ -148,7 +139,7 @@ class TritonPass(TorchPass):
         inputs, device = context.inputs, projected.device
         mask = inputs.mask.view(torch.uint8)
         seen = mask.shape[1]
-        splits = -(-seen // SPLIT.value)
+        splits = splits_of(seen)
         mixed = torch.empty((splits, rows, heads, head_dim), dtype=torch.float32, device=device)
         highest, sums = torch.empty((2, splits, rows, heads), dtype=torch.float32, device=device)
         out, tensors = self._room(rows, heads * head_dim, bits if head_dim >= GROUP.value else None, device)
@@ -169,12 +160,18 @@ class TritonPass(TorchPass):
             )
         return out
 
-    def _activated(self, hidden: Tensor, bits: int | None) -> _Rows:
-        width = hidden.shape[1] // (2 if self._spec.gated else 1)
+    def _activated(self, part: Part, normed: _Rows) -> _Rows:
+        """[rows, hidden] -> [rows, channels of the part], activated by the product itself where nobody rounds."""
+        spec, bits = self._spec, _rounding([part.outputs], len(normed) if isinstance(normed, Tensor) else 1)
+        if bits is None and isinstance(normed, Tensor) and _rounding([part.inputs], len(normed)) is None:
+            assert isinstance(part.inputs, TritonLinear)
+            return part.inputs.activated(normed, spec.activation, spec.gated)
+        hidden = _through(part.inputs, normed)
+        width = hidden.shape[1] // (2 if spec.gated else 1)
         activated, tensors = self._room(len(hidden), width, bits, hidden.device)
         with torch.cuda.device_of(hidden):
             activate[(len(hidden), -(-width // _ACTIVATED))](
-                *(hidden, *tensors, width, self._spec.gated, self._spec.activation, _ACTIVATED), **early(hidden)
+                *(hidden, *tensors, width, spec.gated, spec.activation, _ACTIVATED), **early(hidden)
             )
         return activated
 

@@ -42,16 +42,18 @@ def compiled(tmp_path, variants):
     return json.loads(done.stdout)
 
 
-def product(bits, kind, capability, whole, in_planes=False):
+def product(bits, kind, capability, whole, in_planes=False, activation=None):
     from autodraft.runtime.triton_linear import TILES, full_tile
 
     tile = TILES[bits] if bits < 16 else full_tile(4096, 132)
     types = {"x": "*" + kind, "weight": {16: "*" + kind, 8: "*i8", 4: "*i32"}[bits], "bias": "*fp32", "y": "*fp32"}
-    types |= {"scale": "*" + (kind if bits == 4 else "fp32")}
+    types |= {"scale": "*" + (kind if bits == 4 else "fp32")} | ({"y": "*" + kind} if activation else {})
     constants = {
         "BLOCK_OUTPUTS": tile.outputs,
         "WHOLE_TILES": whole,
-        "ADD": True,
+        "ADD": activation is None,
+        "ACTIVATION": activation,
+        "GATED": activation == "silu",
         "EARLY": capability >= 90,
         "LINES": tile.ahead,
     }
@@ -84,10 +86,15 @@ def row_product(bits, kind, capability, whole):
 
 
 def test_weights_travel_by_16_bytes_to_tensor_cores(tmp_path):
-    variants = [  # bits, type of the activations, compute capability, whether tiles are whole, and weights in planes
+    variants = [  # bits, type of the inputs, compute capability, whether tiles are whole, weights in planes, activation
         *((16, "bf16", 90, True), (8, "bf16", 90, True), (4, "bf16", 90, True)),
         *((8, "fp16", 80, False), (4, "fp16", 80, False), (4, "fp32", 80, True)),
         *((16, "fp16", 90, True, True), (8, "fp16", 90, True, True), (16, "fp16", 80, False, True)),
+        *(
+            (16, "bf16", 90, True, False, "silu"),
+            (8, "bf16", 80, True, False, "relu"),
+            (4, "bf16", 90, False, False, "silu"),
+        ),
     ]
     programs = compiled(tmp_path, [product(*variant) for variant in variants])
     for (_, kind, *_), (program, shared_bytes) in zip(variants, programs, strict=True):
@@ -124,12 +131,15 @@ def test_what_lies_between_products_compiles(tmp_path):
         "best_of_chunks": {"CHUNK": 2048},
         "extend_chain": {"BLOCK": 64, "KEYS": 1024},
     }
+    modules = dict.fromkeys(kernels, "triton_fused") | dict.fromkeys(
+        ["attend_splits", "join_splits"], "triton_attention"
+    )
     rounded = {"y": "*i8", "out": "*i8", "x_scale": "*fp32", "correction": "*i32"}
     for name in ("normalise", "join_splits", "activate"):
         constants = {each: value for each, value in kernels[name].items() if each not in plain} | {"EARLY": True}
-        compiled(tmp_path, [["triton_fused", name, pointers | rounded, constants, 90, 4, 3]])
+        compiled(tmp_path, [[modules[name], name, pointers | rounded, constants, 90, 4, 3]])
     variants = [
-        ["triton_fused", name, pointers, {**constants, **({} if name == "begin" else {"EARLY": True})}, 90, 4, 3]
+        [modules[name], name, pointers, {**constants, **({} if name == "begin" else {"EARLY": True})}, 90, 4, 3]
         for name, constants in kernels.items()
     ]
     programs = dict(zip(kernels, compiled(tmp_path, variants), strict=True))

@@ -10,17 +10,18 @@ from tests.runtime.tiny import tiny_model
 from tests.runtime.triton_device import device, dtype, runtime_of  # noqa: F401 - the fixtures
 
 LENGTH = 300  # more than two splits of the keys
+LONG = 4159  # the last split has eight tiles of keys, and new ones are in the first and in the second of them
 TREE = Rows.tree([5, 9, 33, 2, 71], [-1, 0, 0, 1, 2], LENGTH)
 PARTS = DraftPolicy.uniform(3).replace(
     {0: ChannelShares(full=8), 1: ChannelShares(full=11), 2: ChannelShares(), 4: ChannelShares(full=8, eight=8)}
 )
 
 
-def fused(model, device):  # noqa: F811
+def fused(model, device, **options):  # noqa: F811
     from autodraft.runtime.triton_linear import TritonLinears
     from autodraft.runtime.triton_pass import TritonPass
 
-    runtime = runtime_of(model, device, TritonLinears())
+    runtime = runtime_of(model, device, TritonLinears(), **options)
     assert isinstance(runtime._backend._pass, TritonPass)
     return runtime
 
@@ -83,6 +84,34 @@ def test_keys_that_a_row_does_not_see_change_no_bit(device, dtype):  # noqa: F81
     taps = torch.empty((2 * runtime.spec.num_blocks + 1, 2, runtime.spec.hidden_size), device=device)
     expected = runtime._backend.forward(runtime.target, filled(runtime, 40), rows, taps=taps)
     assert torch.equal(runtime.forward(runtime.target, filled(runtime, 40), rows), expected)
+
+
+def test_splits_are_all_tiles_in_order(device):  # noqa: F811
+    from autodraft.runtime.triton_attention import TILE, splits_of
+    from tests.runtime.split_kernel import store_tiles
+
+    found, size = torch.zeros((100, 2), dtype=torch.int32, device=device), TILE.value
+    store_tiles[(100,)](found)
+    splits = found.tolist()
+    assert splits[0] == [0, 1] and splits[-1][1] == 8
+    assert [first for first, _ in splits[1:]] == [first + tiles for first, tiles in splits[:-1]]
+    for keys in (1, 64, 65, 1024, 1025, 2048, 2049, 4096, 4097, 4608, 4609, 32768):
+        first, tiles = splits[splits_of(keys) - 1]
+        assert first * size < keys <= (first + tiles) * size
+
+
+def test_a_long_context_is_seen_as_in_the_plain_pass_and_by_every_row_to_the_bit(device, dtype):  # noqa: F811
+    model = tiny_model("llama", num_hidden_layers=1, max_position_embeddings=8192).to(dtype)
+    runtime = fused(model, device, max_length=4608)
+    plain = runtime_of(model, device, SimulatedLinears(), max_length=4608)
+    rows = Rows.tree([5, 9, 33], [-1, -1, 0], LONG)
+    tree = runtime.forward(runtime.target, filled(runtime, LONG), rows)
+    expected = plain.forward(plain.target, filled(plain, LONG), rows)
+    assert (tree - expected).abs().max() < (1e-3 if dtype == torch.float32 else 0.1)
+    cache = filled(runtime, LONG)
+    for token, node in ((5, 0), (33, 2)):
+        assert torch.equal(runtime.forward(runtime.target, cache, Rows.chain([token], cache.length))[0], tree[node])
+        cache.commit([cache.length])
 
 
 @pytest.mark.parametrize("top", [1, 3])

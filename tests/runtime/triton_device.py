@@ -64,9 +64,9 @@ def dtype(request, device):
     return DTYPES[request.param]
 
 
-def runtime_of(model, device, kind, *, byte_planes=False):
+def runtime_of(model, device, kind, *, byte_planes=False, max_length=512):
     """A runtime on `device` over the linear maps `kind`."""
     spec, model = ModelSpec.from_config(model.config), model.to(device)
     weights = TargetWeights.from_hf(model, spec, byte_planes=byte_planes)
     backend = TorchBackend(spec, weights, model.dtype, device, kind)
-    return TransformerRuntime(spec, backend, dtype=model.dtype, device=device, max_length=512)
+    return TransformerRuntime(spec, backend, dtype=model.dtype, device=device, max_length=max_length)
