@@ -104,7 +104,7 @@ class TargetStamp(FrozenModel):
 
     name: str = Field(description="the model as it was typed: a configured name, a hub id or a folder")
     path: str = Field(description="what the name resolved to: a folder or a hub id")
-    family: str = Field(description="llama, mistral, qwen2, qwen3, phi3 or opt")
+    family: str = Field(description="the architecture, as Hugging Face's `model_type` names it")
     widen: int = Field(default=1, ge=1, description="times the weights are tiled in width; 1: as they are")
     dtype: str = Field(description="precision of the target, such as bfloat16")
     byte_planes: bool = Field(

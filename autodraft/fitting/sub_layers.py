@@ -25,7 +25,7 @@ from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.weights import Projection, TargetWeights
 
 RotaryTables = tuple[Tensor | None, Tensor | None]
-"""Cosines and sines, [tokens, 1, head_dim / 2], or nothing where positions are learned."""
+"""Cosines and sines, [tokens, 1, rotary_dim / 2], or nothing where positions are learned."""
 
 DRAFT_WINDOW = 6
 """Positions that a draft runs from one root: root and drafted tokens of a cycle of usual length."""
@@ -114,7 +114,7 @@ class SubLayers:
         return x
 
     def _embed(self, tokens: Tensor) -> Tensor:
-        x = self.weights.embedding[tokens].float()
+        x = self.weights.embedding[tokens].float() * self.spec.embedding_scale
         return x if self.weights.positions is None else x + self.weights.positions[: tokens.shape[1]].float()
 
     def _tables(self, tokens: int) -> RotaryTables:
@@ -182,7 +182,9 @@ class SubLayers:
         )
         if weights.query_norm is not None and weights.key_norm is not None:
             query, key = apply_norm(query, weights.query_norm, spec), apply_norm(key, weights.key_norm, spec)
-        query, key = rotate(query, *tables), rotate(key, *tables)
+        if spec.rotates(block):
+            query, key = rotate(query, *tables), rotate(key, *tables)
+        query = query * spec.query_scale
         query, key, value = (part.transpose(1, 2).to(self._dtype) for part in (query, key, value))
         if written is not None:
             written.keys[block], written.values[block] = key, value

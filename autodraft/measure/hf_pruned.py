@@ -14,6 +14,8 @@ from torch import nn
 
 from autodraft.errors import UnsupportedModelError
 
+_BY_BLOCK = ("layer_types", "no_rope_layers")  # settings with an entry for each block
+
 
 def spread_blocks(num_blocks: int, num_kept: int) -> list[int]:
     """`num_kept` blocks evenly spread, the first and (from two on) the last among them."""
@@ -38,8 +40,10 @@ def depth_pruned(model: Any, kept: Sequence[int]) -> Any:
     parent, _, attribute = name.rpartition(".")
     setattr(pruned.get_submodule(parent), attribute, remaining)
     pruned.config.num_hidden_layers = len(kept)
-    if getattr(pruned.config, "layer_types", None):
-        pruned.config.layer_types = [pruned.config.layer_types[index] for index in kept]
+    for setting in _BY_BLOCK:
+        of_blocks = getattr(pruned.config, setting, None)
+        if of_blocks:
+            setattr(pruned.config, setting, [of_blocks[index] for index in kept])
     return pruned
 
 

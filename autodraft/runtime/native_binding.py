@@ -83,11 +83,11 @@ class CModel(ctypes.Structure):
             (name, c_int32)
             for name in (
                 *("num_blocks", "hidden", "num_heads", "num_kv_heads", "head_dim", "vocab"),
-                *("layer_norm", "activation", "gated", "dtype"),
+                *("layer_norm", "activation", "gated", "dtype", "rotary_dim"),
             )
         ),
-        ("norm_eps", c_float),
-        *((name, c_void_p) for name in ("embedding", "positions", "cosine", "sine")),
+        *((name, c_float) for name in ("norm_eps", "embedding_scale", "query_scale")),
+        *((name, c_void_p) for name in ("embedding", "positions", "cosine", "sine", "rotates")),
         ("norms", POINTER(CBlockNorms)),
         ("final_norm", c_void_p),
         ("final_norm_bias", c_void_p),

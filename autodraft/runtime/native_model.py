@@ -38,17 +38,18 @@ def model_struct(
         angles = torch.arange(max_positions)[:, None].float() * weights.rotary_frequencies
         cosine, sine = ((table * weights.rotary_scale).contiguous() for table in (angles.cos(), angles.sin()))
     dtype = arithmetic_dtype(dtype)
+    rotates = torch.tensor([spec.rotates(block) for block in range(spec.num_blocks)], dtype=torch.uint8)
     embedding = weights.embedding.to(dtype).contiguous()
     positions = None if weights.positions is None else weights.positions.to(dtype).contiguous()
     struct = binding.CModel(
         *(spec.num_blocks, spec.hidden_size, spec.num_heads, spec.num_kv_heads, spec.head_dim, spec.vocab_size),
         *(spec.norm == "layer", _ACTIVATIONS[spec.activation], spec.gated, FULL_KINDS[dtype]),
-        spec.norm_eps,
-        *map(binding.pointer, (embedding, positions, cosine, sine)),
+        *(spec.rotary_dim, spec.norm_eps, spec.embedding_scale, spec.query_scale),
+        *map(binding.pointer, (embedding, positions, cosine, sine, rotates)),
         norms,
         *_norm_pointers(weights.final_norm),
     )
-    return struct, (norms, cosine, sine, embedding, positions, weights)
+    return struct, (norms, cosine, sine, rotates, embedding, positions, weights)
 
 
 def _norm_pointers(norm: Norm) -> tuple[int | None, int | None]:

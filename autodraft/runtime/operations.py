@@ -20,9 +20,10 @@ def apply_norm(x: Tensor, norm: Norm, spec: ModelSpec) -> Tensor:
 def rotate(x: Tensor, cos: Tensor | None, sin: Tensor | None) -> Tensor:
     """Rotary embedding, halves paired as Hugging Face does; without tables `x` itself.
 
-    x [..., heads, head_dim]; cos, sin [..., 1, head_dim / 2].
+    x [..., heads, head_dim]; cos, sin [..., 1, rotary_dim / 2].
     """
     if cos is None or sin is None:
         return x
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    half = cos.shape[-1]
+    first, second, rest = x.split([half, half, x.shape[-1] - 2 * half], dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1)

@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 from autodraft.errors import UnsupportedModelError
 
-SUPPORTED_FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "phi3", "opt")
+SUPPORTED_FAMILIES = (
+    *("llama", "mistral", "ministral", "qwen2", "qwen3", "phi3", "smollm3", "granite", "seed_oss", "opt"),
+)
 _ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope")
 _ACTIVATIONS = {"silu": "silu", "swish": "silu", "relu": "relu", "gelu": "gelu"}
 
@@ -27,9 +29,13 @@ class ModelSpec:
         max_positions: positions that the checkpoint was made for; with two sets of rotary frequencies (LongRoPE) those
             of the first one.
         norm: RMSNorm ("rms") or LayerNorm with bias ("layer").
+        norm_eps: what is added to a mean square, for a residual stream as `embedding_scale` makes it.
         gated: whether the MLP is `down(act(gate(x)) * up(x))` rather than `down(act(up(x)))`.
-        rotary: rotary position embedding; otherwise learned positions are added to the embeddings.
+        rotary_dim: leading channels of a head that are rotated; 0: learned positions are added to the embeddings.
         sliding_window: keys that a query may see at most, or None; only contexts within it are run.
+        unrotated_blocks: those whose heads are not rotated (NoPE).
+        embedding_scale: what embeddings are multiplied by.
+        query_scale: what queries are multiplied by, beside `head_dim ** -0.5`.
     """
 
     family: str
@@ -45,9 +51,12 @@ class ModelSpec:
     norm_eps: float
     activation: Literal["silu", "relu", "gelu"]
     gated: bool
-    rotary: bool
+    rotary_dim: int
     qk_norm: bool
     sliding_window: int | None = None
+    unrotated_blocks: frozenset[int] = frozenset()
+    embedding_scale: float = 1.0
+    query_scale: float = 1.0
 
     @property
     def num_sub_layers(self) -> int:
@@ -57,6 +66,10 @@ class ModelSpec:
     def group_size(self) -> int:
         """Query heads per KV head."""
         return self.num_heads // self.num_kv_heads
+
+    def rotates(self, block: int) -> bool:
+        """Whether heads of a block are rotated."""
+        return self.rotary_dim > 0 and block not in self.unrotated_blocks
 
     @property
     def fused_rows(self) -> dict[str, list[int]]:
@@ -82,35 +95,51 @@ def _activation(name: str) -> Any:
 
 
 def _from_llama_like(config: Any) -> ModelSpec:
+    """With a rotary embedding, RMSNorm and a gated MLP.
+
+    Granite multiplies what a sub-layer adds, by m say. A stream divided by m is the same without that factor, where the
+    eps of norms is divided by the square of m.
+    """
+    family = config.model_type
     window = getattr(config, "sliding_window", None)
-    if config.model_type in ("qwen2", "qwen3") and not getattr(config, "use_sliding_window", False):
+    if family in ("qwen2", "qwen3", "smollm3") and not getattr(config, "use_sliding_window", False):
         window = None
     rope = getattr(config, "rope_parameters", None) or {}
     scaling = rope.get("rope_type", "default")
     if scaling not in _ROPE_TYPES:
         raise UnsupportedModelError(f"rotary scaling {scaling!r} is not supported; supported: {', '.join(_ROPE_TYPES)}")
-    if rope.get("partial_rotary_factor", 1.0) != 1.0:
-        raise UnsupportedModelError("heads of which only a part is rotated (Phi-4-mini) are not supported")
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     positions = config.max_position_embeddings
     if scaling == "longrope":
         positions = min(positions, rope["original_max_position_embeddings"])
+    branch_scale, unrotated = 1.0, frozenset[int]()
+    embedding_scale = query_scale = 1.0
+    if family == "granite":
+        branch_scale = config.residual_multiplier
+        embedding_scale = config.embedding_multiplier / branch_scale
+        query_scale = config.attention_multiplier * head_dim**0.5
+    elif family == "smollm3":
+        unrotated = frozenset(block for block, rotates in enumerate(config.no_rope_layers) if not rotates)
     return ModelSpec(
-        family=config.model_type,
+        family=family,
         num_blocks=config.num_hidden_layers,
         hidden_size=config.hidden_size,
         intermediate_size=config.intermediate_size,
         num_heads=config.num_attention_heads,
         num_kv_heads=config.num_key_value_heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        head_dim=head_dim,
         vocab_size=config.vocab_size,
         max_positions=positions,
         norm="rms",
-        norm_eps=config.rms_norm_eps,
+        norm_eps=config.rms_norm_eps / branch_scale**2,
         activation=_activation(config.hidden_act),
         gated=True,
-        rotary=True,
-        qk_norm=config.model_type == "qwen3",
+        rotary_dim=int(head_dim * rope.get("partial_rotary_factor", 1.0)),
+        qk_norm=family == "qwen3",
         sliding_window=window,
+        unrotated_blocks=unrotated,
+        embedding_scale=embedding_scale,
+        query_scale=query_scale,
     )
 
 
@@ -135,6 +164,6 @@ def _from_opt(config: Any) -> ModelSpec:
         norm_eps=1e-5,
         activation=_activation(config.activation_function),
         gated=False,
-        rotary=False,
+        rotary_dim=0,
         qk_norm=False,
     )

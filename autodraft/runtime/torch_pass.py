@@ -53,7 +53,7 @@ class Context:
     Attributes:
         keys, values: of the cache. [blocks, kv_heads, slots, head_dim]
         inputs: the rows: the slots that their keys go to, and what they see.
-        cos, sin: of the rows' positions; None without rotary embedding. [n, head_dim / 2]
+        cos, sin: of the rows' positions; None without rotary embedding. [n, rotary_dim / 2]
     """
 
     keys: Tensor
@@ -86,7 +86,7 @@ class TorchPass:
     def start(self, inputs: RowInputs, keys: Tensor, values: Tensor) -> tuple[Tensor, Context]:
         """The residual stream before the first sub-layer, float32 [n, hidden], and what the rows see."""
         weights = self._weights
-        x = weights.embedding[inputs.tokens].float()
+        x = weights.embedding[inputs.tokens].float() * self._spec.embedding_scale
         if weights.positions is not None:
             x = x + weights.positions[inputs.positions].float()
         cos = sin = None
@@ -132,7 +132,8 @@ class TorchPass:
         spec, block = self._spec, self._weights.blocks[index]
         normed = apply_norm(x, block.attention_norm, spec)
         total = torch.zeros_like(x)
-        cos, sin = (None if table is None else table[:, None] for table in (context.cos, context.sin))
+        tables = (context.cos, context.sin) if spec.rotates(index) else (None, None)
+        cos, sin = (None if table is None else table[:, None] for table in tables)
         for part in parts:
             heads = len(part.channels)
             sizes = [heads * spec.group_size, heads, heads]
@@ -140,7 +141,7 @@ class TorchPass:
             query, key, value = projected.split(sizes, dim=1)
             if block.query_norm is not None and block.key_norm is not None:
                 query, key = apply_norm(query, block.query_norm, spec), apply_norm(key, block.key_norm, spec)
-            query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+            query, key = rotate(query, cos, sin) * spec.query_scale, rotate(key, cos, sin)
             whole = heads == spec.num_kv_heads
             channels: Tensor | slice = slice(None) if whole else part.channels
             slots = context.inputs.slots

@@ -47,11 +47,11 @@ def tiles_of(split):
 
 
 @triton.jit
-def _rotated(source, norm, cos, sin, row, inside, eps, HEAD_DIM: tl.constexpr):
+def _rotated(source, norm, cos, sin, row, inside, eps, HEAD_DIM: tl.constexpr, ROTATED: tl.constexpr):
     """Heads, normed and rotated. source: pointers [heads]; row [heads]: of the tables. -> float32 [heads, head_dim]"""
     place = tl.arange(0, HEAD_DIM)
-    half: tl.constexpr = HEAD_DIM // 2
-    other = (place + half) % HEAD_DIM  # what it is rotated with
+    half: tl.constexpr = ROTATED // 2
+    other = (place + half) % ROTATED if cos is not None else place  # what it is rotated with
     given = tl.load(source[:, None] + place[None, :], mask=inside[:, None], other=0.0)
     scale = 1.0
     if norm is not None:
@@ -64,13 +64,15 @@ def _rotated(source, norm, cos, sin, row, inside, eps, HEAD_DIM: tl.constexpr):
         table = row[:, None] * half + (place % half)[None, :]
         c = tl.load(cos + table, mask=inside[:, None], other=0.0)
         s = tl.load(sin + table, mask=inside[:, None], other=0.0)
-        given = given * c + tl.where(place < half, -1.0, 1.0)[None, :] * partner * s
+        rotated = given * c + tl.where(place < half, -1.0, 1.0)[None, :] * partner * s
+        given = rotated if ROTATED == HEAD_DIM else tl.where((place < ROTATED)[None, :], rotated, given)
     return given
 
 
 @triton.jit
 def _cache_rows(
-    own_keys, own_values, stride, norm, cos, sin, slots, first, last, keys, values, rows, eps, HEAD_DIM: tl.constexpr
+    own_keys, own_values, stride, norm, cos, sin, slots, first, last, keys, values, rows, eps,
+    HEAD_DIM: tl.constexpr, ROTATED: tl.constexpr,
 ):  # fmt: skip
     """Keys and values of one head of those rows whose slots are in [first, last), put where this program finds them."""
     place = tl.arange(0, HEAD_DIM)[None, :]
@@ -79,7 +81,7 @@ def _cache_rows(
         slot = tl.load(slots + row, mask=row < rows, other=-1)
         is_here = (slot >= first) & (slot < last)
         if tl.max(is_here.to(tl.int32), 0) > 0:
-            key = _rotated(own_keys + row * stride, norm, cos, sin, row, is_here, eps, HEAD_DIM)
+            key = _rotated(own_keys + row * stride, norm, cos, sin, row, is_here, eps, HEAD_DIM, ROTATED)
             value = tl.load((own_values + row * stride)[:, None] + place, mask=is_here[:, None], other=0.0)
             to = slot[:, None] * HEAD_DIM + place
             tl.store(keys + to, key.to(keys.dtype.element_ty), mask=is_here[:, None])
@@ -105,7 +107,7 @@ def attend_splits(
     projected,  # [rows, (group + 2) * kv_heads, head_dim] float32: queries, keys, values
     query_norm,  # [head_dim] float32, or None
     key_norm,
-    cos,  # [rows, head_dim / 2] float32, or None
+    cos,  # [rows, ROTATED / 2] float32; None where nothing is rotated
     sin,
     channels,  # [kv_heads]: which of the model's KV heads these are
     slots,  # [rows]
@@ -125,6 +127,7 @@ def attend_splits(
     scale,
     GROUP: tl.constexpr,
     HEAD_DIM: tl.constexpr,
+    ROTATED: tl.constexpr,  # leading channels of a head
     LINES: tl.constexpr,  # at least GROUP
     KEY_LINES: tl.constexpr,  # of 128 bytes that a key takes
     EARLY: tl.constexpr,
@@ -156,12 +159,14 @@ def attend_splits(
     head, heads = kv_head * GROUP + line % GROUP, (GROUP + 2) * kv_heads
     to = split * (rows * GROUP * kv_heads) + row * (GROUP * kv_heads) + head
     if used > 0:
-        q = _rotated(projected + (row * heads + head) * HEAD_DIM, query_norm, cos, sin, row, is_line, eps, HEAD_DIM)
+        q = _rotated(
+            projected + (row * heads + head) * HEAD_DIM, query_norm, cos, sin, row, is_line, eps, HEAD_DIM, ROTATED
+        )
         own = projected + (GROUP * kv_heads + kv_head) * HEAD_DIM
         _cache_rows(
             own, own + kv_heads * HEAD_DIM, heads * HEAD_DIM, key_norm, cos, sin, slots,
             tl.where(is_scattered, 0, begin), tl.where(is_scattered, seen, end),
-            keys + cached, values + cached, rows, eps, HEAD_DIM,
+            keys + cached, values + cached, rows, eps, HEAD_DIM, ROTATED,
         )  # fmt: skip
         for turn in tl.range(0, tl.where(is_scattered, together, 1), num_stages=1):
             of = tl.program_id(0) * together + turn

@@ -23,21 +23,22 @@ def begin(
     positions,  # [rows] int64
     embedding,  # [vocabulary, width]
     learned,  # [positions, width], or None
-    frequencies,  # [head_dim / 2] float32, or None
+    frequencies,  # [half] float32, or None
     x,  # [rows, width] float32
-    cos,  # [rows, head_dim / 2] float32, or None
+    cos,  # [rows, half] float32, or None
     sin,
     width,
-    half,  # head_dim / 2
+    half,  # of the channels of a head that are rotated
     scale,  # of both tables
-    BLOCK: tl.constexpr,  # at least head_dim / 2
+    embedding_scale,
+    BLOCK: tl.constexpr,  # at least half
 ):
     """Embeddings and rotary tables; one program per row and block of channels."""
     row = tl.program_id(0).to(tl.int64)
     place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = place < width
     token, position = tl.load(tokens + row), tl.load(positions + row)
-    values = tl.load(embedding + token * width + place, mask=inside, other=0.0).to(tl.float32)
+    values = tl.load(embedding + token * width + place, mask=inside, other=0.0).to(tl.float32) * embedding_scale
     if learned is not None:
         values += tl.load(learned + position * width + place, mask=inside, other=0.0).to(tl.float32)
     tl.store(x + row * width + place, values, mask=inside)

@@ -51,14 +51,14 @@ class TritonPass(TorchPass):
 
     def start(self, inputs: RowInputs, keys: Tensor, values: Tensor) -> tuple[Tensor, Context]:
         weights, rows, width = self._weights, len(inputs.mask), self._spec.hidden_size
-        device, half = keys.device, self._spec.head_dim // 2
+        device, half = keys.device, self._spec.rotary_dim // 2
         x = torch.empty((rows, width), device=device)
-        cos, sin = torch.empty((2, rows, half), device=device) if self._spec.rotary else (None, None)
+        cos, sin = torch.empty((2, rows, half), device=device) if half else (None, None)
         block = max(_EMBEDDED, _power_of_two(half))
         with torch.cuda.device_of(keys):
             begin[(rows, -(-width // block))](
                 *(inputs.tokens, inputs.positions, weights.embedding, weights.positions, weights.rotary_frequencies),
-                *(x, cos, sin, width, half, weights.rotary_scale, block),
+                *(x, cos, sin, width, half, weights.rotary_scale, self._spec.embedding_scale, block),
             )
         return x, Context(keys, values, inputs, cos, sin)
 
@@ -143,15 +143,23 @@ class TritonPass(TorchPass):
         mixed = torch.empty((splits, rows, heads, head_dim), dtype=torch.float32, device=device)
         highest, sums = torch.empty((2, splits, rows, heads), dtype=torch.float32, device=device)
         out, tensors = self._room(rows, heads * head_dim, bits if head_dim >= GROUP.value else None, device)
+        tables = (context.cos, context.sin) if spec.rotates(index) else (None, None)
         norms = [None if norm is None else norm.weight for norm in (block.query_norm, block.key_norm)]
         keys, values = context.keys[index], context.values[index]
         key_lines = max(1, head_dim * keys.element_size() // _LINE_BYTES)
         with torch.cuda.device_of(projected):
             attend_splits[(-(-rows // (self._lines // spec.group_size)), kv_heads, splits)](
-                *(projected, *norms, context.cos, context.sin, part.channels),
+                *(projected, *norms, *tables, part.channels),
                 *(inputs.slots, inputs.starts, inputs.paths),
                 *(keys, values, mask, mixed, highest, sums, rows, kv_heads, seen, keys.shape[1], spec.norm_eps),
-                *(head_dim**-0.5, spec.group_size, head_dim, self._lines, key_lines),
+                *(
+                    head_dim**-0.5 * spec.query_scale,
+                    spec.group_size,
+                    head_dim,
+                    spec.rotary_dim,
+                    self._lines,
+                    key_lines,
+                ),
                 num_warps=2 if head_dim <= _NARROW_HEAD else 4,
                 **early(projected),
             )

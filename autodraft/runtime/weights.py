@@ -90,7 +90,7 @@ class TargetWeights:
     """Attributes:
     embedding: [vocab, hidden].
     positions: learned positions, [positions, hidden], or None.
-    rotary_frequencies: inverse frequencies, [head_dim / 2] float32, or None.
+    rotary_frequencies: inverse frequencies, [rotary_dim / 2] float32, or None.
     rotary_scale: factor on cos and sin (1 but for YaRN and LongRoPE).
     head: [vocab, hidden]; the embedding itself when tied.
     """
@@ -202,7 +202,7 @@ def _stored(block: BlockWeights, layer: Any, byte_planes: bool) -> BlockWeights:
 
 
 def _from_llama_like(model: Any, spec: ModelSpec, byte_planes: bool) -> TargetWeights:
-    rotary = model.model.rotary_emb
+    rotary, final_norm = model.model.rotary_emb, _norm(model.model.norm)
     blocks = []
     for layer in model.model.layers:
         attention, mlp = layer.self_attn, layer.mlp
@@ -227,7 +227,7 @@ def _from_llama_like(model: Any, spec: ModelSpec, byte_planes: bool) -> TargetWe
         rotary_frequencies=rotary.inv_freq.detach().float(),
         rotary_scale=float(rotary.attention_scaling),
         blocks=tuple(blocks),
-        final_norm=_norm(model.model.norm),
+        final_norm=Norm(final_norm.weight / getattr(model.config, "logits_scaling", 1.0), final_norm.bias),
         head=model.lm_head.weight.detach(),
     )
 

@@ -35,7 +35,7 @@ def widen(model: Any, factor: int) -> Any:
         value = getattr(config, name, None)
         if value is not None:
             setattr(config, name, value * factor)
-    if spec.rotary:
+    if spec.rotary_dim:
         config.head_dim = spec.head_dim
     with torch.device("meta"):
         wide = type(model)(config)

@@ -53,7 +53,7 @@ def test_the_fingerprint_follows_the_weights(tmp_path):
     assert first["config"] == second["config"] and first["weights"] != second["weights"]
 
 
-@pytest.mark.parametrize("family", ["llama", "llama-bias", "qwen3", "phi3-longrope", "opt"])
+@pytest.mark.parametrize("family", ["llama", "llama-bias", "qwen3", "phi3-longrope", "phi4-mini", "granite", "opt"])
 def test_widening_keeps_the_function(family):
     model = tiny_model(family)
     tokens = list(range(30))
@@ -71,15 +71,12 @@ def test_unsupported_checkpoints_are_named():
         build_runtime(transformers.GPT2LMHeadModel(config))
     with pytest.raises(UnsupportedModelError, match="opt-350m"):
         build_runtime(tiny_model("opt", do_layer_norm_before=False))
-    partial = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
-    with pytest.raises(UnsupportedModelError, match="only a part is rotated"):
-        build_runtime(tiny_model("phi3", rope_parameters=partial))
     scaled = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
     with pytest.raises(UnsupportedModelError, match="'dynamic' is not supported; supported: default"):
         ModelSpec.from_config(transformers.LlamaConfig(rope_parameters=scaled))  # from the configuration alone
 
 
-@pytest.mark.parametrize("family", ["mistral", "phi3"])
+@pytest.mark.parametrize("family", ["mistral", "ministral", "phi3"])
 def test_a_sliding_window_bounds_the_context(family):
     runtime = build_runtime(tiny_model(family, sliding_window=64))
     assert runtime.max_length == 64

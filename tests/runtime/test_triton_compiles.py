@@ -121,11 +121,12 @@ def test_what_lies_between_products_compiles(tmp_path):
     pointers |= {"channels": "*i64", "slots": "*i64", "mask": "*u8", "scale": "fp32"}
     pointers |= {"starts": "*i32", "paths": "*i32"}
     pointers |= {"tokens": "*i64", "positions": "*i64", "embedding": "*bf16", "frequencies": "*fp32"}
+    pointers |= {"embedding_scale": "fp32"}
     plain = {"x_scale": None, "correction": None}
     kernels = {
         "begin": {"BLOCK": 1024, "learned": None},
         "normalise": {"CENTRED": False, "BLOCK": 4096, "bias": None, **plain},
-        "attend_splits": {"GROUP": 4, "HEAD_DIM": 128, "LINES": 16, "KEY_LINES": 2},
+        "attend_splits": {"GROUP": 4, "HEAD_DIM": 128, "ROTATED": 96, "LINES": 16, "KEY_LINES": 2},
         "join_splits": {"HEAD_DIM": 128, **plain},
         "activate": {"GATED": True, "ACTIVATION": "gelu", "BLOCK": 1024, **plain},
         "best_of_chunks": {"CHUNK": 2048},

@@ -35,7 +35,9 @@ def filled(runtime, length=LENGTH):
     return cache
 
 
-@pytest.mark.parametrize("family", ["llama", "llama-multi-head", "llama-bias", "qwen3", "phi3", "opt"])
+@pytest.mark.parametrize(
+    "family", ["llama", "llama-multi-head", "llama-bias", "qwen3", "phi4-mini", "smollm3", "granite", "opt"]
+)
 @pytest.mark.parametrize("policy", [DraftPolicy.uniform(3), PARTS], ids=["target", "parts"])
 def test_a_tree_is_seen_as_in_the_plain_pass(device, family, policy):  # noqa: F811
     runtimes = fused(tiny_model(family), device), runtime_of(tiny_model(family), device, SimulatedLinears())

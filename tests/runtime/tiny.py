@@ -56,6 +56,30 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
             },
         },
     ),
+    "phi4-mini": (
+        "Phi3",
+        {
+            **_LLAMA_LIKE,
+            "pad_token_id": None,
+            "eos_token_id": None,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.75},
+        },
+    ),
+    "ministral": ("Ministral", {**_LLAMA_LIKE, "head_dim": 16, "sliding_window": 256}),
+    "smollm3": ("SmolLM3", {**_LLAMA_LIKE, "no_rope_layer_interval": 2, "pad_token_id": None}),
+    "granite": (
+        "Granite",
+        {
+            **_LLAMA_LIKE,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "embedding_multiplier": 12.0,
+            "residual_multiplier": 0.22,
+            "attention_multiplier": 0.1,
+            "logits_scaling": 6.0,
+        },
+    ),
+    "seed-oss": ("SeedOss", {**_LLAMA_LIKE, "head_dim": 32, "attention_bias": True, "attention_out_bias": True}),
     "opt": ("OPT", {**_COMMON, "ffn_dim": 112, "word_embed_proj_dim": 64}),
 }
 

@@ -178,9 +178,9 @@ static void project_heads(const Call *c, const Segment *s, int first, int last, 
     }
 }
 
-static void rotate(const Model *m, float *x, int position) {
-    if (!m->cosine) return;
-    int half = m->head_dim / 2;
+static void rotate(const Model *m, int block, float *x, int position) {
+    if (!m->rotates[block]) return;
+    int half = m->rotary_dim / 2;
     const float *cosine = m->cosine + (size_t)position * half, *sine = m->sine + (size_t)position * half;
     int i = 0;
     for (; i + WIDTH <= half; i += WIDTH) {
@@ -224,10 +224,12 @@ static void place_head(const Call *c, int block, const Segment *s, int row, int 
     for (int g = 0; g < group && !c->keys_only; g++) {
         float *head = q + (size_t)g * dim;
         if (norms->query_norm) norm_row(m, head, norms->query_norm, 0, dim, head);
-        rotate(m, head, position);
+        rotate(m, block, head, position);
+        if (m->query_scale != 1)
+            for (int i = 0; i < dim; i += WIDTH) store(head + i, load(head + i) * splat(m->query_scale));
     }
     if (norms->key_norm) norm_row(m, k, norms->key_norm, 0, dim, k);
-    rotate(m, k, position);
+    rotate(m, block, k, position);
     write_cache(c, block, s->kv_heads[local], c->rows->slots[row], k, v);
 }
 
@@ -337,6 +339,7 @@ void embed(const Call *c, int thread) {
         size_t token = (size_t)c->rows->tokens[row] * n + at, position = (size_t)c->rows->positions[row] * n + at;
         int half = m->dtype == KIND_BF16;
         f32v v = half ? load_bf16((const uint16_t *)m->embedding + token) : load((const float *)m->embedding + token);
+        v *= splat(m->embedding_scale);
         if (m->positions) v += half ? load_bf16((const uint16_t *)m->positions + position) : load((const float *)m->positions + position);
         store(c->ws->x + (size_t)row * n + at, v);
     }

@@ -53,10 +53,12 @@ typedef struct {
 typedef struct {
     int32_t num_blocks, hidden, num_heads, num_kv_heads, head_dim, vocab;
     int32_t layer_norm, activation /* 0 silu, 1 relu, 2 gelu */, gated, dtype /* KIND_F32 or KIND_BF16 */;
-    float norm_eps;
+    int32_t rotary_dim;         /* leading channels of a head that are rotated */
+    float norm_eps, embedding_scale, query_scale /* beside 1 / sqrt(head_dim) */;
     const void *embedding;      /* [vocab][hidden] in dtype */
     const void *positions;      /* [positions][hidden] in dtype, or NULL */
-    const float *cosine, *sine; /* [positions][head_dim / 2], or NULL */
+    const float *cosine, *sine; /* [positions][rotary_dim / 2], or NULL */
+    const uint8_t *rotates;     /* [blocks]: whether its heads are rotated */
     const BlockNorms *norms;
     const float *final_norm, *final_norm_bias;
 } Model;
