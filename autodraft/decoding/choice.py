@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from autodraft.decoding.noise import NoiseStream
+from autodraft.decoding.noise import noise_stream
 from autodraft.decoding.sampling import SamplingConfig, SeenTokens, choose, filtered_scores, penalise
 from autodraft.decoding.tree import TokenTree
 from autodraft.decoding.verification import Verified, verify_sampled
@@ -35,7 +35,7 @@ class TargetChoice:
         self, sampling: SamplingConfig, seed: int | None, prompt: Sequence[int], vocab_size: int, device: torch.device
     ) -> None:
         self._sampling = sampling
-        self._noise = None if sampling.is_greedy else NoiseStream(seed, vocab_size)
+        self._noise = None if sampling.is_greedy else noise_stream(seed, vocab_size, device)
         self._num_new = 0
         self._seen = SeenTokens(prompt, vocab_size, device) if sampling.repetition_penalty != 1.0 else None
 

@@ -118,14 +118,15 @@ def _top_p_cutoff(logits: Tensor, probs: Tensor, top_p: float) -> Tensor:
     return values.gather(1, num_kept - 1)
 
 
-def choose(scores: Tensor, noise: npt.NDArray[np.float32]) -> int:
+def choose(scores: Tensor, noise: npt.NDArray[np.float32] | Tensor) -> int:
     """The token of the largest sum: with Gumbel noise, a sample of softmax(scores) (the Gumbel-max trick).
 
-    Tokens whose score is -inf are never chosen. `scores`: float32 [vocab]; `noise`: finite, [vocab].
+    Tokens whose score is -inf are never chosen. `scores`: float32 [vocab]; `noise`: finite, [vocab], on the host
+    where they are there.
     """
-    if scores.device.type == "cpu":
-        return int((scores.numpy() + noise).argmax())
-    return int((scores + torch.from_numpy(noise).to(scores.device)).argmax())
+    if isinstance(noise, Tensor):
+        return int((scores + noise).argmax())
+    return int((scores.numpy() + noise).argmax())
 
 
 class SeenTokens:

@@ -34,11 +34,21 @@ class ChoiceNoise:
 
     Attributes:
         temperature: logits are divided by it.
-        rows: row `d` is added for the tokens at depth `d + 1` below the root. float32 [depths, vocab], contiguous
+        rows: row `d` is added for the tokens at depth `d + 1` below the root; on the device of the logits where that is
+            not the host. float32 [depths, vocab], contiguous
     """
 
     temperature: float
-    rows: np.ndarray
+    rows: np.ndarray | Tensor
+
+    def at(self, depths: Sequence[int]) -> Tensor:
+        """Some of the rows. [n, vocab]"""
+        if isinstance(self.rows, np.ndarray):
+            return torch.from_numpy(self.rows[list(depths)])
+        first, last = depths[0], depths[-1]
+        if list(depths) == list(range(first, last + 1)):
+            return self.rows[first : last + 1]  # needs nothing from the host
+        return self.rows[torch.tensor(depths, device=self.rows.device)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +94,7 @@ def noised(logits: Tensor, noise: ChoiceNoise | None, depths: Sequence[int]) -> 
     """What tokens are chosen by; `depths[i]` is the row of the noise for row i of the logits. [n, vocab]"""
     if noise is None:
         return logits
-    return logits / noise.temperature + torch.from_numpy(noise.rows[list(depths)]).to(logits.device)
+    return logits / noise.temperature + noise.at(depths)
 
 
 def argmax_tokens(scores: Tensor) -> list[int]:

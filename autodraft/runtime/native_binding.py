@@ -155,6 +155,7 @@ def choosing(top: int, noise: ChoiceNoise | None) -> CChoosing:
     """The structure; `noise` must outlive its use."""
     if noise is None:
         return CChoosing(1.0, None, top)
+    assert isinstance(noise.rows, np.ndarray)
     return CChoosing(noise.temperature, address(noise.rows, np.float32), top)
 
 

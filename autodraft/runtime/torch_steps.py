@@ -175,7 +175,7 @@ class ChainStep:
     def _send(self, run: Callable[[], None], number: int, noise: ChoiceNoise | None) -> None:
         """Have the device draft the token of this number."""
         if noise is not None:
-            self._noise[number % _PLACES].copy_(torch.from_numpy(noise.rows[number]))
+            self._noise[number % _PLACES].copy_(torch.as_tensor(noise.rows[number]))
         run()
         self._mail.send(number % _PLACES)
 

@@ -39,7 +39,7 @@ class GivenNoise:
 @contextmanager
 def given_noise(rows):
     """Generations within draw the noise `rows`, whatever their seed."""
-    with patch.object(choice, "NoiseStream", lambda seed, vocab_size: GivenNoise(rows)):
+    with patch.object(choice, "noise_stream", lambda seed, vocab_size, device: GivenNoise(rows)):
         yield
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autodraft.decoding import SamplingConfig, TargetChoice, TokenTree
-from autodraft.decoding.noise import NoiseStream
+from autodraft.decoding.noise import HostNoise
 from autodraft.decoding.sampling import SeenTokens, filtered_scores
 from tests.decoding.trees import token_trees
 
@@ -44,7 +44,7 @@ def test_the_choice_after_each_node_is_the_argmax_of_filtered_scores_and_shown_n
     logits = torch.randn(1, VOCAB, generator=torch.Generator().manual_seed(0))
     temperature, noise = choice.noise(0, 2).temperature, choice.noise(0, 2).rows
     assert temperature == sampling.temperature and noise.shape == (2, VOCAB)
-    assert np.array_equal(noise, NoiseStream(4, VOCAB).rows(3, 2))
+    assert np.array_equal(noise, HostNoise(4, VOCAB).rows(3, 2))
     assert np.array_equal(choice.noise(1, 1).rows, noise[1:])
     seen = SeenTokens([*PROMPT, 1, 5], VOCAB, "cpu").on_path([])
     first = int((filtered_scores(logits, sampling, seen)[0].numpy() + noise[0]).argmax())

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from autodraft.cascade import Cascade
-from autodraft.decoding import CascadeDecoder, SamplingConfig
+from autodraft.decoding import CascadeDecoder, SamplingConfig, choice
+from autodraft.decoding.noise import DeviceNoise
 from autodraft.errors import ContextLengthError, InputError
+from autodraft.runtime import build_runtime
 from tests.decoding.drafts import CASCADES, LOOKUP, HostileDrafter, OracleDrafter
 from tests.decoding.paced import eager_decoder
 
@@ -51,6 +53,18 @@ def test_output_is_the_autoregressive_one(runtime, reference, cascade, sampling)
         assert generation.tokens == reference[tuple(prompt), sampling]
         assert generation.finish_reason == "length"
         _check_stats(generation)
+
+
+@pytest.mark.parametrize("sampling", ["sampled", "sampled, filtered"])
+@pytest.mark.parametrize("cascade", CASCADES)
+def test_output_is_the_autoregressive_one_with_noise_that_stays_on_a_device(hf_model, monkeypatch, cascade, sampling):
+    monkeypatch.setattr(choice, "noise_stream", DeviceNoise)
+    runtime = build_runtime(hf_model, max_length=256, backend="torch")
+    outputs = [
+        decoder.generate(PROMPTS[1], max_new_tokens=25, sampling=SAMPLINGS[sampling], seed=7).tokens
+        for decoder in (CascadeDecoder(runtime), eager_decoder(runtime, CASCADES[cascade]))
+    ]
+    assert outputs[0] == outputs[1]
 
 
 @pytest.mark.parametrize("cascade", ["lookup", "tree", "vertical, lookup", "dytc, everything"])

@@ -17,7 +17,7 @@ from transformers.generation.logits_process import (
 )
 
 from autodraft.decoding import SamplingConfig, probabilities
-from autodraft.decoding.noise import NoiseStream
+from autodraft.decoding.noise import HostNoise
 from autodraft.decoding.sampling import SeenTokens, choose, filtered_scores, penalise
 from autodraft.errors import InputError
 from tests.decoding.chi_square import chi_square_p
@@ -106,7 +106,7 @@ LOGITS = torch.tensor([[2.0, 0.5, -1.0, 1.5, -3.0, 0.0, 2.1, 1.0]])
 def test_tokens_are_chosen_as_often_as_they_are_probable(config):
     seen = SeenTokens([0, 2], 8, "cpu").on_path([3])
     scores = filtered_scores(LOGITS, config, seen)[0]
-    counts = Counter(choose(scores, row) for row in NoiseStream(3, 8).rows(0, DRAWS))
+    counts = Counter(choose(scores, row) for row in HostNoise(3, 8).rows(0, DRAWS))
     probs = dict(enumerate(hf_probabilities(LOGITS, config, torch.tensor([[0, 2, 3]]))[0].tolist()))
     assert all(probs[token] > 0 for token in counts)
     assert chi_square_p(counts, probs) > 0.001
@@ -116,7 +116,7 @@ def test_rare_tokens_of_a_large_vocabulary_come_as_often_as_they_are_probable():
     """One token of probability 1/2, and thousands of 1/8000 each."""
     scores = torch.zeros(4001)
     scores[17] = float(np.log(4000))
-    chosen = np.array([choose(scores, row) for row in NoiseStream(1, 4001).rows(0, 4000)])
+    chosen = np.array([choose(scores, row) for row in HostNoise(1, 4001).rows(0, 4000)])
     assert abs((chosen == 17).mean() - 0.5) < 0.03
     rare = chosen[chosen != 17]
     assert 0.47 < (rare < 2000).mean() < 0.53 and 1100 < len(set(rare.tolist())) < 1900
@@ -128,14 +128,14 @@ def test_filtered_tokens_are_never_chosen(values, seed, data):
     scores = torch.tensor(values)
     kept = data.draw(st.sets(st.integers(0, len(values) - 1), min_size=1))
     scores[[token for token in range(len(values)) if token not in kept]] = -torch.inf
-    assert all(choose(scores, row) in kept for row in NoiseStream(seed, len(values)).rows(0, 20))
+    assert all(choose(scores, row) in kept for row in HostNoise(seed, len(values)).rows(0, 20))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_the_best_perturbed_tokens_are_a_sample_without_replacement(count):
     """The law of Plackett and Luce: each next token is drawn from what is left (Kool et al., arXiv 1903.06059)."""
     scores = np.array([0.3, 1.2, -0.8, 0.0], dtype=np.float32)
-    noise = NoiseStream(8, 4).rows(0, DRAWS)
+    noise = HostNoise(8, 4).rows(0, DRAWS)
     counts = Counter(map(tuple, np.argsort(-(scores + noise), axis=1)[:, :count].tolist()))
     weights = np.exp(scores.astype(float))
     law = {}

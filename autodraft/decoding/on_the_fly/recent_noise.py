@@ -7,8 +7,11 @@ when those tokens were drafted must look at it when it is judged on them, or it 
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from autodraft.runtime import ChoiceNoise
 
@@ -17,7 +20,7 @@ class RecentNoise:
     """The noise of the last `most` tokens of a sequence; nothing is kept where decoding is greedy."""
 
     def __init__(self, most: int) -> None:
-        self._rows: deque[np.ndarray] = deque(maxlen=most)
+        self._rows: deque[Any] = deque(maxlen=most)
         self._temperature = 1.0
         self._next: ChoiceNoise | None = None
 
@@ -40,4 +43,6 @@ class RecentNoise:
         """The noise of the last `count` tokens, the oldest first; None where they were chosen greedily."""
         if not self._rows:
             return None
-        return ChoiceNoise(self._temperature, np.stack(list(self._rows)[-count:]))
+        rows = list(self._rows)[-count:]
+        is_on_device = isinstance(rows[0], Tensor)
+        return ChoiceNoise(self._temperature, torch.stack(rows) if is_on_device else np.stack(rows))
