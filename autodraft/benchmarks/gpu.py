@@ -39,11 +39,13 @@ PARTS: dict[str, tuple[float, tuple[str, ...]]] = {
     f"search/{WIDE}": (120, ("search_minutes", "refitted")),
     f"bench/{WIDE}": (240, ("num_prompts", "new_tokens", "search_minutes", "refitted")),
     f"identity/{WIDE}": (300, ("identity_prompts", "search_minutes", "refitted")),
+    f"sampled/{WIDE}": (240, ("num_prompts", "new_tokens", "search_minutes", "refitted")),
     f"decode/{WIDE}": (300, ("num_prompts", "new_tokens")),
     "steps/Qwen3-32B": (240, ()),
 }
 """Parts in the order of their worth: seconds that they may take (a search beside its budget), and their options."""
 _IDENTITY_TOKENS = 256
+_TEMPERATURE = 0.7  # of what is sampled
 
 
 def measure_part(name: str, options: Namespace, emit: Emit) -> None:
@@ -65,7 +67,7 @@ def measure_part(name: str, options: Namespace, emit: Emit) -> None:
     elif kind == "search":
         measure_search(_search_job(options), emit)
     else:
-        _measure_bench(options, emit)
+        _measure_bench(options, emit, _TEMPERATURE if kind == "sampled" else 0.0)
 
 
 def _wide_model() -> LoadedModel:
@@ -119,12 +121,15 @@ def _search_job(options: Namespace) -> SearchJob:
     )
 
 
-def _measure_bench(options: Namespace, emit: Emit) -> None:
+def _measure_bench(options: Namespace, emit: Emit, temperature: float) -> None:
     path = _profile_path(options.output)
     if not path.exists():
         emit({"kind": "bench", "left_out": "no search has exported a profile beside this report"})
         return
-    measure_bench(_wide_model(), path, emit, num_prompts=options.num_prompts, new_tokens=options.new_tokens)
+    measure_bench(
+        _wide_model(), path, emit,
+        num_prompts=options.num_prompts, new_tokens=options.new_tokens, temperature=temperature,
+    )  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -143,7 +148,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--part", choices=list(PARTS), help="measure one part and print its rows as JSON lines")
     parser.add_argument("--part-seconds", type=_at_least(1), help="time limit of each part, in place of its own")
     parser.add_argument("--total-seconds", type=_at_least(1), default=float("inf"), help="time limit of all parts")
-    parser.add_argument("--num-prompts", type=_count(2), default=12, help="prompts of decode and bench")
+    parser.add_argument("--num-prompts", type=_count(2), default=12, help="prompts of decode, bench and sampled")
     parser.add_argument("--new-tokens", type=_count(8), default=128, help="new tokens for each of them")
     parser.add_argument("--identity-prompts", type=_count(1), default=100, help="prompts of identity")
     parser.add_argument("--search-minutes", type=_at_least(0.1), default=3.0, help="budget of the search")

@@ -63,7 +63,9 @@ def profile_figures(profile: DraftProfile, wall_s: float) -> dict[str, Any]:
     return {"wall_s": wall_s, "conclusion": one_line(profile), "cascade_lines": lines, **document}
 
 
-def measure_bench(loaded: LoadedModel, path: Path, emit: Emit, *, num_prompts: int, new_tokens: int) -> None:
+def measure_bench(
+    loaded: LoadedModel, path: Path, emit: Emit, *, num_prompts: int, new_tokens: int, temperature: float = 0.0
+) -> None:
     """A row with the report of `autodraft bench` on a profile, of a few methods."""
     report = run_bench(
         loaded,
@@ -71,6 +73,7 @@ def measure_bench(loaded: LoadedModel, path: Path, emit: Emit, *, num_prompts: i
         methods=BENCH_METHODS,
         num_prompts=num_prompts,
         new_tokens_per_prompt=new_tokens,
+        temperature=temperature,
         on_progress=lambda line: print(f"bench: {line}", file=sys.stderr),
     )
     emit({"kind": "bench", **report.to_json()})

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from autodraft.benchmarks.gpu_parts import DONE
 from autodraft.benchmarks.gpu_step_table import Rows, steps, table
 from autodraft.benchmarks.writing import device_line
 from autodraft.policy_text import POLICY_LEGEND
-from autodraft.report.bench_table import COLUMNS, LEGEND, LOSSY_LEGEND, OVERALL, conclusions, not_run, overall_rows
+from autodraft.report.bench_table import (
+    COLUMNS,
+    LEGEND,
+    LOSSY_LEGEND,
+    OVERALL,
+    choice_line,
+    conclusions,
+    legend,
+    not_run,
+    overall_rows,
+)
 
 _STEP_LEGEND = (
     "Wall time of whole calls until the tokens are on the host, synchronised, all steps of a context interleaved:"
@@ -28,7 +38,7 @@ def markdown(document: Mapping[str, Any]) -> str:
     lines += ["", _STEP_LEGEND] if measured else []
     for name in measured:
         lines += steps(name.partition("/")[2], _rows(parts, name), ceilings.get("copy_bytes_per_s"))
-    sections = {"decode": _decoding, "search": _search, "bench": _bench, "identity": _identity}
+    sections = {"decode": _decoding, "search": _search, "bench": _bench, "sampled": _bench, "identity": _identity}
     for name in parts:
         kind, _, model = name.partition("/")
         if kind in sections:
@@ -60,7 +70,7 @@ def _decoding(model: str, rows: Rows) -> Iterator[str]:
             f"Measured: {session['num_prompts']} held-out prompts, {session['new_tokens_per_prompt']} new tokens each,"
             " greedy, all methods interleaved in one process; decoding only, prefill apart."
         )
-        yield from ("", *table(COLUMNS, overall_rows(session, OVERALL)), "", *_legend())
+        yield from ("", *table(COLUMNS, overall_rows(session, OVERALL)), "", *_escaped((*LEGEND, LOSSY_LEGEND)))
         if session["ratios"]:
             yield from ("", *_ratios(session["ratios"]))
         settings = [(name, given) for name, given in session["settings"].items() if given]
@@ -71,8 +81,8 @@ def _decoding(model: str, rows: Rows) -> Iterator[str]:
         yield from (f"- {line}" for line in not_run(session))
 
 
-def _legend() -> Iterator[str]:
-    yield from (line.replace("*", "\\*") for line in (*LEGEND, LOSSY_LEGEND))
+def _escaped(legend: Iterable[str]) -> Iterator[str]:
+    yield from (line.replace("*", "\\*") for line in legend)
 
 
 def _ratios(ratios: Rows) -> Iterator[str]:
@@ -141,10 +151,10 @@ def _bench(model: str, rows: Rows) -> Iterator[str]:
     for row in rows[-1:]:
         yield from ("", f"## The profile beside other methods: {model}", "")
         yield (
-            f"Measured: {row['num_prompts']} held-out prompts, {row['new_tokens_per_prompt']} new tokens each, greedy,"
-            " all methods interleaved in one process; decoding only, prefill apart."
+            f"Measured: {row['num_prompts']} held-out prompts, {row['new_tokens_per_prompt']} new tokens each,"
+            f" {choice_line(row)}, all methods interleaved in one process; decoding only, prefill apart."
         )
-        yield from ("", *table(COLUMNS, overall_rows(row, OVERALL)), "", *_legend(), "")
+        yield from ("", *table(COLUMNS, overall_rows(row, OVERALL)), "", *_escaped(legend(row)), "")
         yield from (f"- {line}" for line in (*conclusions(row), *not_run(row)))
 
 

@@ -76,14 +76,19 @@ def bench_markdown(document: Document, image: str | None = None) -> str:
 
 def facts(document: Document) -> Iterator[str]:
     """What the figures belong to, one line each."""
-    device, temperature = document["device"], document["temperature"]
-    choice = f"temperature {temperature:g}, seed {document['seed']}" if temperature else "greedy"
+    device = document["device"]
     yield f"model: {document['model']}"
     yield f"device: {device['name']} ({device['kind']}, {device['threads']} threads, {device['backend']} kernels)"
     yield (
-        f"prompts: {document['num_prompts']}, {document['new_tokens_per_prompt']} new tokens each, {choice},"
-        f" {document['repeats']} round(s), all methods interleaved"
+        f"prompts: {document['num_prompts']}, {document['new_tokens_per_prompt']} new tokens each,"
+        f" {choice_line(document)}, {document['repeats']} round(s), all methods interleaved"
     )
+
+
+def choice_line(document: Document) -> str:
+    """How tokens were chosen."""
+    temperature = document["temperature"]
+    return f"temperature {temperature:g}, seed {document['seed']}" if temperature else "greedy"
 
 
 def legend(document: Document) -> Iterator[str]:

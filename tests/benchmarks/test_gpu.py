@@ -159,7 +159,7 @@ def test_parts_with_other_options_are_not_gone_on_with() -> None:
     earlier = {name: {**_part(), "arguments": part_arguments(name, _OPTIONS)} for name in PARTS}
     shorter = Namespace(**{**vars(_OPTIONS), "new_tokens": 32})
     kept = unchanged_parts(earlier, {name: part_arguments(name, shorter) for name in PARTS})
-    assert set(PARTS) - set(kept) == {"decode/llama-x16", "bench/llama-x16"}
+    assert set(PARTS) - set(kept) == {"decode/llama-x16", "bench/llama-x16", "sampled/llama-x16"}
     assert unchanged_parts(earlier, {}) == earlier
 
 

@@ -180,4 +180,10 @@ def test_a_search_and_the_bench_of_what_it_exports(loaded: LoadedModel, tmp_path
     benched = _Rows()
     measure_bench(loaded, tmp_path / "search" / "profile.json", benched.emit, num_prompts=2, new_tokens=8)
     assert set(benched[0]["kinds"]) | set(benched[0]["unavailable"]) == {"autoregressive", *BENCH_METHODS}
-    assert "| autoregressive |" in benched.as_markdown("bench/tiny")
+    text = benched.as_markdown("bench/tiny")
+    assert "| autoregressive |" in text and "8 new tokens each, greedy, all" in text
+
+    sampled = _Rows()
+    profile_path = tmp_path / "search" / "profile.json"
+    measure_bench(loaded, profile_path, sampled.emit, num_prompts=2, new_tokens=8, temperature=0.7)
+    assert "8 new tokens each, temperature 0.7, seed 0, all" in sampled.as_markdown("sampled/tiny")
