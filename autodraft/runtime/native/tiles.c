@@ -239,6 +239,75 @@ static void multiply_coded(const Linear *w, int first, int last, const Activatio
     }
 }
 
+/* More than 64 rows: tiles are put together once for up to so many of them, some tiles at a time, while sums wait in memory. */
+#define LEAST_MANY_ROWS 65
+#define MANY_ROWS 128
+#define CHUNK 8 /* tiles of a panel */
+
+/* sums += those of up to 32 rows by up to two panels over `count` tiles of inputs; fetches some lines along with each. */
+INLINE void add_chunk(Sums sums, const char weights[][2][TILE_BYTES], const char *x, size_t x_stride, int count, const char *ahead,
+                      int lines, const int halves, const int panels) {
+    FENCE;
+    _tile_loadd(0, sums[0], 64);
+    if (panels > 1) _tile_loadd(1, sums[1], 64);
+    if (halves > 1) _tile_loadd(2, sums[2], 64);
+    if (panels > 1 && halves > 1) _tile_loadd(3, sums[3], 64);
+    for (int i = 0; i < count; i++, x += 64) {
+        _tile_loadd(4, x, x_stride);
+        if (halves > 1) _tile_loadd(5, x + TILE_ROWS * x_stride, x_stride);
+        _tile_loadd(6, weights[i][0], 64);
+        _tile_dpbf16ps(0, 4, 6);
+        if (halves > 1) _tile_dpbf16ps(2, 5, 6);
+        if (panels > 1) { _tile_loadd(7, weights[i][1], 64); _tile_dpbf16ps(1, 4, 7); }
+        if (panels > 1 && halves > 1) _tile_dpbf16ps(3, 5, 7);
+        for (int line = 0; line < lines; line++, ahead += 64) __builtin_prefetch(ahead);
+    }
+    store_sums(sums);
+}
+
+#define ADD_CHUNK(HALVES, PANELS)              \
+    if (halves == HALVES && panels == PANELS) \
+        add_chunk(sums[b], weights, x + i * 64, x_stride, some, ahead, lines, HALVES, PANELS);
+
+/* Codes: `rows` of at most MANY_ROWS. Tiles are whole, for other shapes in between would take longer: rows behind the last one,
+ * for which there is room where rows of floats fit, are summed up as well and left. */
+static void multiply_coded_many(const Linear *w, int first, int last, const Activations *a, int row, int rows, float *y, int stride,
+                                int add, const Next *next) {
+    Sums sums[MANY_ROWS / (2 * TILE_ROWS)];
+    char weights[CHUNK][2][TILE_BYTES] __attribute__((aligned(64)));
+    const u8v4 uppers = repeated_bytes(w->scale);
+    const size_t x_stride = (size_t)a->stride * sizeof(uint16_t);
+    const int count = w->k_padded / (GROUPS_OF_TILE * CODED_INPUTS), blocks = (rows + 2 * TILE_ROWS - 1) / (2 * TILE_ROWS);
+    const char *end = coded_panel(w, (last + 1) / 2 * 2);
+    for (int panel = first, panels; panel < last; panel += panels) {
+        panels = panel % 2 || panel + 1 == last ? 1 : 2; /* a pair begins with an even one */
+        const char *groups = coded_panel(w, panel);
+        Plain plains[2];
+        for (int p = 0; p < panels; p++) plains[p] = first_plain(w, panel + p);
+        memset(sums, 0, sizeof sums[0] * blocks);
+        for (int i = 0, some; i < count; i += some) {
+            some = count - i < CHUNK ? count - i : CHUNK;
+            for (int j = 0; j < some; j++)
+                for (int p = 0; p < panels; p++)
+                    decode_tile(groups + (size_t)(i + j) * TWO_TILES + p * CODED_BYTES, (i + j) * GROUPS_OF_TILE, uppers, plains + p,
+                                weights[j][p]);
+            const char *ahead = groups + (size_t)(i + some) * TWO_TILES;
+            if (ahead >= end) ahead = next ? panel_start(next) : groups;
+            const int lines = (CHUNK * TWO_TILES / 64 + blocks * some - 1) / (blocks * some);
+            for (int b = 0; b < blocks; b++, ahead += (size_t)lines * some * 64) {
+                const int from = 2 * TILE_ROWS * b, halves = rows - from > TILE_ROWS ? 2 : 1;
+                const char *x = (const char *)a->data + (row + from) * x_stride;
+                ADD_CHUNK(1, 1) ADD_CHUNK(1, 2) ADD_CHUNK(2, 1) ADD_CHUNK(2, 2)
+            }
+        }
+        for (int r = 0; r < rows; r++)
+            for (int p = 0; p < panels; p++) {
+                const int32_t *sum = sums[r / (2 * TILE_ROWS)][r / TILE_ROWS % 2 * 2 + p][r % TILE_ROWS];
+                finish(w, panel + p, load((const float *)sum), y + (size_t)(row + r) * stride, add);
+            }
+    }
+}
+
 /* One group of 32 inputs of a panel at 4 bits as signed bytes: four inputs of 16 outputs in each line. */
 INLINE void unpack_group(const uint8_t *packed, __m512i bytes[8]) {
     const __m512i nibble = _mm512_set1_epi8(0x0f), middle = _mm512_set1_epi8(8);
@@ -296,12 +365,18 @@ static void multiply_int4(const Linear *w, int first, int last, const Activation
 
 void multiply_tiles(const Linear *w, int first, int last, const Activations *a, int rows, float *y, int stride, int add,
                     const Next *next) {
-    int low = w->kind == KIND_INT4, most = low ? TILE_ROWS : 2 * TILE_ROWS;
+    int low = w->kind == KIND_INT4, many = w->kind == KIND_CODED && rows >= LEAST_MANY_ROWS;
+    int most = low ? TILE_ROWS : many ? MANY_ROWS : 2 * TILE_ROWS;
     int step = rows > most ? SECTION_WEIGHTS / (w->k_padded * LANES) + 2 : last - first;
     for (int panel = first, end; panel < last; panel = end) {
         end = panel + step < last ? (panel + step) / 2 * 2 : last; /* codes come in pairs of panels */
         for (int row = 0; row < rows; row += most) {
             int count = rows - row < most ? rows - row : most;
+            if (many) {
+                configure(2 * TILE_ROWS, 0);
+                multiply_coded_many(w, panel, end, a, row, count, y, stride, add, end == last ? next : 0);
+                continue;
+            }
             configure(count, low);
             FENCE;
             if (w->kind == KIND_CODED) multiply_coded(w, panel, end, a, row, count, y, stride, add, end == last ? next : 0);
