@@ -135,6 +135,9 @@ def test_what_lies_between_products_compiles(tmp_path):
     modules = dict.fromkeys(kernels, "triton_fused") | dict.fromkeys(
         ["attend_splits", "join_splits"], "triton_attention"
     )
+    unrotated = {**kernels["attend_splits"], "ROTATED": 0, "EARLY": True}
+    unrotated |= dict.fromkeys(["cos", "sin", "query_norm", "key_norm"])
+    compiled(tmp_path, [["triton_attention", "attend_splits", pointers, unrotated, 90, 4, 3]])
     rounded = {"y": "*i8", "out": "*i8", "x_scale": "*fp32", "correction": "*i32"}
     for name in ("normalise", "join_splits", "activate"):
         constants = {each: value for each, value in kernels[name].items() if each not in plain} | {"EARLY": True}
