@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from autodraft.policy import FULL_BITS
 from autodraft.runtime.draft_weights import matrix_name, sub_layer_parts
-from autodraft.runtime.operations import apply_norm, rotate
+from autodraft.runtime.operations import activate, apply_norm, rotate
 from autodraft.runtime.quantization import fake_quantize
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.weights import Projection, TargetWeights
@@ -197,8 +197,8 @@ class SubLayers:
 
     def _activated(self, x: Tensor, block: int) -> Tensor:
         """An MLP's neurons, from the residual stream. [batch, tokens, neurons]"""
-        normed, activation = apply_norm(x, self.weights.blocks[block].mlp_norm, self.spec), self.spec.activation
-        inner: Tensor = getattr(F, activation)(self._project(normed, block, "gate" if self.spec.gated else "up"))
+        normed = apply_norm(x, self.weights.blocks[block].mlp_norm, self.spec)
+        inner = activate(self._project(normed, block, "gate" if self.spec.gated else "up"), self.spec)
         if self.spec.gated:
             inner = inner * self._project(normed, block, "up")
         return inner

@@ -19,7 +19,7 @@ def arithmetic_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype == torch.float16 else dtype
 
 
-_ACTIVATIONS = {"silu": 0, "relu": 1, "gelu": 2}
+_ACTIVATIONS = {"silu": 0, "relu": 1, "gelu": 2, "gelu_tanh": 3, "relu2": 4}
 
 
 def model_struct(

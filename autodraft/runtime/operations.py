@@ -1,4 +1,4 @@
-"""Norms and rotary embedding as PyTorch operations, for every family. Knows nothing of caches, rows or training."""
+"""Norms, activations and rotary embedding in PyTorch, for every family. Knows nothing of caches, rows or training."""
 
 from __future__ import annotations
 
@@ -15,6 +15,16 @@ def apply_norm(x: Tensor, norm: Norm, spec: ModelSpec) -> Tensor:
     if spec.norm == "layer":
         return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, spec.norm_eps)
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + spec.norm_eps) * norm.weight
+
+
+def activate(x: Tensor, spec: ModelSpec) -> Tensor:
+    """The activation of an MLP."""
+    if spec.activation == "relu2":
+        return F.relu(x).square()
+    if spec.activation == "gelu_tanh":
+        return F.gelu(x, approximate="tanh")
+    activated: Tensor = getattr(F, spec.activation)(x)
+    return activated
 
 
 def rotate(x: Tensor, cos: Tensor | None, sin: Tensor | None) -> Tensor:

@@ -12,10 +12,17 @@ from typing import Any, Literal
 from autodraft.errors import UnsupportedModelError
 
 SUPPORTED_FAMILIES = (
-    *("llama", "mistral", "ministral", "qwen2", "qwen3", "phi3", "smollm3", "granite", "seed_oss", "opt"),
+    *("llama", "mistral", "ministral", "qwen2", "qwen3", "phi3", "smollm3", "granite", "seed_oss"),
+    *("arcee", "nemotron", "stablelm", "starcoder2", "opt"),
 )
 _ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope")
-_ACTIVATIONS = {"silu": "silu", "swish": "silu", "relu": "relu", "gelu": "gelu"}
+_ACTIVATIONS = {
+    **{name: name for name in ("silu", "relu", "relu2", "gelu")},
+    **{"swish": "silu", "gelu_pytorch_tanh": "gelu_tanh"},
+}
+_LAYER_NORM_EPS = {"nemotron": "norm_eps", "stablelm": "layer_norm_eps", "starcoder2": "norm_epsilon"}
+"""By family with LayerNorm: the setting."""
+_UNGATED = ("arcee", "nemotron", "starcoder2")
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,7 @@ class ModelSpec:
             of the first one.
         norm: RMSNorm ("rms") or LayerNorm with bias ("layer").
         norm_eps: what is added to a mean square, for a residual stream as `embedding_scale` makes it.
+        activation: SiLU, ReLU, its square, GELU, or GELU's approximation by tanh.
         gated: whether the MLP is `down(act(gate(x)) * up(x))` rather than `down(act(up(x)))`.
         rotary_dim: leading channels of a head that are rotated; 0: learned positions are added to the embeddings.
         sliding_window: keys that a query may see at most, or None; only contexts within it are run.
@@ -49,7 +57,7 @@ class ModelSpec:
     max_positions: int
     norm: Literal["rms", "layer"]
     norm_eps: float
-    activation: Literal["silu", "relu", "gelu"]
+    activation: Literal["silu", "relu", "relu2", "gelu", "gelu_tanh"]
     gated: bool
     rotary_dim: int
     qk_norm: bool
@@ -95,7 +103,7 @@ def _activation(name: str) -> Any:
 
 
 def _from_llama_like(config: Any) -> ModelSpec:
-    """With a rotary embedding, RMSNorm and a gated MLP.
+    """With a rotary embedding; RMSNorm and a gated MLP, where no table above says otherwise.
 
     Granite multiplies what a sub-layer adds, by m say. A stream divided by m is the same without that factor, where the
     eps of norms is divided by the square of m.
@@ -106,6 +114,8 @@ def _from_llama_like(config: Any) -> ModelSpec:
         window = None
     rope = getattr(config, "rope_parameters", None) or {}
     scaling = rope.get("rope_type", "default")
+    if family == "stablelm" and (config.use_parallel_residual or config.qk_layernorm):
+        raise UnsupportedModelError("StableLM with parallel sub-layers or norms of single heads is not supported")
     if scaling not in _ROPE_TYPES:
         raise UnsupportedModelError(f"rotary scaling {scaling!r} is not supported; supported: {', '.join(_ROPE_TYPES)}")
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -130,10 +140,10 @@ def _from_llama_like(config: Any) -> ModelSpec:
         head_dim=head_dim,
         vocab_size=config.vocab_size,
         max_positions=positions,
-        norm="rms",
-        norm_eps=config.rms_norm_eps / branch_scale**2,
+        norm="layer" if family in _LAYER_NORM_EPS else "rms",
+        norm_eps=getattr(config, _LAYER_NORM_EPS.get(family, "rms_norm_eps")) / branch_scale**2,
         activation=_activation(config.hidden_act),
-        gated=True,
+        gated=family not in _UNGATED,
         rotary_dim=int(head_dim * rope.get("partial_rotary_factor", 1.0)),
         qk_norm=family == "qwen3",
         sliding_window=window,

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from autodraft.runtime.choosing import best_of
-from autodraft.runtime.operations import apply_norm, rotate
+from autodraft.runtime.operations import activate, apply_norm, rotate
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.torch_cache import KEY_BLOCK, ROW_PADDING
 from autodraft.runtime.torch_rows import Drafted, RowInputs
@@ -154,16 +153,16 @@ class TorchPass:
 
     def mlp(self, index: int, parts: list[Part], x: Tensor) -> Tensor:
         """The residual stream after one MLP. [n, hidden]"""
-        block, activation = self._weights.blocks[index], getattr(F, self._spec.activation)
+        block = self._weights.blocks[index]
         normed = apply_norm(x, block.mlp_norm, self._spec)
         total = torch.zeros_like(x)
         for part in parts:
             hidden = part.inputs(normed)
             if self._spec.gated:
                 gate, up = hidden.chunk(2, dim=1)
-                hidden = activation(gate) * up
+                hidden = activate(gate, self._spec) * up
             else:
-                hidden = activation(hidden)
+                hidden = activate(hidden, self._spec)
             total = total + part.outputs(hidden)
         return x + (total if block.down.bias is None else total + block.down.bias)
 

@@ -91,7 +91,7 @@ def activate(
     correction,  # int32, or None
     width,
     GATED: tl.constexpr,
-    ACTIVATION: tl.constexpr,  # "silu", "relu" or "gelu"
+    ACTIVATION: tl.constexpr,  # as `activated` takes it
     BLOCK: tl.constexpr,
     EARLY: tl.constexpr,
 ):

@@ -54,11 +54,15 @@ def put(total, to, mask, ADD: tl.constexpr):
 
 @triton.jit
 def activated(x, ACTIVATION: tl.constexpr):
-    """ACTIVATION, which is "silu", "relu" or "gelu", of each."""
+    """ACTIVATION of each, as `ModelSpec` names it."""
     if ACTIVATION == "silu":
         return x * tl.sigmoid(x)
     elif ACTIVATION == "relu":
         return tl.maximum(x, 0.0)
+    elif ACTIVATION == "relu2":
+        return tl.maximum(x, 0.0) * tl.maximum(x, 0.0)
+    elif ACTIVATION == "gelu_tanh":
+        return x * tl.sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x))  # 1 + tanh(u) is 2 sigmoid(2 u)
     else:
         return 0.5 * x * (1.0 + tl.math.erf(x * 0.7071067811865476))
 

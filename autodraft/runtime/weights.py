@@ -133,7 +133,8 @@ class TargetWeights:
                 for layer in model.model.layers:
                     attention, mlp = layer.self_attn, layer.mlp
                     put_side_by_side(attention.q_proj, attention.k_proj, attention.v_proj)
-                    put_side_by_side(mlp.gate_proj, mlp.up_proj)
+                    if spec.gated:
+                        put_side_by_side(mlp.gate_proj, mlp.up_proj)
             if spec.family == "opt":
                 return _from_opt(model, byte_planes)
             return _from_llama_like(model, spec, byte_planes)
@@ -169,20 +170,28 @@ def joined(weights: Sequence[Tensor]) -> Tensor:
     return first.as_strided((rows, first.shape[1]), first.stride())
 
 
-def _norm(module: Any) -> Norm:
+def _norm(module: Any, offset: float = 0.0) -> Norm:
+    """`offset`: what the module adds to its weights."""
     bias = getattr(module, "bias", None)
-    return Norm(module.weight.detach().float(), None if bias is None else bias.detach().float())
+    return Norm(module.weight.detach().float() + offset, None if bias is None else bias.detach().float())
 
 
 def _projection(module: Any) -> Projection:
     return Projection(module.weight.detach(), None if module.bias is None else module.bias.detach().float())
 
 
-def _inner_maps(attention: Any, mlp: Any, spec: ModelSpec) -> list[Projection]:
+def mlp_outputs(mlp: Any) -> nn.Linear:
+    """The module that writes what an MLP adds."""
+    found: nn.Linear = mlp.c_proj if hasattr(mlp, "c_proj") else mlp.down_proj
+    return found
+
+
+def _inner_maps(attention: Any, mlp: Any, spec: ModelSpec) -> list[Projection | None]:
     """Query, key, value, gate and up; Phi-3 has two modules of them, of which they are parts, one below the other."""
     if spec.family != "phi3":
-        modules = (attention.q_proj, attention.k_proj, attention.v_proj, mlp.gate_proj, mlp.up_proj)
-        return [_projection(module) for module in modules]
+        gate, up = mlp.gate_proj if spec.gated else None, mlp.c_fc if hasattr(mlp, "c_fc") else mlp.up_proj
+        modules = (attention.q_proj, attention.k_proj, attention.v_proj, gate, up)
+        return [None if module is None else _projection(module) for module in modules]
     return [
         Projection(part, None)
         for owner, name in ((attention, "qkv_proj"), (mlp, "gate_up_proj"))
@@ -202,23 +211,25 @@ def _stored(block: BlockWeights, layer: Any, byte_planes: bool) -> BlockWeights:
 
 
 def _from_llama_like(model: Any, spec: ModelSpec, byte_planes: bool) -> TargetWeights:
-    rotary, final_norm = model.model.rotary_emb, _norm(model.model.norm)
+    offset = 1.0 if spec.family == "nemotron" else 0.0
+    rotary, final_norm = model.model.rotary_emb, _norm(model.model.norm, offset)
     blocks = []
     for layer in model.model.layers:
         attention, mlp = layer.self_attn, layer.mlp
         query, key, value, gate, up = _inner_maps(attention, mlp, spec)
+        assert query and key and value and up
         block = BlockWeights(
-            attention_norm=_norm(layer.input_layernorm),
+            attention_norm=_norm(layer.input_layernorm, offset),
             query=query,
             key=key,
             value=value,
             output=_projection(attention.o_proj),
             query_norm=_norm(attention.q_norm) if spec.qk_norm else None,
             key_norm=_norm(attention.k_norm) if spec.qk_norm else None,
-            mlp_norm=_norm(layer.post_attention_layernorm),
+            mlp_norm=_norm(layer.post_attention_layernorm, offset),
             gate=gate,
             up=up,
-            down=_projection(mlp.down_proj),
+            down=_projection(mlp_outputs(mlp)),
         )
         blocks.append(_stored(block, layer, byte_planes))
     return TargetWeights(

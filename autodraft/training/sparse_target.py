@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from autodraft.measure.hf_pruned import depth_pruned
 from autodraft.runtime.draft_weights import matrix_name, target_matrices
 from autodraft.runtime.spec import ModelSpec
-from autodraft.runtime.weights import TargetWeights
+from autodraft.runtime.weights import TargetWeights, mlp_outputs
 
 
 @torch.no_grad()
@@ -44,7 +44,7 @@ def _output_projection(model: Any, sub_layer: int) -> nn.Linear:
     decoder = getattr(model.model, "decoder", model.model)
     layer = decoder.layers[sub_layer // 2]
     if hasattr(layer, "mlp"):
-        found: nn.Linear = layer.mlp.down_proj if sub_layer % 2 else layer.self_attn.o_proj
+        found: nn.Linear = mlp_outputs(layer.mlp) if sub_layer % 2 else layer.self_attn.o_proj
     else:
         found = layer.fc2 if sub_layer % 2 else layer.self_attn.out_proj
     return found

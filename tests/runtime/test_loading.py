@@ -53,7 +53,9 @@ def test_the_fingerprint_follows_the_weights(tmp_path):
     assert first["config"] == second["config"] and first["weights"] != second["weights"]
 
 
-@pytest.mark.parametrize("family", ["llama", "llama-bias", "qwen3", "phi3-longrope", "phi4-mini", "granite", "opt"])
+@pytest.mark.parametrize(
+    "family", ["llama", "llama-bias", "qwen3", "phi3-longrope", "phi4-mini", "granite", "starcoder2", "opt"]
+)
 def test_widening_keeps_the_function(family):
     model = tiny_model(family)
     tokens = list(range(30))
@@ -71,6 +73,9 @@ def test_unsupported_checkpoints_are_named():
         build_runtime(transformers.GPT2LMHeadModel(config))
     with pytest.raises(UnsupportedModelError, match="opt-350m"):
         build_runtime(tiny_model("opt", do_layer_norm_before=False))
+    for setting in ("use_parallel_residual", "qk_layernorm"):
+        with pytest.raises(UnsupportedModelError, match="StableLM with parallel sub-layers"):
+            build_runtime(tiny_model("stablelm", **{setting: True}))
     scaled = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
     with pytest.raises(UnsupportedModelError, match="'dynamic' is not supported; supported: default"):
         ModelSpec.from_config(transformers.LlamaConfig(rope_parameters=scaled))  # from the configuration alone

@@ -76,7 +76,9 @@ def test_the_segments_of_a_sub_layer_share_it_out(family):
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-@pytest.mark.parametrize("family", ["llama", "llama-bias", "qwen3", "phi3", "smollm3", "granite", "opt"])
+@pytest.mark.parametrize(
+    "family", ["llama", "llama-bias", "qwen3", "phi3", "smollm3", "granite", "stablelm", "starcoder2", "opt"]
+)
 def test_packed_low_bits_are_the_simulated_low_bits(bits, family):
     """The packed kernels also round activations to 8 bits: close, and much closer than the next precision."""
     model = tiny_model(family)

@@ -36,7 +36,19 @@ def filled(runtime, length=LENGTH):
 
 
 @pytest.mark.parametrize(
-    "family", ["llama", "llama-multi-head", "llama-bias", "qwen3", "phi4-mini", "smollm3", "granite", "opt"]
+    "family",
+    [
+        "llama",
+        "llama-multi-head",
+        "llama-bias",
+        "qwen3",
+        "phi4-mini",
+        "smollm3",
+        "granite",
+        "nemotron",
+        "starcoder2",
+        "opt",
+    ],
 )
 @pytest.mark.parametrize("policy", [DraftPolicy.uniform(3), PARTS], ids=["target", "parts"])
 def test_a_tree_is_seen_as_in_the_plain_pass(device, family, policy):  # noqa: F811

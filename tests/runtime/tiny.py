@@ -80,6 +80,24 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "seed-oss": ("SeedOss", {**_LLAMA_LIKE, "head_dim": 32, "attention_bias": True, "attention_out_bias": True}),
+    "arcee": ("Arcee", {**_LLAMA_LIKE}),
+    "nemotron": (
+        "Nemotron",
+        {
+            **_LLAMA_LIKE,
+            "attention_bias": True,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+        },
+    ),
+    "stablelm": (
+        "StableLm",
+        {
+            **_LLAMA_LIKE,
+            "use_qkv_bias": True,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25},
+        },
+    ),
+    "starcoder2": ("Starcoder2", {**_LLAMA_LIKE, "sliding_window": 256, "pad_token_id": None}),
     "opt": ("OPT", {**_COMMON, "ffn_dim": 112, "word_embed_proj_dim": 64}),
 }
 

@@ -47,7 +47,9 @@ def logits(runtime: TransformerRuntime, policy: DraftPolicy) -> torch.Tensor:
     return runtime.forward(runtime.plan(policy), runtime.new_cache(), Rows.chain(TOKENS, 0))
 
 
-@pytest.mark.parametrize("name", ["llama", "llama-bias", "qwen3", "phi3", "smollm3", "granite", "opt"])
+@pytest.mark.parametrize(
+    "name", ["llama", "llama-bias", "qwen3", "phi3", "smollm3", "granite", "nemotron", "starcoder2", "opt"]
+)
 def test_a_removed_sub_layer_is_a_skipped_one_here_and_in_transformers(name, tmp_path):
     kept = {0, 4, 5}  # attention of the first block, nothing of the second, all of the third
     policy = decode_policy("F. .. FF | head 16")

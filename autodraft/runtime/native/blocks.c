@@ -294,8 +294,13 @@ void attention(const Call *c, int block, int thread, Private *mine) {
 }
 
 static f32v activate(const Model *m, f32v v) {
-    if (m->activation == 1) return max_each(v, splat(0));
     if (m->activation == 0) return v / (splat(1.0f) + exp_each(-v));
+    if (m->activation == 1) return max_each(v, splat(0));
+    if (m->activation == 4) return max_each(v, splat(0)) * max_each(v, splat(0));
+    if (m->activation == 3) { /* 1 + tanh(u) = 2 / (1 + exp(-2 u)) */
+        f32v twice = splat(1.5957691f) * (v + splat(0.044715f) * v * v * v);
+        return v / (splat(1.0f) + exp_each(-twice));
+    }
     for (int i = 0; i < WIDTH; i++) v[i] = 0.5f * v[i] * (1.0f + erff(v[i] * 0.70710678f));
     return v;
 }

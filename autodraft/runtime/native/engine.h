@@ -52,7 +52,7 @@ typedef struct {
 
 typedef struct {
     int32_t num_blocks, hidden, num_heads, num_kv_heads, head_dim, vocab;
-    int32_t layer_norm, activation /* 0 silu, 1 relu, 2 gelu */, gated, dtype /* KIND_F32 or KIND_BF16 */;
+    int32_t layer_norm, activation /* 0 silu, 1 relu, 2 gelu, 3 gelu by tanh, 4 squared relu */, gated, dtype /* KIND_F32 or KIND_BF16 */;
     int32_t rotary_dim;         /* leading channels of a head that are rotated */
     float norm_eps, embedding_scale, query_scale /* beside 1 / sqrt(head_dim) */;
     const void *embedding;      /* [vocab][hidden] in dtype */
