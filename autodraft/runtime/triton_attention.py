@@ -219,12 +219,12 @@ def join_splits(
     for start in range(0, splits, _SPLITS):
         split = (start + number).to(tl.int64)
         score = tl.load(highest + split * heads + head, mask=split < splits, other=float("-inf"))
-        part = tl.load(sums + split * heads + head, mask=split < splits, other=0.0)
         is_seen = score > float("-inf")
+        part = tl.load(sums + split * heads + head, mask=is_seen, other=0.0)  # others have written none
         new_top = tl.maximum(top, tl.max(score, 0))
         finite = tl.where(new_top == float("-inf"), 0.0, new_top)
         weight, keep = tl.where(is_seen, tl.exp(score - finite), 0.0), tl.exp(top - finite)
-        total = total * keep + tl.sum(tl.where(is_seen, weight * part, 0.0), 0)
+        total = total * keep + tl.sum(weight * part, 0)
         where = (split * heads + head)[:, None] * HEAD_DIM + place[None, :]
         mix = mix * keep + tl.sum(weight[:, None] * tl.load(mixed + where, mask=is_seen[:, None], other=0.0), 0)
         top = new_top
