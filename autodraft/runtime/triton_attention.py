@@ -92,9 +92,8 @@ def _cache_rows(
 @triton.jit
 def _seen(mask, row, is_line, key, seen):
     """Which of the keys the rows see. [lines, keys]"""
-    return (
-        tl.load(mask + row[:, None] * seen + key[None, :], mask=is_line[:, None] & (key < seen)[None, :], other=0) > 0
-    )
+    inside = is_line[:, None] & (key < seen)[None, :]
+    return tl.load(mask + row[:, None] * seen + key[None, :], mask=inside, other=0) > 0
 
 
 @triton.jit

@@ -146,20 +146,13 @@ class TritonPass(TorchPass):
         tables = (context.cos, context.sin) if spec.rotates(index) else (None, None)
         norms = [None if norm is None else norm.weight for norm in (block.query_norm, block.key_norm)]
         keys, values = context.keys[index], context.values[index]
-        key_lines = max(1, head_dim * keys.element_size() // _LINE_BYTES)
+        scale, key_lines = head_dim**-0.5 * spec.query_scale, max(1, head_dim * keys.element_size() // _LINE_BYTES)
         with torch.cuda.device_of(projected):
             attend_splits[(-(-rows // (self._lines // spec.group_size)), kv_heads, splits)](
                 *(projected, *norms, *tables, part.channels),
                 *(inputs.slots, inputs.starts, inputs.paths),
                 *(keys, values, mask, mixed, highest, sums, rows, kv_heads, seen, keys.shape[1], spec.norm_eps),
-                *(
-                    head_dim**-0.5 * spec.query_scale,
-                    spec.group_size,
-                    head_dim,
-                    spec.rotary_dim,
-                    self._lines,
-                    key_lines,
-                ),
+                *(scale, spec.group_size, head_dim, spec.rotary_dim, self._lines, key_lines),
                 num_warps=2 if head_dim <= _NARROW_HEAD else 4,
                 **early(projected),
             )

@@ -170,6 +170,11 @@ def joined(weights: Sequence[Tensor]) -> Tensor:
     return first.as_strided((rows, first.shape[1]), first.stride())
 
 
+def norm_offset(spec: ModelSpec) -> float:
+    """What norms of blocks, and the last one, add to their weights."""
+    return 1.0 if spec.family == "nemotron" else 0.0
+
+
 def _norm(module: Any, offset: float = 0.0) -> Norm:
     """`offset`: what the module adds to its weights."""
     bias = getattr(module, "bias", None)
@@ -211,7 +216,7 @@ def _stored(block: BlockWeights, layer: Any, byte_planes: bool) -> BlockWeights:
 
 
 def _from_llama_like(model: Any, spec: ModelSpec, byte_planes: bool) -> TargetWeights:
-    offset = 1.0 if spec.family == "nemotron" else 0.0
+    offset = norm_offset(spec)
     rotary, final_norm = model.model.rotary_emb, _norm(model.model.norm, offset)
     blocks = []
     for layer in model.model.layers:

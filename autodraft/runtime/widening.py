@@ -16,6 +16,7 @@ from torch import Tensor
 
 from autodraft.errors import InputError, UnsupportedModelError
 from autodraft.runtime.spec import ModelSpec
+from autodraft.runtime.weights import norm_offset
 
 _WIDTHS = (
     *("hidden_size", "intermediate_size", "ffn_dim", "word_embed_proj_dim"),
@@ -66,8 +67,11 @@ def _widened(name: str, tensor: Tensor, factor: int, spec: ModelSpec) -> Tensor:
     if name.endswith(("q_norm.weight", "k_norm.weight")):
         return tensor  # per head, and the head size is kept
     is_final_norm = name.startswith(("model.norm.", "model.decoder.final_layer_norm."))
+    if not is_final_norm:
+        return tensor.repeat(factor)
     # The head sums over `factor` copies of each channel: the final norm takes that back.
-    return tensor.repeat(factor).div_(factor) if is_final_norm else tensor.repeat(factor)
+    offset = norm_offset(spec) if name.endswith("weight") else 0.0
+    return ((tensor.float() + offset) / factor - offset).to(tensor.dtype).repeat(factor)
 
 
 def _tiled(name: str, matrix: Tensor, factor: int, spec: ModelSpec) -> Tensor:

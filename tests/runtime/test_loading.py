@@ -54,7 +54,7 @@ def test_the_fingerprint_follows_the_weights(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "family", ["llama", "llama-bias", "qwen3", "phi3-longrope", "phi4-mini", "granite", "starcoder2", "opt"]
+    "family", ["llama", "llama-bias", "qwen3", "phi3-longrope", "phi4-mini", "granite", "nemotron", "starcoder2", "opt"]
 )
 def test_widening_keeps_the_function(family):
     model = tiny_model(family)
