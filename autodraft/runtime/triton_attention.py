@@ -101,6 +101,39 @@ def _any_seen(mask, row, is_line, key, seen):
     return tl.max(tl.max(_seen(mask, row, is_line, key, seen).to(tl.int32), 1), 0) > 0
 
 
+@triton.jit
+def _mixed_tiles(
+    q, keys, values, mask, row, is_line, path, start, begin, used, seen, scale,
+    LINES: tl.constexpr, HEAD_DIM: tl.constexpr,
+):  # fmt: skip
+    """Largest scores, sums of weights [lines] and weighted values [lines, head_dim] of `used` tiles from a key on.
+
+    Keys from `start` on are in the slots of `path`. The running softmax (as in FlashAttention) leaves a row unchanged,
+    to the bit, by tiles that it does not see.
+    """
+    place = tl.arange(0, HEAD_DIM)
+    top, total = tl.full((LINES,), float("-inf"), tl.float32), tl.zeros((LINES,), tl.float32)
+    mix = tl.zeros((LINES, HEAD_DIM), tl.float32)
+    for tile in tl.range(0, used, num_stages=1):
+        key = begin + tile * TILE + tl.arange(0, TILE)
+        is_seen = _seen(mask, row, is_line, key, seen)
+        behind = key - start
+        is_moved = (behind >= 0) & (behind < _PATH_SLOTS)
+        slot = tl.where(is_moved, tl.load(path + behind, mask=is_moved, other=0), key)
+        at = slot[:, None] * HEAD_DIM + place[None, :]
+        k = tl.load(keys + at, mask=(key < seen)[:, None], other=0.0)
+        v = tl.load(values + at, mask=(key < seen)[:, None], other=0.0)
+        scores = tl.dot(q.to(k.dtype), tl.trans(k), input_precision="ieee") * scale
+        scores = tl.where(is_seen, scores, float("-inf"))
+        new_top = tl.maximum(top, tl.max(scores, 1))
+        finite = tl.where(new_top == float("-inf"), 0.0, new_top)
+        weights, keep = tl.exp(scores - finite[:, None]), tl.exp(top - finite)
+        total = total * keep + tl.sum(weights, 1)
+        mix = tl.dot(weights.to(v.dtype), v, mix * keep[:, None], input_precision="ieee")
+        top = new_top
+    return top, total, mix
+
+
 @triton.jit(do_not_specialize=["rows"])
 def attend_splits(
     projected,  # [rows, (group + 2) * kv_heads, head_dim] float32: queries, keys, values
@@ -135,8 +168,7 @@ def attend_splits(
 
     Keys and values of rows whose slots are in the split go to the cache first, from every program that reads them.
     Where the paths of rows are scattered, rows take turns, each with the keys of its own path in order: so a row of a
-    tree is the same bits as in a chain. The running softmax (as in FlashAttention) leaves a row unchanged, to the bit,
-    by tiles that it does not see.
+    tree is the same bits as in a chain.
     """
     kv_head, split = tl.program_id(1), tl.program_id(2).to(tl.int64)
     line, place = tl.arange(0, LINES), tl.arange(0, HEAD_DIM)
@@ -169,26 +201,11 @@ def attend_splits(
         )  # fmt: skip
         for turn in tl.range(0, tl.where(is_scattered, together, 1), num_stages=1):
             of = tl.program_id(0) * together + turn
-            path = tl.load(starts + of, mask=is_scattered & (of < rows), other=_IN_PLACE)
-            top, total = tl.full((LINES,), float("-inf"), tl.float32), tl.zeros((LINES,), tl.float32)
-            mix = tl.zeros((LINES, HEAD_DIM), tl.float32)
-            for tile in tl.range(0, used, num_stages=1):
-                key = begin + tile * TILE + tl.arange(0, TILE)
-                is_seen = _seen(mask, row, is_line, key, seen)
-                behind = key - path
-                is_moved = (behind >= 0) & (behind < _PATH_SLOTS)
-                moved_to = tl.load(paths + of * _PATH_SLOTS + behind, mask=is_moved, other=0)
-                at = cached + tl.where(is_moved, moved_to, key)[:, None] * HEAD_DIM + place[None, :]
-                k = tl.load(keys + at, mask=(key < seen)[:, None], other=0.0)
-                v = tl.load(values + at, mask=(key < seen)[:, None], other=0.0)
-                scores = tl.dot(q.to(k.dtype), tl.trans(k), input_precision="ieee") * scale
-                scores = tl.where(is_seen, scores, float("-inf"))
-                new_top = tl.maximum(top, tl.max(scores, 1))
-                finite = tl.where(new_top == float("-inf"), 0.0, new_top)
-                weights, keep = tl.exp(scores - finite[:, None]), tl.exp(top - finite)
-                total = total * keep + tl.sum(weights, 1)
-                mix = tl.dot(weights.to(v.dtype), v, mix * keep[:, None], input_precision="ieee")
-                top = new_top
+            start = tl.load(starts + of, mask=is_scattered & (of < rows), other=_IN_PLACE)
+            top, total, mix = _mixed_tiles(
+                q, keys + cached, values + cached, mask, row, is_line, paths + of * _PATH_SLOTS, start,
+                begin, used, seen, scale, LINES, HEAD_DIM,
+            )  # fmt: skip
             is_turn = is_line & ((line // GROUP == turn) | (is_scattered == 0))
             tl.store(highest + to, top, mask=is_turn)
             tl.store(sums + to, total, mask=is_turn)

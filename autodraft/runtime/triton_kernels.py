@@ -79,25 +79,21 @@ def _finish(
     ADD: tl.constexpr, ACTIVATION: tl.constexpr, GATED: tl.constexpr,
 ):  # fmt: skip
     """Sums, scaled, with their bias, to y: as they are or added to what is there, or activated. [rows, columns]"""
-    is_row, is_column = (row < rows)[:, None], column < outputs
-    output = _outputs(column, outputs, GATED)
+    is_column, output = column < outputs, _outputs(column, outputs, GATED)
     if scale is not None:
         total = total * tl.load(scale + output, mask=is_column, other=0.0)[None, :]
     if bias is not None:
         total = total + tl.load(bias + output, mask=is_column, other=0.0)[None, :]
-    if ACTIVATION is None:
-        put(total, y + row[:, None] * outputs + column[None, :], is_row & is_column[None, :], ADD)
-    elif GATED:
+    place, width = column, outputs
+    if GATED:
         half: tl.constexpr = total.shape[1] // 2
         gate, up = tl.split(tl.reshape(total, (total.shape[0], half, 2)))
-        place = tl.program_id(1) * half + tl.arange(0, half)
-        to = y + row[:, None] * (outputs // 2) + place[None, :]
-        value = activated(gate, ACTIVATION) * up
-        tl.store(to, value.to(y.dtype.element_ty), mask=is_row & (place < outputs // 2)[None, :])
-    else:
-        to = y + row[:, None] * outputs + column[None, :]
-        value = activated(total, ACTIVATION)
-        tl.store(to, value.to(y.dtype.element_ty), mask=is_row & is_column[None, :])
+        total = activated(gate, ACTIVATION) * up
+        place, width = tl.program_id(1) * half + tl.arange(0, half), outputs // 2
+    elif ACTIVATION is not None:
+        total = activated(total, ACTIVATION)
+    to = y + row[:, None] * width + place[None, :]
+    put(total.to(y.dtype.element_ty), to, (row < rows)[:, None] & (place < width)[None, :], ADD)
 
 
 @triton.jit

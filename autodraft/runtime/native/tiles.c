@@ -172,6 +172,19 @@ typedef struct {
     Plain plains[4];
 } CodedPanels;
 
+/* Sums += those over one tile of inputs, as below. */
+INLINE void add_tiles(const char *x, size_t x_stride, const char weights[][TILE_BYTES], const int halves, const int panels) {
+    _tile_loadd(4, x, x_stride);
+    if (halves > 1) _tile_loadd(5, x + TILE_ROWS * x_stride, x_stride);
+    _tile_loadd(6, weights[0], 64);
+    _tile_dpbf16ps(0, 4, 6);
+    if (halves > 1) _tile_dpbf16ps(2, 5, 6);
+    if (panels > 1) { _tile_loadd(7, weights[1], 64); _tile_dpbf16ps(1, 4, 7); }
+    if (panels > 1 && halves > 1) _tile_dpbf16ps(3, 5, 7);
+    if (panels > 2) { _tile_loadd(6, weights[2], 64); _tile_dpbf16ps(2, 4, 6); }
+    if (panels > 3) { _tile_loadd(7, weights[3], 64); _tile_dpbf16ps(3, 4, 7); }
+}
+
 /* Sums of up to 16 rows by up to 4 panels, or of up to 32 (`halves`) by up to 2, into tiles as SUM_TILES has them. What has just
  * been stored cannot be loaded into a tile at once, so each is multiplied while the next one is decoded. Fetched is a stream
  * itself, where two lie beside each other from its end on the next but one. */
@@ -194,16 +207,7 @@ INLINE void sum_coded(CodedPanels *w, const char *x, size_t x_stride, int count,
         }
         FENCE;
         if (i > 0) {
-            const char(*weights)[TILE_BYTES] = (const char(*)[TILE_BYTES])tiles[(i - 1) % 2];
-            _tile_loadd(4, x, x_stride);
-            if (halves > 1) _tile_loadd(5, x + TILE_ROWS * x_stride, x_stride);
-            _tile_loadd(6, weights[0], 64);
-            _tile_dpbf16ps(0, 4, 6);
-            if (halves > 1) _tile_dpbf16ps(2, 5, 6);
-            if (panels > 1) { _tile_loadd(7, weights[1], 64); _tile_dpbf16ps(1, 4, 7); }
-            if (panels > 1 && halves > 1) _tile_dpbf16ps(3, 5, 7);
-            if (panels > 2) { _tile_loadd(6, weights[2], 64); _tile_dpbf16ps(2, 4, 6); }
-            if (panels > 3) { _tile_loadd(7, weights[3], 64); _tile_dpbf16ps(3, 4, 7); }
+            add_tiles(x, x_stride, (const char(*)[TILE_BYTES])tiles[(i - 1) % 2], halves, panels);
             x += 64;
         }
         FENCE;
@@ -253,13 +257,7 @@ INLINE void add_chunk(Sums sums, const char weights[][2][TILE_BYTES], const char
     if (halves > 1) _tile_loadd(2, sums[2], 64);
     if (panels > 1 && halves > 1) _tile_loadd(3, sums[3], 64);
     for (int i = 0; i < count; i++, x += 64) {
-        _tile_loadd(4, x, x_stride);
-        if (halves > 1) _tile_loadd(5, x + TILE_ROWS * x_stride, x_stride);
-        _tile_loadd(6, weights[i][0], 64);
-        _tile_dpbf16ps(0, 4, 6);
-        if (halves > 1) _tile_dpbf16ps(2, 5, 6);
-        if (panels > 1) { _tile_loadd(7, weights[i][1], 64); _tile_dpbf16ps(1, 4, 7); }
-        if (panels > 1 && halves > 1) _tile_dpbf16ps(3, 5, 7);
+        add_tiles(x, x_stride, weights[i], halves, panels);
         for (int line = 0; line < lines; line++, ahead += 64) __builtin_prefetch(ahead);
     }
     store_sums(sums);

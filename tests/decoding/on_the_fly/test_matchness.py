@@ -10,7 +10,7 @@ from autodraft.cascade import Cascade, SelfDraft
 from autodraft.decoding import CascadeDecoder, SamplingConfig, ScheduledDrafter
 from autodraft.decoding.on_the_fly import Matchness, RecentNoise, Window, measure_matchness
 from autodraft.policy import ChannelShares, DraftPolicy
-from autodraft.runtime import Rows
+from autodraft.runtime import ChoiceNoise, Rows
 
 FULL = DraftPolicy.uniform(3)
 POLICIES = {
@@ -64,6 +64,15 @@ def test_the_target_matches_what_it_generated(runtime):
     window = Window.recent(0, tokens, prompt_length=5, length=32)
     assert (window.first, window.last, len(window)) == (4, 24, 20)
     assert measure_matchness(runtime, runtime.target, cache, tokens, window, 8).top1_agreement == 1.0
+
+
+def test_noise_on_a_device_is_remembered_there():
+    recent, rows = RecentNoise(3), torch.arange(10.0).view(5, 2)
+    for first, count in ((0, 2), (2, 2)):
+        recent.expect(ChoiceNoise(0.7, rows[first : first + 3]))
+        recent.commit(count)
+    last = recent.last(3)
+    assert isinstance(last.rows, torch.Tensor) and torch.equal(last.rows, rows[1:4]) and last.temperature == 0.7
 
 
 class _Remembering(ScheduledDrafter):
