@@ -2,11 +2,12 @@
 
 What a draft leaves out or rounds moves its residual stream away from the target's. Sub-layer by sub-layer, maps into
 the channels are chosen such that they give for the draft's stream what the target's own give for the target's, and the
-map out of them such that the draft's stream arrives where the target's will be when the next kept sub-layer begins.
-Both are least squares with a prior on the target's matrix (the refit of Hebiri & Lederer, arXiv 2006.15604, one linear
-map at a time). Of a sub-layer that loses some of its channels, those go that add least, by the size of what the map
-out of them makes of the text (Wanda, arXiv 2306.11695), and the others are fitted once more without them. Then the
-matrix is rounded, and what comes after it sees what it has become. Knows nothing of files or searching.
+map out of them such that the draft's stream arrives where the target's will be when the next kept sub-layer begins,
+or, where a norm behind that map fixes how far the stream moves, moves in that direction. Both are least squares with a
+prior on the target's matrix (the refit of Hebiri & Lederer, arXiv 2006.15604, one linear map at a time). Of a sub-
+layer that loses some of its channels, those go that add least, by the size of what the map out of them makes of the
+text (Wanda, arXiv 2306.11695), and the others are fitted once more without them. Then the matrix is rounded, and what
+comes after it sees what it has become. Knows nothing of files or searching.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from autodraft.runtime.weights import Norm, TargetWeights
 
 _PRIOR_ROWS = 4.0
 """The prior is worth this many rows of text for every input of a matrix."""
+
+_LEAST_SQUARE = 0.01
+"""Of a norm's weights, over their mean square: below it a channel's part of a direction is not made up for."""
 
 _WINDOWS = 8
 """That run side by side."""
@@ -107,6 +111,13 @@ class _Moments:
         return solved.T
 
 
+def _before_norm(wanted: Tensor, norm: Norm, like: Tensor) -> Tensor:
+    """What a norm turns into rows of the directions `wanted`, of the sizes of `like`. [.., hidden]"""
+    squares = norm.weight.square()
+    direction: Tensor = wanted * norm.weight / (squares + _LEAST_SQUARE * squares.mean())
+    return direction * (like.norm(dim=-1, keepdim=True) / direction.norm(dim=-1, keepdim=True).clamp(min=1e-12))
+
+
 class _Fit(SubLayers):
     """A draft in the making; `ahead` and `own` are the streams of target and draft, one for each batch of windows."""
 
@@ -123,6 +134,7 @@ class _Fit(SubLayers):
         self._views = [DraftView.windowed(keys, windows.shape[1], DRAFT_WINDOW, 0) for keys in self._keys]
         self._ahead = [self._embed(batch) for batch in batches]
         self._own = list(self._ahead)
+        self._outputs: list[Tensor] = []  # the target's, of the kept sub-layer that is being fitted
 
     def run(self, on_step: Callable[[int, int], None]) -> dict[str, Tensor]:
         silent = kept_sub_layers(self._policy) & self.weights.silent_sub_layers
@@ -145,8 +157,12 @@ class _Fit(SubLayers):
             keys.keys.clear()
             keys.values.clear()
         for index in range(sub_layer, following):
-            for batch, x in enumerate(self._ahead):
-                self._ahead[batch] = x + self._target._branch(x, index, self._rotation, written=self._keys[batch])
+            streams = zip(self._ahead, self._keys, strict=True)
+            outputs = [self._target._output(x, index, self._rotation, written=keys) for x, keys in streams]
+            if index == sub_layer:
+                self._outputs = outputs if self.spec.norms_behind else []
+            for batch, output in enumerate(outputs):
+                self._ahead[batch] = self._ahead[batch] + self._behind(output, index)
 
     def _fit_inputs(self, sub_layer: int) -> None:
         """Maps into the channels: what the target's give for its stream, for the draft's."""
@@ -157,7 +173,7 @@ class _Fit(SubLayers):
         fitted = self._aligned(matrices, norm, self._bits_of(sub_layer))
         self._fitted |= {matrix_name(sub_layer // 2, part): own for part, own in zip(parts, fitted, strict=True)}
 
-    def _aligned(self, matrices: Sequence[Tensor], norm: Norm, bits: int) -> list[Tensor]:
+    def _aligned(self, matrices: Sequence[Tensor], norm: Norm | None, bits: int) -> list[Tensor]:
         """Matrices that do to the draft's normed stream what these do to the target's."""
         moments = _Moments.of(
             (self._normed(own, norm), self._normed(ahead, norm))
@@ -171,19 +187,27 @@ class _Fit(SubLayers):
         """As the file keeps it: fitted matrices of a large model take no more memory than its own."""
         return matrix.to(self.weights.embedding.dtype)
 
-    def _normed(self, x: Tensor, norm: Norm) -> Tensor:
+    def _normed(self, x: Tensor, norm: Norm | None) -> Tensor:
         return apply_norm(x, norm, self.spec).flatten(0, 1)
 
     def _fit_outputs(self, sub_layer: int) -> None:
-        """The map out of the channels: from where the draft's stream is to where the target's will be; runs it, too."""
+        """The map out of the channels: from where the draft's stream is to where the target's will be; runs it, too.
+
+        A norm behind it undoes any size: there it is the direction that counts, at the size of what the target's gives.
+        """
         block, part = sub_layer // 2, sub_layer_parts(sub_layer, self.spec)[-1]
         projection = getattr(self.weights.blocks[block], part)
         bias = 0.0 if projection.bias is None else projection.bias
         inner = [
             self._inner(x, sub_layer, self._rotation, view) for x, view in zip(self._own, self._views, strict=True)
         ]
-        gaps = (ahead - own - bias for ahead, own in zip(self._ahead, self._own, strict=True))
-        moments = _Moments.of((x.flatten(0, 1).float(), gap.flatten(0, 1)) for x, gap in zip(inner, gaps, strict=True))
+        wanted = [ahead - own for ahead, own in zip(self._ahead, self._own, strict=True)]
+        norm = self.norm_behind(sub_layer)
+        if norm is not None:
+            wanted = [_before_norm(gap, norm, output) for gap, output in zip(wanted, self._outputs, strict=True)]
+        moments = _Moments.of(
+            (x.flatten(0, 1).float(), (y - bias).flatten(0, 1)) for x, y in zip(inner, wanted, strict=True)
+        )
         prior = projection.weight.float()
         matrix, columns = moments.solve(prior, self._num_rows), torch.arange(prior.shape[1], device=prior.device)
         if self._policy.sub_layers[sub_layer].dropped:
@@ -195,7 +219,7 @@ class _Fit(SubLayers):
         fitted[:, columns] = low
         self._fitted[matrix_name(block, part)] = self._stored(fitted)
         for batch, x in enumerate(inner):
-            self._own[batch] = self._own[batch] + self._project(x, block, part)
+            self._own[batch] = self._own[batch] + self._behind(self._project(x, block, part), sub_layer)
 
     def _kept_columns(self, sub_layer: int, sizes: Tensor) -> Tensor:
         """Inputs of the map out of the channels that stay, ascending; the rows that lead to the others become zero.

@@ -22,10 +22,10 @@ from autodraft.runtime.draft_weights import matrix_name, sub_layer_parts
 from autodraft.runtime.operations import activate, apply_norm, rotate
 from autodraft.runtime.quantization import fake_quantize
 from autodraft.runtime.spec import ModelSpec
-from autodraft.runtime.weights import Projection, TargetWeights
+from autodraft.runtime.weights import Norm, Projection, TargetWeights
 
-RotaryTables = tuple[Tensor | None, Tensor | None]
-"""Cosines and sines, [tokens, 1, rotary_dim / 2], or nothing where positions are learned."""
+RotaryTables = list[tuple[Tensor, Tensor]]
+"""By rotation, cosines and sines. [tokens, 1, rotary_dim / 2] each"""
 
 DRAFT_WINDOW = 6
 """Positions that a draft runs from one root: root and drafted tokens of a cycle of usual length."""
@@ -68,7 +68,7 @@ class DraftView:
 class SubLayers:
     """The target with `matrices` in the place of its own ones.
 
-    A sub-layer is a norm, maps into its channels, what these do, and a map out of them.
+    A sub-layer is a norm, maps into its channels, what these do, a map out of them, and in some families another norm.
 
     Args:
         spec, weights: the target.
@@ -118,12 +118,10 @@ class SubLayers:
         return x if self.weights.positions is None else x + self.weights.positions[: tokens.shape[1]].float()
 
     def _tables(self, tokens: int) -> RotaryTables:
-        """Cosines and sines of the first positions."""
-        frequencies = self.weights.rotary_frequencies
-        if frequencies is None:
-            return None, None
-        angles = torch.arange(tokens, device=frequencies.device)[:, None, None] * frequencies
-        return angles.cos() * self.weights.rotary_scale, angles.sin() * self.weights.rotary_scale
+        """Of the first positions."""
+        positions = torch.arange(tokens, device=self.weights.embedding.device)
+        tables = [rotation.tables(positions) for rotation in self.weights.rotations]
+        return [(cosines[:, None], sines[:, None]) for cosines, sines in tables]
 
     @cached_property
     def _head_weight(self) -> Tensor:
@@ -149,6 +147,26 @@ class SubLayers:
         written: TargetKeys | None = None,
     ) -> Tensor:
         """What a sub-layer adds to the residual stream. [batch, tokens, hidden]"""
+        return self._behind(self._output(x, sub_layer, tables, view, written), sub_layer)
+
+    def _behind(self, output: Tensor, sub_layer: int) -> Tensor:
+        """What is added of a sub-layer's output."""
+        return apply_norm(output, self.norm_behind(sub_layer), self.spec)
+
+    def norm_behind(self, sub_layer: int) -> Norm | None:
+        """Of what a sub-layer adds."""
+        block = self.weights.blocks[sub_layer // 2]
+        return block.mlp_norm_behind if sub_layer % 2 else block.attention_norm_behind
+
+    def _output(
+        self,
+        x: Tensor,
+        sub_layer: int,
+        tables: RotaryTables,
+        view: DraftView | None = None,
+        written: TargetKeys | None = None,
+    ) -> Tensor:
+        """What its last map gives. [batch, tokens, hidden]"""
         part = sub_layer_parts(sub_layer, self.spec)[-1]
         return self._project(self._inner(x, sub_layer, tables, view, written), sub_layer // 2, part)
 
@@ -182,8 +200,9 @@ class SubLayers:
         )
         if weights.query_norm is not None and weights.key_norm is not None:
             query, key = apply_norm(query, weights.query_norm, spec), apply_norm(key, weights.key_norm, spec)
-        if spec.rotates(block):
-            query, key = rotate(query, *tables), rotate(key, *tables)
+        rotation = spec.rotation_of(block)
+        if rotation is not None:
+            query, key = rotate(query, *tables[rotation]), rotate(key, *tables[rotation])
         query = query * spec.query_scale
         query, key, value = (part.transpose(1, 2).to(self._dtype) for part in (query, key, value))
         if written is not None:
@@ -191,9 +210,20 @@ class SubLayers:
         if view is not None:
             key = torch.cat((view.target.keys[block], key), dim=2)
             value = torch.cat((view.target.values[block], value), dim=2)
-        mask = None if view is None else view.mask.to(x.device)
+        mask = self._seen(block, x, view)
         mixed = F.scaled_dot_product_attention(query, key, value, mask, is_causal=mask is None, enable_gqa=True)
         return mixed.transpose(1, 2).flatten(2)
+
+    def _seen(self, block: int, x: Tensor, view: DraftView | None) -> Tensor | None:
+        """What queries see in a block; None: everything before them. [.., tokens, keys]"""
+        tokens, window = x.shape[1], self.spec.window_of(block)
+        seen = None if view is None else view.mask.to(x.device)
+        if window is None or tokens <= window:
+            return seen
+        position = torch.arange(tokens, device=x.device)
+        distance = position[:, None] - position[None, :]
+        is_near = distance < window
+        return is_near & (distance >= 0) if seen is None else seen & is_near.repeat(1, 2)
 
     def _activated(self, x: Tensor, block: int) -> Tensor:
         """An MLP's neurons, from the residual stream. [batch, tokens, neurons]"""

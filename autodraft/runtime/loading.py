@@ -104,7 +104,7 @@ def build_runtime(
     With `byte_planes` they are taken out of it: the model itself cannot run any more. `coded`: see `load_model`.
     """
     spec = ModelSpec.from_config(model.config)
-    length = min(spec.max_positions, spec.sliding_window or spec.max_positions, max_length or DEFAULT_MAX_LENGTH)
+    length = min(spec.max_positions, max_length or DEFAULT_MAX_LENGTH)
     if byte_planes and model.dtype == torch.bfloat16:
         raise InputError(
             "--byte-planes: bfloat16 weights have no upper bytes to draft with; leave it out, or add --dtype float16"

@@ -60,8 +60,8 @@ class NativeBackend:
         self._library.workspace_new.restype = ctypes.c_void_p
         if dtype not in FULL_KINDS:
             raise NativeUnavailableError(f"the compiled engine runs float32, bfloat16 and float16, not {dtype}")
-        if spec.head_dim % binding.LANES or spec.head_dim > 128 or spec.hidden_size % binding.LANES:
-            raise NativeUnavailableError("the compiled engine needs widths in multiples of 16 and heads of at most 128")
+        if spec.head_dim % binding.LANES or spec.head_dim > 256 or spec.hidden_size % binding.LANES:
+            raise NativeUnavailableError("the compiled engine needs widths in multiples of 16 and heads of at most 256")
         if spec.group_size > _MAX_GROUP:
             raise NativeUnavailableError(f"the compiled engine takes at most {_MAX_GROUP} query heads per KV head")
         self.weights = weights

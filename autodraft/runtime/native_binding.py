@@ -71,7 +71,10 @@ class CBlockNorms(ctypes.Structure):
 
     _fields_ = tuple(
         (name, c_void_p)
-        for name in ("attention_norm", "attention_norm_bias", "query_norm", "key_norm", "mlp_norm", "mlp_norm_bias")
+        for name in (
+            *("attention_norm", "attention_norm_bias", "query_norm", "key_norm", "mlp_norm", "mlp_norm_bias"),
+            *("attention_norm_behind", "mlp_norm_behind"),
+        )
     )
 
 
@@ -87,7 +90,9 @@ class CModel(ctypes.Structure):
             )
         ),
         *((name, c_float) for name in ("norm_eps", "embedding_scale", "query_scale")),
-        *((name, c_void_p) for name in ("embedding", "positions", "cosine", "sine", "rotates")),
+        *((name, c_void_p) for name in ("embedding", "positions", "cosine", "sine")),
+        *((name, c_int32) for name in ("table_rows", "window")),
+        *((name, c_void_p) for name in ("rotations", "windowed")),
         ("norms", POINTER(CBlockNorms)),
         ("final_norm", c_void_p),
         ("final_norm_bias", c_void_p),

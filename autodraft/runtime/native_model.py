@@ -30,27 +30,32 @@ def model_struct(
     for index, block in enumerate(weights.blocks):
         norms[index] = binding.CBlockNorms(
             *_norm_pointers(block.attention_norm),
-            *(None if norm is None else norm.weight.data_ptr() for norm in (block.query_norm, block.key_norm)),
+            *(_norm_pointers(norm)[0] for norm in (block.query_norm, block.key_norm)),
             *_norm_pointers(block.mlp_norm),
+            *(_norm_pointers(norm)[0] for norm in (block.attention_norm_behind, block.mlp_norm_behind)),
         )
     cosine = sine = None
-    if weights.rotary_frequencies is not None:
-        angles = torch.arange(max_positions)[:, None].float() * weights.rotary_frequencies
-        cosine, sine = ((table * weights.rotary_scale).contiguous() for table in (angles.cos(), angles.sin()))
+    if weights.rotations:
+        tables = [rotation.tables(torch.arange(max_positions)) for rotation in weights.rotations]
+        cosine, sine = (torch.stack(parts) for parts in zip(*tables, strict=True))
     dtype = arithmetic_dtype(dtype)
-    rotates = torch.tensor([spec.rotates(block) for block in range(spec.num_blocks)], dtype=torch.uint8)
+    blocks, numbers = range(spec.num_blocks), [spec.rotation_of(block) for block in range(spec.num_blocks)]
+    rotations = torch.tensor([-1 if number is None else number for number in numbers], dtype=torch.int8)
+    windowed = torch.tensor([block in spec.windowed_blocks for block in blocks], dtype=torch.uint8)
     embedding = weights.embedding.to(dtype).contiguous()
     positions = None if weights.positions is None else weights.positions.to(dtype).contiguous()
     struct = binding.CModel(
         *(spec.num_blocks, spec.hidden_size, spec.num_heads, spec.num_kv_heads, spec.head_dim, spec.vocab_size),
         *(spec.norm == "layer", _ACTIVATIONS[spec.activation], spec.gated, FULL_KINDS[dtype]),
         *(spec.rotary_dim, spec.norm_eps, spec.embedding_scale, spec.query_scale),
-        *map(binding.pointer, (embedding, positions, cosine, sine, rotates)),
+        *map(binding.pointer, (embedding, positions, cosine, sine)),
+        *(max_positions, spec.sliding_window or 0),
+        *map(binding.pointer, (rotations, windowed)),
         norms,
         *_norm_pointers(weights.final_norm),
     )
-    return struct, (norms, cosine, sine, rotates, embedding, positions, weights)
+    return struct, (norms, cosine, sine, rotations, windowed, embedding, positions, weights)
 
 
-def _norm_pointers(norm: Norm) -> tuple[int | None, int | None]:
-    return norm.weight.data_ptr(), binding.pointer(norm.bias)
+def _norm_pointers(norm: Norm | None) -> tuple[int | None, int | None]:
+    return (None, None) if norm is None else (norm.weight.data_ptr(), binding.pointer(norm.bias))

@@ -10,8 +10,10 @@ from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.weights import Norm
 
 
-def apply_norm(x: Tensor, norm: Norm, spec: ModelSpec) -> Tensor:
-    """RMSNorm or LayerNorm over the last dimension of `x`, float32."""
+def apply_norm(x: Tensor, norm: Norm | None, spec: ModelSpec) -> Tensor:
+    """RMSNorm or LayerNorm over the last dimension of `x`, float32; without one `x` itself."""
+    if norm is None:
+        return x
     if spec.norm == "layer":
         return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, spec.norm_eps)
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + spec.norm_eps) * norm.weight

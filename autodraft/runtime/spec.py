@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+
 from autodraft.errors import UnsupportedModelError
 
 SUPPORTED_FAMILIES = (
     *("llama", "mistral", "ministral", "qwen2", "qwen3", "phi3", "smollm3", "granite", "seed_oss"),
-    *("arcee", "nemotron", "stablelm", "starcoder2", "opt"),
+    *("arcee", "nemotron", "stablelm", "starcoder2", "gemma", "gemma3_text", "exaone4", "opt"),
 )
 _ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope")
 _ACTIVATIONS = {
@@ -23,11 +25,15 @@ _ACTIVATIONS = {
 _LAYER_NORM_EPS = {"nemotron": "norm_eps", "stablelm": "layer_norm_eps", "starcoder2": "norm_epsilon"}
 """By family with LayerNorm: the setting."""
 _UNGATED = ("arcee", "nemotron", "starcoder2")
+_UNIT_NORMS = ("nemotron", "gemma", "gemma3_text")
+"""Families whose norms of blocks, and the last one, multiply by one more than their weights."""
+LEAST_WINDOW = 128
+"""A draft tree may be so deep, and all of a row's path is taken to be within its window."""
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Sizes and variants of a decoder-only transformer with pre-norm blocks.
+    """Sizes and variants of a decoder-only transformer.
 
     Attributes:
         family: the Hugging Face `model_type`.
@@ -40,8 +46,12 @@ class ModelSpec:
         activation: SiLU, ReLU, its square, GELU, or GELU's approximation by tanh.
         gated: whether the MLP is `down(act(gate(x)) * up(x))` rather than `down(act(up(x)))`.
         rotary_dim: leading channels of a head that are rotated; 0: learned positions are added to the embeddings.
-        sliding_window: keys that a query may see at most, or None; only contexts within it are run.
+        sliding_window: keys that a query of the windowed blocks may see at most, its own and the last ones before it.
+        windowed_blocks: where that holds.
         unrotated_blocks: those whose heads are not rotated (NoPE).
+        local_rotation: whether heads of windowed blocks are rotated by frequencies of their own.
+        norms_before, norms_behind: where a sub-layer has norms: of what goes in, and of what it adds.
+        norm_offset: what norms add to their weights.
         embedding_scale: what embeddings are multiplied by.
         query_scale: what queries are multiplied by, beside `head_dim ** -0.5`.
     """
@@ -62,7 +72,12 @@ class ModelSpec:
     rotary_dim: int
     qk_norm: bool
     sliding_window: int | None = None
+    windowed_blocks: frozenset[int] = frozenset()
     unrotated_blocks: frozenset[int] = frozenset()
+    local_rotation: bool = False
+    norms_before: bool = True
+    norms_behind: bool = False
+    norm_offset: float = 0.0
     embedding_scale: float = 1.0
     query_scale: float = 1.0
 
@@ -75,9 +90,15 @@ class ModelSpec:
         """Query heads per KV head."""
         return self.num_heads // self.num_kv_heads
 
-    def rotates(self, block: int) -> bool:
-        """Whether heads of a block are rotated."""
-        return self.rotary_dim > 0 and block not in self.unrotated_blocks
+    def rotation_of(self, block: int) -> int | None:
+        """Which set of frequencies rotates heads of a block, if any: the first, or that of windowed blocks."""
+        if not self.rotary_dim or block in self.unrotated_blocks:
+            return None
+        return int(self.local_rotation and block in self.windowed_blocks)
+
+    def window_of(self, block: int) -> int | None:
+        """Keys that a query of the block may see at most."""
+        return self.sliding_window if block in self.windowed_blocks else None
 
     @property
     def fused_rows(self) -> dict[str, list[int]]:
@@ -109,18 +130,16 @@ def _from_llama_like(config: Any) -> ModelSpec:
     eps of norms is divided by the square of m.
     """
     family = config.model_type
-    window = getattr(config, "sliding_window", None)
-    if family in ("qwen2", "qwen3", "smollm3") and not getattr(config, "use_sliding_window", False):
-        window = None
-    rope = getattr(config, "rope_parameters", None) or {}
-    scaling = rope.get("rope_type", "default")
     if family == "stablelm" and (config.use_parallel_residual or config.qk_layernorm):
         raise UnsupportedModelError("StableLM with parallel sub-layers or norms of single heads is not supported")
-    if scaling not in _ROPE_TYPES:
-        raise UnsupportedModelError(f"rotary scaling {scaling!r} is not supported; supported: {', '.join(_ROPE_TYPES)}")
+    if family == "gemma3_text":
+        _check_gemma(config)
+    windowed = _windowed_blocks(config)
+    ropes = _rope_settings(config)
+    rope = ropes[0]
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     positions = config.max_position_embeddings
-    if scaling == "longrope":
+    if rope.get("rope_type") == "longrope":
         positions = min(positions, rope["original_max_position_embeddings"])
     branch_scale, unrotated = 1.0, frozenset[int]()
     embedding_scale = query_scale = 1.0
@@ -130,6 +149,11 @@ def _from_llama_like(config: Any) -> ModelSpec:
         query_scale = config.attention_multiplier * head_dim**0.5
     elif family == "smollm3":
         unrotated = frozenset(block for block, rotates in enumerate(config.no_rope_layers) if not rotates)
+    elif family == "exaone4" and config.sliding_window is not None:
+        unrotated = frozenset(range(config.num_hidden_layers)) - windowed
+    elif family in ("gemma", "gemma3_text"):
+        embedding_scale = _stored(config.hidden_size**0.5, config)
+        query_scale = (head_dim / getattr(config, "query_pre_attn_scalar", head_dim)) ** 0.5
     return ModelSpec(
         family=family,
         num_blocks=config.num_hidden_layers,
@@ -142,15 +166,63 @@ def _from_llama_like(config: Any) -> ModelSpec:
         max_positions=positions,
         norm="layer" if family in _LAYER_NORM_EPS else "rms",
         norm_eps=getattr(config, _LAYER_NORM_EPS.get(family, "rms_norm_eps")) / branch_scale**2,
-        activation=_activation(config.hidden_act),
+        activation=_activation(config.hidden_activation if family == "gemma3_text" else config.hidden_act),
         gated=family not in _UNGATED,
         rotary_dim=int(head_dim * rope.get("partial_rotary_factor", 1.0)),
-        qk_norm=family == "qwen3",
-        sliding_window=window,
+        qk_norm=family in ("qwen3", "gemma3_text", "exaone4"),
+        sliding_window=config.sliding_window if windowed else None,
+        windowed_blocks=windowed,
         unrotated_blocks=unrotated,
+        local_rotation=len(ropes) > 1,
+        norms_before=family != "exaone4",
+        norms_behind=family in ("gemma3_text", "exaone4"),
+        norm_offset=1.0 if family in _UNIT_NORMS else 0.0,
         embedding_scale=embedding_scale,
         query_scale=query_scale,
     )
+
+
+def _stored(value: float, config: Any) -> float:
+    """A number as a tensor of the checkpoint's dtype holds it."""
+    return float(torch.tensor(value).to(config.dtype or torch.float32))
+
+
+def _check_gemma(config: Any) -> None:
+    if config.attn_logit_softcapping or config.final_logit_softcapping:
+        raise UnsupportedModelError("Gemma with soft caps on scores or logits is not supported")
+    if config.use_bidirectional_attention:
+        raise UnsupportedModelError("Gemma with attention to tokens ahead is no causal language model")
+
+
+def _windowed_blocks(config: Any) -> frozenset[int]:
+    window, count = getattr(config, "sliding_window", None), config.num_hidden_layers
+    if not getattr(config, "use_sliding_window", True):
+        window = None
+    kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * count
+    unknown = ", ".join(sorted(set(kinds) - {"full_attention", "sliding_attention"}))
+    if unknown:
+        raise UnsupportedModelError(f"layers of {config.model_type!r} with {unknown} are not supported")
+    if window is None:
+        return frozenset()
+    if window < LEAST_WINDOW:
+        raise UnsupportedModelError(
+            f"a sliding window of {window} tokens is not supported; the least is {LEAST_WINDOW}"
+        )
+    return frozenset(block for block, kind in enumerate(kinds) if kind == "sliding_attention")
+
+
+def _rope_settings(config: Any) -> list[dict[str, Any]]:
+    """Of all blocks, or of full attention and of windowed blocks, where those differ."""
+    settings = getattr(config, "rope_parameters", None) or {}
+    kinds = [kind for kind in ("full_attention", "sliding_attention") if kind in settings]
+    ropes = [settings[kind] for kind in kinds] or [settings]
+    for rope in ropes:
+        scaling = rope.get("rope_type", "default")
+        if scaling not in _ROPE_TYPES:
+            raise UnsupportedModelError(
+                f"rotary scaling {scaling!r} is not supported; supported: {', '.join(_ROPE_TYPES)}"
+            )
+    return ropes
 
 
 def _from_opt(config: Any) -> ModelSpec:

@@ -131,7 +131,10 @@ class TorchBackend:
 
     def _inputs(self, cache: TorchCache, count: int, keys: int) -> RowInputs:
         """For steps over `count` rows, all padding, and the first `keys` slots."""
-        return RowInputs(count, keys, cache.capacity, self._device, lasting=True, ordered=self._orders_paths)
+        return RowInputs(
+            count, keys, cache.capacity, self._device,
+            lasting=True, ordered=self._orders_paths, window=self._spec.sliding_window,
+        )  # fmt: skip
 
     def _forward_step(self, plan: DraftPlan, cache: TorchCache, rows: int, slots: int) -> ForwardStep:
         steps, keys = self._steps_of(plan, cache).forward, self._range(cache, slots)
@@ -233,6 +236,8 @@ class TorchBackend:
         """Embed the rows, padded to whole multiples of `ROW_PADDING`, and say what they see."""
         padded = len(rows) + -len(rows) % ROW_PADDING
         keys = whole_blocks(slots_seen(rows))
-        inputs = RowInputs(padded, keys, cache.capacity, self._device, ordered=self._orders_paths)
+        inputs = RowInputs(
+            padded, keys, cache.capacity, self._device, ordered=self._orders_paths, window=self._spec.sliding_window
+        )
         inputs.fill(rows)
         return self._pass.start(inputs, cache.keys, cache.values)

@@ -52,14 +52,15 @@ class Context:
     Attributes:
         keys, values: of the cache. [blocks, kv_heads, slots, head_dim]
         inputs: the rows: the slots that their keys go to, and what they see.
-        cos, sin: of the rows' positions; None without rotary embedding. [n, rotary_dim / 2]
+        tables: by rotation, cosines and sines of the rows' positions. [n, rotary_dim / 2] each
+        windowed_mask: of blocks with a sliding window, where whoever attends wants one. [n, keys]
     """
 
     keys: Tensor
     values: Tensor
     inputs: RowInputs
-    cos: Tensor | None
-    sin: Tensor | None
+    tables: list[tuple[Tensor, Tensor]]
+    windowed_mask: Tensor | None = None
 
 
 class TorchPass:
@@ -88,11 +89,8 @@ class TorchPass:
         x = weights.embedding[inputs.tokens].float() * self._spec.embedding_scale
         if weights.positions is not None:
             x = x + weights.positions[inputs.positions].float()
-        cos = sin = None
-        if weights.rotary_frequencies is not None:
-            angles = inputs.positions[:, None].float() * weights.rotary_frequencies
-            cos, sin = (table * weights.rotary_scale for table in (angles.cos(), angles.sin()))
-        return x, Context(keys, values, inputs, cos, sin)
+        tables = [rotation.tables(inputs.positions) for rotation in weights.rotations]
+        return x, Context(keys, values, inputs, tables, inputs.windowed_mask if self._spec.windowed_blocks else None)
 
     def run(
         self, payload: Payload, context: Context, x: Tensor, first: int, last: int, taps: Tensor | None = None
@@ -129,10 +127,12 @@ class TorchPass:
     def attention(self, index: int, parts: list[Part], x: Tensor, context: Context) -> Tensor:
         """The residual stream after one attention sub-layer. [n, hidden]"""
         spec, block = self._spec, self._weights.blocks[index]
+        rotation = spec.rotation_of(index)
         normed = apply_norm(x, block.attention_norm, spec)
         total = torch.zeros_like(x)
-        tables = (context.cos, context.sin) if spec.rotates(index) else (None, None)
-        cos, sin = (None if table is None else table[:, None] for table in tables)
+        cos, sin = (table[:, None] for table in context.tables[rotation]) if rotation is not None else (None, None)
+        mask = context.windowed_mask if index in spec.windowed_blocks else context.inputs.mask
+        assert mask is not None
         for part in parts:
             heads = len(part.channels)
             sizes = [heads * spec.group_size, heads, heads]
@@ -148,8 +148,9 @@ class TorchPass:
             keys, values = context.keys[index], context.values[index]
             keys[where] = key.transpose(0, 1).to(self._dtype)
             values[where] = value.transpose(0, 1).to(self._dtype)
-            total = total + part.outputs(_attend(query, keys[channels], values[channels], context.inputs))
-        return x + (total if block.output.bias is None else total + block.output.bias)
+            total = total + part.outputs(_attend(query, keys[channels], values[channels], context.inputs, mask))
+        total = total if block.output.bias is None else total + block.output.bias
+        return x + apply_norm(total, block.attention_norm_behind, spec)
 
     def mlp(self, index: int, parts: list[Part], x: Tensor) -> Tensor:
         """The residual stream after one MLP. [n, hidden]"""
@@ -164,17 +165,18 @@ class TorchPass:
             else:
                 hidden = activate(hidden, self._spec)
             total = total + part.outputs(hidden)
-        return x + (total if block.down.bias is None else total + block.down.bias)
+        total = total if block.down.bias is None else total + block.down.bias
+        return x + apply_norm(total, block.mlp_norm_behind, self._spec)
 
 
-def _attend(query: Tensor, keys: Tensor, values: Tensor, inputs: RowInputs) -> Tensor:
+def _attend(query: Tensor, keys: Tensor, values: Tensor, inputs: RowInputs, mask: Tensor) -> Tensor:
     """Attention with the query heads of a KV head packed into rows, one key block of fixed size after the other.
 
-    query [n, heads, head_dim], keys and values [kv_heads, slots, head_dim] -> [n, heads * head_dim].
+    query [n, heads, head_dim], keys and values [kv_heads, slots, head_dim], mask [n, seen] -> [n, heads * head_dim].
     The running softmax (as in FlashAttention) leaves a row unchanged, to the bit, by blocks it does not see.
     """
     n, heads, head_dim = query.shape
-    kv_heads, mask = len(keys), inputs.mask
+    kv_heads = len(keys)
     group = heads // kv_heads
     q = query.view(n, kv_heads, group, head_dim).permute(1, 2, 0, 3).reshape(kv_heads, group * n, head_dim)
     q = q * head_dim**-0.5

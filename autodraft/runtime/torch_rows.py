@@ -19,9 +19,11 @@ from autodraft.runtime.torch_cache import KEY_BLOCK, ROW_PADDING
 
 PATH_SLOTS = 64
 """Longest path of a row that is put in order; see `RowInputs`."""
+NO_FLOOR = -(1 << 40)
+"""Of rows that see whatever their mask says; far enough for following rows to have none either."""
 IN_PLACE = 1 << 30
 """Where the path of a row begins whose keys all lie in order."""
-_NUMBER_BYTES = 3 * 8  # of a row: token, position and slot
+_NUMBER_BYTES = 4 * 8  # of a row: token, position, slot and floor
 _PATH_BYTES = 4 * (1 + PATH_SLOTS)
 
 
@@ -39,9 +41,10 @@ class RowInputs:
         device: where the tensors are.
         lasting: filled again and again, which is worth memory that a device can read from by itself.
         ordered: put the keys of paths in order, where all rows are of one tree.
+        window: keys that a row sees at most in blocks with a sliding window.
 
     Attributes:
-        numbers: tokens, positions and slots. [3, count]
+        numbers: tokens, positions, slots and floors. [4, count]
         mask: True where a row sees a key. [count, keys]
         starts: where the path of each row begins, `IN_PLACE` where each of its keys lies where it stands. int32 [count]
         paths: slots of the keys from there on. int32 [count, PATH_SLOTS]
@@ -56,14 +59,15 @@ class RowInputs:
         *,
         lasting: bool = False,
         ordered: bool = False,
+        window: int | None = None,
     ) -> None:
-        self._ordered = ordered
+        self._ordered, self._window = ordered, window
         self._sent = torch.cuda.Event() if lasting and device.type == "cuda" else None
         size = (keys + _NUMBER_BYTES + _PATH_BYTES) * count  # one buffer, one transfer
         self._host = torch.zeros(size, dtype=torch.uint8, pin_memory=self._sent is not None)
         mask, numbers, starts, paths = self._host.split(_sizes(count, keys))
         self._host_mask = mask.numpy().view(np.bool_).reshape(count, keys)
-        self._host_numbers = numbers.numpy().view(np.int64).reshape(3, count)
+        self._host_numbers = numbers.numpy().view(np.int64).reshape(4, count)
         self._host_starts = starts.numpy().view(np.int32)
         self._host_paths = paths.numpy().view(np.int32).reshape(count, PATH_SLOTS)
         self._idle_slots = spare + np.arange(count) % ROW_PADDING  # many may share a few: nobody reads them
@@ -71,16 +75,17 @@ class RowInputs:
         # A copy even on the CPU: what follows a step must not change what the next `fill` starts from.
         self._buffer = self._host.to(device, copy=True)
         mask, numbers, starts, paths = self._buffer.split(_sizes(count, keys))
-        self.numbers: Tensor = numbers.view(torch.int64).view(3, count)
+        self.numbers: Tensor = numbers.view(torch.int64).view(4, count)
         self.mask: Tensor = mask.view(torch.bool).view(count, keys)
         self.starts: Tensor = starts.view(torch.int32)
         self.paths: Tensor = paths.view(torch.int32).view(count, PATH_SLOTS)
-        self._next = torch.tensor([[0], [1], [1]], device=device)
+        self._next = torch.tensor([[0], [1], [1], [1]], device=device)
 
     def _pad(self, first: int) -> None:
         """Make padding of the rows from `first` on."""
         self._host_numbers[:2, first:] = 0
         self._host_numbers[2, first:] = self._idle_slots[first:]
+        self._host_numbers[3] = NO_FLOOR
         self._host_mask[:] = False
         self._host_mask[first:, 0] = True
         self._host_starts[:] = IN_PLACE
@@ -97,13 +102,26 @@ class RowInputs:
     def slots(self) -> Tensor:
         return self.numbers[2]
 
+    @property
+    def floors(self) -> Tensor:
+        """In blocks with a sliding window a row does not see slots below its floor. [count]"""
+        return self.numbers[3]
+
+    @property
+    def windowed_mask(self) -> Tensor:
+        """The mask in blocks with a sliding window. [count, keys]"""
+        return self.mask & (torch.arange(self.mask.shape[1], device=self.mask.device) >= self.floors[:, None])
+
     def fill(self, rows: Rows) -> None:
         """Put `rows` in the first places; the rest is padding."""
         n, mask = len(rows), self._host_mask
         if self._sent is not None:
             self._sent.synchronize()
         self._pad(n)
-        self._host_numbers[:, :n] = rows.tokens, rows.positions, rows.slots
+        self._host_numbers[:3, :n] = rows.tokens, rows.positions, rows.slots
+        if self._window:  # the keys of a prefix lie in order of position
+            starts = np.asarray(rows.prefix_starts)
+            self._host_numbers[3, :n] = starts + np.asarray(rows.positions) + 1 - self._window
         prefixes = list(zip(rows.prefix_starts, rows.prefix_lengths, strict=True))
         is_tree = self._ordered and len(set(prefixes)) == 1
         for row, ((start, length), path) in enumerate(zip(prefixes, rows.paths, strict=True)):
@@ -135,7 +153,7 @@ class RowInputs:
         following = rows.numbers.index_select(1, row) + self._next
         following[0] = token
         # A row of padding follows itself into slots behind all keys, where there is nothing to mark.
-        own = following[2:].clamp(max=self.mask.shape[1] - 1)
+        own = following[2:3].clamp(max=self.mask.shape[1] - 1)
         self.mask.copy_(rows.mask.index_select(0, row).scatter_(1, own, True))
         self.numbers.copy_(following)
 

@@ -90,20 +90,22 @@ def _cache_rows(
 
 
 @triton.jit
-def _seen(mask, row, is_line, key, seen):
+def _seen(mask, floor, row, is_line, key, seen):
     """Which of the keys the rows see. [lines, keys]"""
     inside = is_line[:, None] & (key < seen)[None, :]
+    if floor is not None:
+        inside = inside & (key[None, :] >= floor[:, None])
     return tl.load(mask + row[:, None] * seen + key[None, :], mask=inside, other=0) > 0
 
 
 @triton.jit
-def _any_seen(mask, row, is_line, key, seen):
-    return tl.max(tl.max(_seen(mask, row, is_line, key, seen).to(tl.int32), 1), 0) > 0
+def _any_seen(mask, floor, row, is_line, key, seen):
+    return tl.max(tl.max(_seen(mask, floor, row, is_line, key, seen).to(tl.int32), 1), 0) > 0
 
 
 @triton.jit
 def _mixed_tiles(
-    q, keys, values, mask, row, is_line, path, start, begin, used, seen, scale,
+    q, keys, values, mask, floor, row, is_line, path, start, begin, used, seen, scale,
     LINES: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
     """Largest scores, sums of weights [lines] and weighted values [lines, head_dim] of `used` tiles from a key on.
@@ -116,7 +118,7 @@ def _mixed_tiles(
     mix = tl.zeros((LINES, HEAD_DIM), tl.float32)
     for tile in tl.range(0, used, num_stages=1):
         key = begin + tile * TILE + tl.arange(0, TILE)
-        is_seen = _seen(mask, row, is_line, key, seen)
+        is_seen = _seen(mask, floor, row, is_line, key, seen)
         behind = key - start
         is_moved = (behind >= 0) & (behind < _PATH_SLOTS)
         slot = tl.where(is_moved, tl.load(path + behind, mask=is_moved, other=0), key)
@@ -148,6 +150,7 @@ def attend_splits(
     keys,  # one block of the cache: [all kv_heads, slots, head_dim]
     values,
     mask,  # [rows, seen] uint8
+    floors,  # [rows] int64: keys below them are not seen; or None
     mixed,  # [splits, rows, group * kv_heads, head_dim] float32
     highest,  # [splits, rows, group * kv_heads] float32: largest score, -inf where nothing is seen
     sums,  # the same: sum of weights
@@ -179,10 +182,13 @@ def attend_splits(
     first, tiles = tiles_of(tl.program_id(2))
     begin, end, used = first * TILE, (first + tiles) * TILE, 0
     # What rows see stands before a pass begins: it need not wait, and neither need keys that were there before.
+    floor = None
+    if floors is not None:
+        floor = tl.load(floors + row, mask=is_line, other=0)
     is_scattered = tl.min(tl.load(starts + row, mask=is_line, other=_IN_PLACE), 0) < end
     for tile in tl.range(0, tiles, num_stages=1):
         key = begin + tile * TILE + tl.arange(0, TILE)
-        if _any_seen(mask, row, is_line, key, seen):
+        if _any_seen(mask, floor, row, is_line, key, seen):
             fetch_ahead(keys + cached, tl.minimum(key, seen - 1), HEAD_DIM, KEY_LINES, EARLY)
             fetch_ahead(values + cached, tl.minimum(key, seen - 1), HEAD_DIM, KEY_LINES, EARLY)
             used = tile + 1
@@ -203,7 +209,7 @@ def attend_splits(
             of = tl.program_id(0) * together + turn
             start = tl.load(starts + of, mask=is_scattered & (of < rows), other=_IN_PLACE)
             top, total, mix = _mixed_tiles(
-                q, keys + cached, values + cached, mask, row, is_line, paths + of * _PATH_SLOTS, start,
+                q, keys + cached, values + cached, mask, floor, row, is_line, paths + of * _PATH_SLOTS, start,
                 begin, used, seen, scale, LINES, HEAD_DIM,
             )  # fmt: skip
             is_turn = is_line & ((line // GROUP == turn) | (is_scattered == 0))

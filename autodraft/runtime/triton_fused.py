@@ -23,14 +23,15 @@ def begin(
     positions,  # [rows] int64
     embedding,  # [vocabulary, width]
     learned,  # [positions, width], or None
-    frequencies,  # [half] float32, or None
+    frequencies,  # [ROTATIONS, half] float32, or None
+    scales,  # [ROTATIONS] float32: of both tables; or None
     x,  # [rows, width] float32
-    cos,  # [rows, half] float32, or None
+    cos,  # [ROTATIONS, rows, half] float32, or None
     sin,
     width,
     half,  # of the channels of a head that are rotated
-    scale,  # of both tables
     embedding_scale,
+    ROTATIONS: tl.constexpr,
     BLOCK: tl.constexpr,  # at least half
 ):
     """Embeddings and rotary tables; one program per row and block of channels."""
@@ -42,17 +43,19 @@ def begin(
     if learned is not None:
         values += tl.load(learned + position * width + place, mask=inside, other=0.0).to(tl.float32)
     tl.store(x + row * width + place, values, mask=inside)
-    if frequencies is not None:
-        is_pair = place < half
-        angle = position.to(tl.float32) * tl.load(frequencies + place, mask=is_pair, other=0.0)
-        tl.store(cos + row * half + place, tl.cos(angle) * scale, mask=is_pair)
-        tl.store(sin + row * half + place, tl.sin(angle) * scale, mask=is_pair)
+    is_pair = place < half
+    for number in tl.static_range(0, ROTATIONS):
+        scale = tl.load(scales + number)
+        angle = position.to(tl.float32) * tl.load(frequencies + number * half + place, mask=is_pair, other=0.0)
+        to = (number * tl.num_programs(0) + row) * half + place
+        tl.store(cos + to, tl.cos(angle) * scale, mask=is_pair)
+        tl.store(sin + to, tl.sin(angle) * scale, mask=is_pair)
 
 
 @triton.jit
 def normalise(
     x,  # [rows, width] float32
-    weight,  # [width] float32
+    weight,  # [width] float32, or None: what the sub-layer takes is x itself
     bias,  # [width] float32, or None
     y,  # [rows, width]; with x_scale as `store_rounded` takes it, of a single row
     x_scale,  # float32, or None
@@ -67,12 +70,15 @@ def normalise(
     row = tl.program_id(0).to(tl.int64)
     place = tl.arange(0, BLOCK)
     inside = place < width
-    factor = tl.load(weight + place, mask=inside, other=0.0)  # nobody's output: it need not wait
+    factor = 1.0
+    if weight is not None:
+        factor = tl.load(weight + place, mask=inside, other=0.0)  # nobody's output: it need not wait
     wait_for_inputs(EARLY)
     values = tl.load(x + row * width + place, mask=inside, other=0.0)
     if CENTRED:
         values = tl.where(inside, values - tl.sum(values) / width, 0.0)
-    values = values * tl.rsqrt(tl.sum(values * values) / width + eps) * factor
+    if weight is not None:
+        values = values * tl.rsqrt(tl.sum(values * values) / width + eps) * factor
     if bias is not None:
         values = values + tl.load(bias + place, mask=inside, other=0.0)
     if x_scale is None:
@@ -81,6 +87,28 @@ def normalise(
         group = tl.arange(0, BLOCK // GROUP)
         values = tl.reshape(values, (BLOCK // GROUP, GROUP))
         store_rounded(values, group, y, x_scale, correction, tl.cdiv(width, GROUP))
+
+
+@triton.jit
+def add_normed(
+    y,  # [rows, width] float32
+    weight,  # [width] float32
+    x,  # [rows, width] float32
+    width,
+    eps,
+    BLOCK: tl.constexpr,  # at least width
+    EARLY: tl.constexpr,
+):
+    """RMSNorm of y added to x; one program per row."""
+    row = tl.program_id(0).to(tl.int64)
+    place = tl.arange(0, BLOCK)
+    inside = place < width
+    factor = tl.load(weight + place, mask=inside, other=0.0)  # nobody's output: it need not wait
+    wait_for_inputs(EARLY)
+    values = tl.load(y + row * width + place, mask=inside, other=0.0)
+    values = values * tl.rsqrt(tl.sum(values * values) / width + eps) * factor
+    stream = tl.load(x + row * width + place, mask=inside, other=0.0)
+    tl.store(x + row * width + place, stream + values, mask=inside)
 
 
 @triton.jit
@@ -142,12 +170,12 @@ def extend_chain(
     best,  # [chunks] float32
     token,  # [chunks] int64
     sums,  # [chunks] float32
-    numbers,  # [3, count] int64: tokens, positions and slots of the rows of the pass
+    numbers,  # [4, count] int64: as `RowInputs` has them, of the rows of the pass
     mask,  # [count, seen] uint8: the slots that they see
     row,  # [1] int64: after which of them
     found,  # [places, 2] float32
     drafted,  # [1] int64: the place of this one; after the last comes the first
-    next_numbers,  # [3] int64
+    next_numbers,  # [4] int64
     next_mask,  # [seen] uint8
     chunks,
     count,
@@ -176,3 +204,4 @@ def extend_chain(
     tl.store(next_numbers, chosen)
     tl.store(next_numbers + 1, position)
     tl.store(next_numbers + 2, slot)
+    tl.store(next_numbers + 3, tl.load(numbers + 3 * count + after) + 1)

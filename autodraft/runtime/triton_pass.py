@@ -15,7 +15,7 @@ from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.torch_pass import Context, Part, Payload, TorchPass
 from autodraft.runtime.torch_rows import Drafted, RowInputs
 from autodraft.runtime.triton_attention import LEAST_LINES, attend_splits, join_splits, splits_of
-from autodraft.runtime.triton_fused import activate, begin, best_of_chunks, extend_chain, normalise
+from autodraft.runtime.triton_fused import activate, add_normed, begin, best_of_chunks, extend_chain, normalise
 from autodraft.runtime.triton_linear import RoundedRow, TritonLinear, early
 from autodraft.runtime.triton_row_kernels import GROUP
 from autodraft.runtime.weights import BlockWeights, Norm, TargetWeights
@@ -48,19 +48,23 @@ class TritonPass(TorchPass):
     def __init__(self, spec: ModelSpec, weights: TargetWeights, dtype: torch.dtype) -> None:
         super().__init__(spec, weights, dtype)
         self._lines = max(LEAST_LINES.value, _power_of_two(spec.group_size))
+        rotations, device = weights.rotations, weights.embedding.device
+        self._frequencies = torch.stack([rotation.frequencies for rotation in rotations]) if rotations else None
+        self._table_scales = torch.tensor([rotation.scale for rotation in rotations], device=device)
 
     def start(self, inputs: RowInputs, keys: Tensor, values: Tensor) -> tuple[Tensor, Context]:
         weights, rows, width = self._weights, len(inputs.mask), self._spec.hidden_size
-        device, half = keys.device, self._spec.rotary_dim // 2
+        device, half, rotations = keys.device, self._spec.rotary_dim // 2, len(self._weights.rotations)
         x = torch.empty((rows, width), device=device)
-        cos, sin = torch.empty((2, rows, half), device=device) if half else (None, None)
+        cos, sin = torch.empty((2, rotations, rows, half), device=device)
         block = max(_EMBEDDED, _power_of_two(half))
         with torch.cuda.device_of(keys):
             begin[(rows, -(-width // block))](
-                *(inputs.tokens, inputs.positions, weights.embedding, weights.positions, weights.rotary_frequencies),
-                *(x, cos, sin, width, half, weights.rotary_scale, self._spec.embedding_scale, block),
+                *(inputs.tokens, inputs.positions, weights.embedding, weights.positions),
+                *(self._frequencies, self._table_scales, x, cos, sin, width, half),
+                *(self._spec.embedding_scale, rotations, block),
             )
-        return x, Context(keys, values, inputs, cos, sin)
+        return x, Context(keys, values, inputs, list(zip(cos, sin, strict=True)))
 
     def head(self, payload: Payload, x: Tensor) -> Tensor:
         return _through(payload.head, self._norm(x, self._weights.final_norm, _rounding([payload.head], len(x))))
@@ -94,17 +98,31 @@ class TritonPass(TorchPass):
     def attention(self, index: int, parts: list[Part], x: Tensor, context: Context) -> Tensor:
         block = self._weights.blocks[index]
         normed = self._norm(x, block.attention_norm, _rounding([part.inputs for part in parts], len(x)))
+        to = x if block.attention_norm_behind is None else torch.zeros_like(x)
         for part in parts:
             projected, bits = _through(part.inputs, normed), _rounding([part.outputs], len(x))
-            _add_to(x, part, self._attend(projected, part, block, context, index, bits))
-        return x if block.output.bias is None else x.add_(block.output.bias)
+            _add_to(to, part, self._attend(projected, part, block, context, index, bits))
+        return self._added(x, to, block.output.bias, block.attention_norm_behind)
 
     def mlp(self, index: int, parts: list[Part], x: Tensor) -> Tensor:
         block = self._weights.blocks[index]
         normed = self._norm(x, block.mlp_norm, _rounding([part.inputs for part in parts], len(x)))
+        to = x if block.mlp_norm_behind is None else torch.zeros_like(x)
         for part in parts:
-            _add_to(x, part, self._activated(part, normed))
-        return x if block.down.bias is None else x.add_(block.down.bias)
+            _add_to(to, part, self._activated(part, normed))
+        return self._added(x, to, block.down.bias, block.mlp_norm_behind)
+
+    def _added(self, x: Tensor, output: Tensor, bias: Tensor | None, norm: Norm | None) -> Tensor:
+        """The stream with a sub-layer's output, which is the stream itself where there is no norm behind it."""
+        if bias is not None:
+            output.add_(bias)
+        if norm is not None:
+            width = x.shape[1]
+            with torch.cuda.device_of(x):
+                add_normed[(len(x),)](
+                    *(output, norm.weight, x, width, self._spec.norm_eps, _power_of_two(width)), **early(x)
+                )
+        return x
 
     def _room(self, rows: int, width: int, bits: int | None, device: torch.device) -> tuple[_Rows, _RowTensors]:
         """Room for inputs of linear maps, and how kernels take it."""
@@ -114,14 +132,15 @@ class TritonPass(TorchPass):
         row = RoundedRow.empty(width, bits, device)
         return row, row.tensors
 
-    def _norm(self, x: Tensor, norm: Norm, bits: int | None) -> _Rows:
+    def _norm(self, x: Tensor, norm: Norm | None, bits: int | None) -> _Rows:
         width = x.shape[1]
         normed, tensors = self._room(len(x), width, bits, x.device)
         block = max(_power_of_two(width), GROUP.value)
+        weight, bias = (None, None) if norm is None else (norm.weight, norm.bias)
         centred, warps = self._spec.norm == "layer", 8 if block >= 4096 else 4
         with torch.cuda.device_of(x):
             normalise[(len(x),)](
-                *(x, norm.weight, norm.bias, *tensors, width, self._spec.norm_eps, centred, block),
+                *(x, weight, bias, *tensors, width, self._spec.norm_eps, centred, block),
                 num_warps=warps,
                 **early(x),
             )
@@ -143,7 +162,9 @@ class TritonPass(TorchPass):
         mixed = torch.empty((splits, rows, heads, head_dim), dtype=torch.float32, device=device)
         highest, sums = torch.empty((2, splits, rows, heads), dtype=torch.float32, device=device)
         out, tensors = self._room(rows, heads * head_dim, bits if head_dim >= GROUP.value else None, device)
-        tables = (context.cos, context.sin) if spec.rotates(index) else (None, None)
+        rotation = spec.rotation_of(index)
+        tables = (None, None) if rotation is None else context.tables[rotation]
+        floors = inputs.floors if index in spec.windowed_blocks else None
         norms = [None if norm is None else norm.weight for norm in (block.query_norm, block.key_norm)]
         keys, values = context.keys[index], context.values[index]
         scale, key_lines = head_dim**-0.5 * spec.query_scale, max(1, head_dim * keys.element_size() // _LINE_BYTES)
@@ -151,7 +172,7 @@ class TritonPass(TorchPass):
             attend_splits[(-(-rows // (self._lines // spec.group_size)), kv_heads, splits)](
                 *(projected, *norms, *tables, part.channels),
                 *(inputs.slots, inputs.starts, inputs.paths),
-                *(keys, values, mask, mixed, highest, sums, rows, kv_heads, seen, keys.shape[1], spec.norm_eps),
+                *(keys, values, mask, floors, mixed, highest, sums, rows, kv_heads, seen, keys.shape[1], spec.norm_eps),
                 *(scale, spec.group_size, head_dim, spec.rotary_dim, self._lines, key_lines),
                 num_warps=2 if head_dim <= _NARROW_HEAD else 4,
                 **early(projected),

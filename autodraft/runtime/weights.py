@@ -51,20 +51,40 @@ class Projection:
 
 
 @dataclass(frozen=True)
-class BlockWeights:
-    """One transformer block; `gate` is None in a plain MLP, the q/k norms where the family has none."""
+class Rotation:
+    """How heads are rotated.
 
-    attention_norm: Norm
+    Attributes:
+        frequencies: inverse ones. float32 [rotary_dim / 2]
+        scale: factor on cos and sin (1 but for YaRN and LongRoPE).
+    """
+
+    frequencies: Tensor
+    scale: float
+
+    def tables(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines. [n] -> float32 [n, rotary_dim / 2] each"""
+        angles = positions[:, None].float() * self.frequencies
+        return angles.cos() * self.scale, angles.sin() * self.scale
+
+
+@dataclass(frozen=True)
+class BlockWeights:
+    """One transformer block; `gate` is None in a plain MLP, norms where the family has none."""
+
+    attention_norm: Norm | None
     query: Projection
     key: Projection
     value: Projection
     output: Projection
     query_norm: Norm | None
     key_norm: Norm | None
-    mlp_norm: Norm
+    attention_norm_behind: Norm | None
+    mlp_norm: Norm | None
     gate: Projection | None
     up: Projection
     down: Projection
+    mlp_norm_behind: Norm | None
 
     def in_planes(self) -> BlockWeights:
         """The same block with the matrices of each sub-layer in planes, where all of them have some."""
@@ -90,15 +110,13 @@ class TargetWeights:
     """Attributes:
     embedding: [vocab, hidden].
     positions: learned positions, [positions, hidden], or None.
-    rotary_frequencies: inverse frequencies, [rotary_dim / 2] float32, or None.
-    rotary_scale: factor on cos and sin (1 but for YaRN and LongRoPE).
+    rotations: as `ModelSpec.rotation_of` numbers them; none with learned positions.
     head: [vocab, hidden]; the embedding itself when tied.
     """
 
     embedding: Tensor
     positions: Tensor | None
-    rotary_frequencies: Tensor | None
-    rotary_scale: float
+    rotations: tuple[Rotation, ...]
     blocks: tuple[BlockWeights, ...]
     final_norm: Norm
     head: Tensor
@@ -170,11 +188,6 @@ def joined(weights: Sequence[Tensor]) -> Tensor:
     return first.as_strided((rows, first.shape[1]), first.stride())
 
 
-def norm_offset(spec: ModelSpec) -> float:
-    """What norms of blocks, and the last one, add to their weights."""
-    return 1.0 if spec.family == "nemotron" else 0.0
-
-
 def _norm(module: Any, offset: float = 0.0) -> Norm:
     """`offset`: what the module adds to its weights."""
     bias = getattr(module, "bias", None)
@@ -215,33 +228,51 @@ def _stored(block: BlockWeights, layer: Any, byte_planes: bool) -> BlockWeights:
     return block
 
 
+def _norm_names(spec: ModelSpec) -> tuple[tuple[str | None, str | None], tuple[str | None, str | None]]:
+    """Modules of a layer: norms before attention and MLP, and behind them."""
+    if not spec.norms_behind:
+        return ("input_layernorm", "post_attention_layernorm"), (None, None)
+    before = ("input_layernorm", "pre_feedforward_layernorm") if spec.norms_before else (None, None)
+    return before, ("post_attention_layernorm", "post_feedforward_layernorm")
+
+
+def _rotations(rotary: Any, spec: ModelSpec) -> tuple[Rotation, ...]:
+    kinds = ("full_attention_", "sliding_attention_") if spec.local_rotation else ("",)
+    found = [(getattr(rotary, f"{kind}inv_freq"), getattr(rotary, f"{kind}attention_scaling")) for kind in kinds]
+    return tuple(Rotation(frequencies.detach().float(), float(scale)) for frequencies, scale in found)
+
+
 def _from_llama_like(model: Any, spec: ModelSpec, byte_planes: bool) -> TargetWeights:
-    offset = norm_offset(spec)
-    rotary, final_norm = model.model.rotary_emb, _norm(model.model.norm, offset)
+    final_norm = _norm(model.model.norm, spec.norm_offset)
     blocks = []
     for layer in model.model.layers:
         attention, mlp = layer.self_attn, layer.mlp
         query, key, value, gate, up = _inner_maps(attention, mlp, spec)
         assert query and key and value and up
+        before, behind = (
+            [None if name is None else _norm(getattr(layer, name), spec.norm_offset) for name in names]
+            for names in _norm_names(spec)
+        )
         block = BlockWeights(
-            attention_norm=_norm(layer.input_layernorm, offset),
+            attention_norm=before[0],
             query=query,
             key=key,
             value=value,
             output=_projection(attention.o_proj),
-            query_norm=_norm(attention.q_norm) if spec.qk_norm else None,
-            key_norm=_norm(attention.k_norm) if spec.qk_norm else None,
-            mlp_norm=_norm(layer.post_attention_layernorm, offset),
+            query_norm=_norm(attention.q_norm, spec.norm_offset) if spec.qk_norm else None,
+            key_norm=_norm(attention.k_norm, spec.norm_offset) if spec.qk_norm else None,
+            attention_norm_behind=behind[0],
+            mlp_norm=before[1],
             gate=gate,
             up=up,
             down=_projection(mlp_outputs(mlp)),
+            mlp_norm_behind=behind[1],
         )
         blocks.append(_stored(block, layer, byte_planes))
     return TargetWeights(
         embedding=model.model.embed_tokens.weight.detach(),
         positions=None,
-        rotary_frequencies=rotary.inv_freq.detach().float(),
-        rotary_scale=float(rotary.attention_scaling),
+        rotations=_rotations(model.model.rotary_emb, spec),
         blocks=tuple(blocks),
         final_norm=Norm(final_norm.weight / getattr(model.config, "logits_scaling", 1.0), final_norm.bias),
         head=model.lm_head.weight.detach(),
@@ -261,18 +292,19 @@ def _from_opt(model: Any, byte_planes: bool) -> TargetWeights:
             output=_projection(attention.out_proj),
             query_norm=None,
             key_norm=None,
+            attention_norm_behind=None,
             mlp_norm=_norm(layer.final_layer_norm),
             gate=None,
             up=_projection(layer.fc1),
             down=_projection(layer.fc2),
+            mlp_norm_behind=None,
         )
         blocks.append(_stored(block, layer, byte_planes))
     table = decoder.embed_positions
     return TargetWeights(
         embedding=decoder.embed_tokens.weight.detach(),
         positions=table.weight.detach()[table.offset :],
-        rotary_frequencies=None,
-        rotary_scale=1.0,
+        rotations=(),
         blocks=tuple(blocks),
         final_norm=_norm(decoder.final_layer_norm),
         head=model.lm_head.weight.detach(),

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from autodraft.errors import InputError, UnsupportedModelError
 from autodraft.runtime.spec import ModelSpec
-from autodraft.runtime.weights import norm_offset
 
 _WIDTHS = (
     *("hidden_size", "intermediate_size", "ffn_dim", "word_embed_proj_dim"),
@@ -31,6 +30,8 @@ def widen(model: Any, factor: int) -> Any:
     if factor == 1:
         return model
     spec = ModelSpec.from_config(model.config)
+    if spec.family in ("gemma", "gemma3_text"):
+        raise UnsupportedModelError(f"cannot widen a {spec.family} checkpoint: its embeddings are scaled by its width")
     config = copy.deepcopy(model.config)
     for name in _WIDTHS:
         value = getattr(config, name, None)
@@ -70,7 +71,7 @@ def _widened(name: str, tensor: Tensor, factor: int, spec: ModelSpec) -> Tensor:
     if not is_final_norm:
         return tensor.repeat(factor)
     # The head sums over `factor` copies of each channel: the final norm takes that back.
-    offset = norm_offset(spec) if name.endswith("weight") else 0.0
+    offset = spec.norm_offset if name.endswith("weight") else 0.0
     return ((tensor.float() + offset) / factor - offset).to(tensor.dtype).repeat(factor)
 
 

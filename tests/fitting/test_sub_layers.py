@@ -28,7 +28,15 @@ def test_with_all_sub_layers_it_is_the_hugging_face_model(name):
     assert torch.allclose(layers.logits(tokens), model(tokens).logits, atol=2e-3)
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3", "opt"])
+@pytest.mark.parametrize("name", ["mistral-window", "gemma3", "exaone4"])
+@torch.no_grad()
+def test_beyond_the_window_it_is_the_hugging_face_model(name):
+    model, layers = sub_layers(name)
+    tokens = TOKENS.repeat(1, 15)
+    assert torch.allclose(layers.logits(tokens), model(tokens).logits, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3", "opt"])
 @torch.no_grad()
 def test_a_closed_gate_is_a_skipped_sub_layer(name):
     skipped = (1, 2)
@@ -43,18 +51,19 @@ def test_a_closed_gate_is_a_skipped_sub_layer(name):
     assert torch.allclose(whole.logits(TOKENS, gates=gates), layers.logits(TOKENS), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["llama", "opt"])
+@pytest.mark.parametrize(("name", "repeats"), [("llama", 1), ("opt", 1), ("gemma3", 15)])
 @torch.no_grad()
-def test_a_draft_sees_what_it_sees_in_decoding(name):
+def test_a_draft_sees_what_it_sees_in_decoding(name, repeats):
     """Each window over the target's committed keys, in the runtime, is one window of the training's forward pass."""
-    skipped, window, offset, tokens = (2, 5), 4, 3, TOKENS[0].tolist()
+    all_tokens = TOKENS.repeat(1, repeats)
+    skipped, window, offset, tokens = (2, 5), 4, 3, all_tokens[0].tolist()
     model, target = sub_layers(name)
     runtime = build_runtime(model, backend="torch")
     plan = runtime.plan(DraftPolicy.uniform(3).replace(dict.fromkeys(skipped, ChannelShares())))
-    _, keys = target.logits_and_keys(TOKENS)
+    _, keys = target.logits_and_keys(all_tokens)
     draft = SubLayers(target.spec, target.weights, {}, skipped)
-    logits = draft.logits(TOKENS, view=DraftView.windowed(keys, len(tokens), window, offset))[0]
-    for start in (0, 3, 7, 11):
+    logits = draft.logits(all_tokens, view=DraftView.windowed(keys, len(tokens), window, offset))[0]
+    for start in (0, 3, 7, 11, 163)[: 5 if repeats > 1 else 4]:
         stop = min(start + (window if start else offset), len(tokens))
         cache = runtime.new_cache()
         runtime.prefill(cache, tokens[:start])

@@ -22,13 +22,12 @@ class _Query(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("query", "scores", "out", "path")),
-        ("prefix", ctypes.c_int32),
-        ("num_path", ctypes.c_int32),
+        *((name, ctypes.c_int32) for name in ("prefix", "num_path", "hidden")),
     )
 
 
 def attend(library, queries, keys, values, where, start, dtype):
-    """What queries mix, each seeing its `where`: (prefix, path slots). Keys and values: [slots, dim]"""
+    """What queries mix, each seeing its `where`: (hidden keys, prefix, path slots). Keys and values: [slots, dim]"""
     count, dim = queries.shape
     spec = ModelSpec("llama", 1, dim, dim, 1, 1, dim, 16, CAPACITY, "rms", 1e-6, "silu", True, True, False)
     cache = NativeCache(spec, CAPACITY, dtype)
@@ -38,7 +37,7 @@ def attend(library, queries, keys, values, where, start, dtype):
     queries, out = queries.contiguous(), torch.full((count, dim), float("nan"))
     scores = torch.full((count, CAPACITY + 2 * SCORE_MARGIN), float("nan"))
     tails = torch.zeros(TAIL_QUERIES * (CAPACITY + TAIL_MARGIN), dtype=torch.int16)
-    paths = {id(path): torch.tensor(path, dtype=torch.int32) for _, path in where}  # heads of one row have one path
+    paths = {id(path): torch.tensor(path, dtype=torch.int32) for _, _, path in where}  # heads of one row have one path
     structs = (_Query * count)(
         *(
             _Query(
@@ -48,8 +47,9 @@ def attend(library, queries, keys, values, where, start, dtype):
                 paths[id(path)].data_ptr(),
                 prefix,
                 len(path),
+                hidden,
             )
-            for i, (prefix, path) in enumerate(where)
+            for i, (hidden, prefix, path) in enumerate(where)
         )
     )
     library.attend(
@@ -76,7 +76,8 @@ def _case(data, dtype):
         prefix = data.draw(st.integers(0, 80))
         gaps = data.draw(st.lists(st.sampled_from((1, 1, 2, 3, 7)), min_size=0 if prefix else 1, max_size=12))
         slots = [start + prefix - 1 + sum(gaps[: i + 1]) for i in range(len(gaps))]
-        where += [(prefix, slots)] * heads
+        hidden = data.draw(st.sampled_from((0, 0, prefix // 3, prefix if slots else 0)))
+        where += [(hidden, prefix, slots)] * heads
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 1000), label="seed"))
     keys, values = (torch.randn(CAPACITY, dim, generator=generator).to(dtype) for _ in range(2))
     # Of scores that lie far apart most weights are below every number of 32 bits.
@@ -85,8 +86,8 @@ def _case(data, dtype):
     return queries, keys, values, start, where
 
 
-def _slots(start, prefix, path):
-    return [*range(start, start + prefix), *path]
+def _slots(start, hidden, prefix, path):
+    return [*range(start + hidden, start + prefix), *path]
 
 
 @pytest.mark.parametrize("dtype", KINDS)
@@ -95,8 +96,8 @@ def _slots(start, prefix, path):
 def test_attention_is_that_of_pytorch(library, dtype, data):
     queries, keys, values, start, where = _case(data, dtype)
     found = attend(library, queries, keys, values, where, start, dtype)
-    for query, (prefix, path), mixed in zip(queries, where, found, strict=True):
-        seen = _slots(start, prefix, path)
+    for query, seeing, mixed in zip(queries, where, found, strict=True):
+        seen = _slots(start, *seeing)
         scores = keys[seen].double() @ query.double() / len(query) ** 0.5
         expected = scores.softmax(0) @ values[seen].double()
         tolerance = 3e-2 if dtype == torch.bfloat16 else 1e-4 if query.abs().max() > 20 else 1e-5
@@ -107,15 +108,15 @@ def test_attention_is_that_of_pytorch(library, dtype, data):
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_a_query_gives_the_same_bits_alone_and_in_line(library, dtype, data):
-    """In line: with its scattered keys moved to the slots that follow its prefix."""
+    """Alone: from its own first key on. In line: with its scattered keys moved to the slots that follow its prefix."""
     queries, keys, values, start, where = _case(data, dtype)
     together = attend(library, queries, keys, values, where, start, dtype)
-    for i, (prefix, path) in enumerate(where):
-        assert torch.equal(
-            attend(library, queries[i : i + 1], keys, values, where[i : i + 1], start, dtype)[0], together[i]
-        )
-        seen = _slots(start, prefix, path)
+    for i, (hidden, prefix, path) in enumerate(where):
+        own, first = queries[i : i + 1], start + hidden
+        alone = attend(library, own, keys, values, [(0, prefix - hidden, path)], first, dtype)
+        assert torch.equal(alone[0], together[i])
+        seen = _slots(start, hidden, prefix, path)
         moved_keys, moved_values = keys.clone(), values.clone()
-        moved_keys[start : start + len(seen)], moved_values[start : start + len(seen)] = keys[seen], values[seen]
-        in_line = attend(library, queries[i : i + 1], moved_keys, moved_values, [(len(seen), [])], start, dtype)
+        moved_keys[first : first + len(seen)], moved_values[first : first + len(seen)] = keys[seen], values[seen]
+        in_line = attend(library, own, moved_keys, moved_values, [(0, len(seen), [])], first, dtype)
         assert torch.equal(in_line[0], together[i])

@@ -58,6 +58,24 @@ def test_tree_masked_batch(name, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["mistral-window", "qwen3-window", "gemma3", "exaone4"])
+def test_a_tree_beyond_the_window(name, backend):
+    """Branches of different depth see different first keys; a chain is drafted on from where the window was left."""
+    model = tiny_model(name)
+    runtime = build_runtime(model, backend=backend)
+    prompt, nodes = _tokens(200), _tokens(6, seed=2)
+    cache = runtime.new_cache()
+    runtime.prefill(cache, prompt)
+    logits = runtime.forward(runtime.target, cache, Rows.tree(nodes, [-1, 0, 0, 2, 3, 1], cache.length))
+    for node, path in ((4, (0, 2, 3, 4)), (5, (0, 1, 5))):
+        expected = _hf_logits(model, prompt + [nodes[i] for i in path])[-1]
+        assert (logits[node] - expected).abs().max() < TOLERANCE
+    drafted = [found.tokens[0] for found in runtime.draft_chain(runtime.target, cache, [7], 5)]
+    for length, token in enumerate(drafted):
+        assert token == _hf_logits(model, [*prompt, 7, *drafted[:length]])[-1].argmax()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_hidden_states_are_the_residual_stream(backend):
     model = tiny_model("llama")
     runtime = build_runtime(model, backend=backend)

@@ -18,16 +18,24 @@ VOCAB = 97
 CASES = [
     *("native-float32", "native-bfloat16", "native-bfloat16-tiles", "torch-float32", "torch-bfloat16"),
     *("avx2-bfloat16", "avx512-bfloat16", "sse-bfloat16"),
+    *("native-float32-windows", "native-bfloat16-windows", "avx512-bfloat16-windows", "torch-float32-windows"),
 ]
+MODELS = {"": "llama", "tiles": "llama-head-dim", "windows": "gemma3"}
 
 
 @pytest.fixture(scope="module", params=CASES)
 def runtime(request):
-    backend, dtype, *wide = request.param.split("-")
-    model = tiny_model("llama-head-dim" if wide else "llama").to(getattr(torch, dtype))
+    backend, dtype, kind = (*request.param.split("-"), "")[:3]
+    model = tiny_model(MODELS[kind]).to(getattr(torch, dtype))
     if backend not in INSTRUCTION_SETS:
         return build_runtime(model, backend=backend)
     return build_on(backend, model)
+
+
+def _prompt(runtime, data, most):
+    """Random tokens; in front of them as many as it takes to meet the ends of windows."""
+    before = [token % VOCAB for token in range((runtime.spec.sliding_window or 0) * 3 // 4)]
+    return before + data.draw(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=most))
 
 
 def _step_by_step(runtime, prompt, tokens):
@@ -44,7 +52,7 @@ def _step_by_step(runtime, prompt, tokens):
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_chain_verification_is_single_stepping_to_the_bit(runtime, data):
-    prompt = data.draw(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=70))
+    prompt = _prompt(runtime, data, 70)
     tokens = data.draw(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=17))
     cache = runtime.new_cache()
     runtime.prefill(cache, prompt)
@@ -69,7 +77,7 @@ def test_a_chain_is_told_apart_and_is_the_same_rows_written_out(runtime):
 @given(data=st.data())
 def test_tree_verification_is_single_stepping_to_the_bit(runtime, data):
     """Keys are visited in order of position, wherever they lie."""
-    prompt = data.draw(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=40))
+    prompt = _prompt(runtime, data, 40)
     size = data.draw(st.integers(1, 40))
     parents = [-1] + [data.draw(st.integers(0, node - 1)) for node in range(1, size)]
     tokens = data.draw(st.lists(st.integers(0, VOCAB - 1), min_size=size, max_size=size))
@@ -88,7 +96,7 @@ def test_tree_verification_is_single_stepping_to_the_bit(runtime, data):
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_committing_a_branch_leaves_the_cache_of_a_fresh_decode(runtime, data):
-    prompt = data.draw(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=40))
+    prompt = _prompt(runtime, data, 40)
     size = data.draw(st.integers(2, 12))
     parents = [-1] + [data.draw(st.integers(0, node - 1)) for node in range(1, size)]
     tokens = data.draw(st.lists(st.integers(0, VOCAB - 1), min_size=size, max_size=size))

@@ -6,7 +6,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from autodraft.errors import ContextLengthError, InputError, ModelNotFoundError, UnsupportedModelError
+from autodraft.errors import InputError, ModelNotFoundError, UnsupportedModelError
 from autodraft.runtime import Rows, build_runtime, load_hf_model, load_model
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.widening import widen
@@ -81,12 +81,20 @@ def test_unsupported_checkpoints_are_named():
         ModelSpec.from_config(transformers.LlamaConfig(rope_parameters=scaled))  # from the configuration alone
 
 
-@pytest.mark.parametrize("family", ["mistral", "ministral", "phi3"])
-def test_a_sliding_window_bounds_the_context(family):
-    runtime = build_runtime(tiny_model(family, sliding_window=64))
-    assert runtime.max_length == 64
-    with pytest.raises(ContextLengthError, match="room for 64 tokens"):
-        runtime.prefill(runtime.new_cache(), list(range(65)))
+@pytest.mark.parametrize("family", ["mistral", "ministral", "phi3", "gemma3"])
+def test_a_window_that_a_draft_tree_may_be_deeper_than_is_refused(family):
+    assert build_runtime(tiny_model(family, sliding_window=128)).max_length == 512
+    with pytest.raises(UnsupportedModelError, match="window of 127 tokens is not supported; the least is 128"):
+        build_runtime(tiny_model(family, sliding_window=127))
+
+
+def test_what_gemma_does_not_do_here_is_refused_by_name():
+    with pytest.raises(UnsupportedModelError, match="soft caps"):
+        build_runtime(tiny_model("gemma3", final_logit_softcapping=30.0))
+    with pytest.raises(UnsupportedModelError, match="tokens ahead"):
+        build_runtime(tiny_model("gemma3", use_bidirectional_attention=True, sliding_window=512))
+    with pytest.raises(UnsupportedModelError, match="cannot widen a gemma checkpoint"):
+        widen(tiny_model("gemma"), 2)
 
 
 def test_beyond_its_short_frequencies_longrope_is_not_run():

@@ -88,8 +88,8 @@ class Reference:
             F.linear(normed, part.weight, part.bias).view(-1, spec.head_dim)
             for part in (weights.query, weights.key, weights.value)
         )
-        angles = position * self.weights.rotary_frequencies[None]
-        return rotate(query, angles.cos(), angles.sin()), rotate(key, angles.cos(), angles.sin()), value
+        tables = self.weights.rotations[0].tables(torch.tensor([position]))
+        return rotate(query, *tables), rotate(key, *tables), value
 
     def _branch(self, sub_layer: int, x: torch.Tensor, position: int, own) -> torch.Tensor:
         spec, weights = self.spec, self.weights.blocks[sub_layer // 2]
@@ -108,7 +108,7 @@ class Reference:
 
 @pytest.mark.parametrize("backend", ["native", "torch"])
 @pytest.mark.parametrize("unit", ["block", "sub-layer"])
-@pytest.mark.parametrize("name", ["llama", "qwen3", "opt"])
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3", "opt"])
 def test_the_route_through_all_blocks_is_the_target(name, unit, backend):
     runtime, routes = runtime_of(name, backend), graph(unit)
     router = Router.along(routes, range(routes.num_nodes), 64, 4)
@@ -139,7 +139,7 @@ def test_tokens_take_their_routes_and_see_what_those_before_left(unit, reuse, pa
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("passed_keys", ["masked", "projected"])
 @pytest.mark.parametrize(("unit", "reuse"), [("block", 0), ("sub-layer", 0), ("block", 2), ("sub-layer", 1)])
-@pytest.mark.parametrize("name", ["llama", "qwen3", "opt"])
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3", "opt"])
 def test_the_engines_own_passes_are_those_that_the_host_steps_through(name, unit, reuse, passed_keys, threads):
     torch.set_num_threads(threads)
     runtime = runtime_of(name, "native")
@@ -165,6 +165,17 @@ def test_the_engines_own_passes_are_those_that_the_host_steps_through(name, unit
         found = own.review(caches[0], later, 2, noise, [3, 3])
         expected = stepped.review(caches[1], later, 2, noise, [3, 3])
         assert [best.tokens for best in found] == [best.tokens for best in expected]
+
+
+def test_windows_end_at_the_same_keys_on_every_route():
+    runtime = build_runtime(tiny_model("gemma3"), backend="native")
+    router = random_router(graph("sub-layer"), 3)
+    caches, prompt = [runtime.new_cache(210) for _ in range(2)], [token % 97 for token in range(200)]
+    for cache in caches:
+        runtime.prefill(cache, prompt)
+    tree = Rows.tree([40, 7, 61, 18, 7], [-1, 0, 0, 2, 1], len(prompt))
+    own, stepped = RoutedPlan(runtime, router), SteppedPasses(runtime, router, "masked", runtime.target)
+    assert torch.equal(own.logits(caches[0], tree), stepped.logits(caches[1], tree))
 
 
 @pytest.mark.parametrize("backend", ["native", "torch"])

@@ -121,13 +121,15 @@ def test_what_lies_between_products_compiles(tmp_path):
     pointers |= {"channels": "*i64", "slots": "*i64", "mask": "*u8", "scale": "fp32"}
     pointers |= {"starts": "*i32", "paths": "*i32"}
     pointers |= {"tokens": "*i64", "positions": "*i64", "embedding": "*bf16", "frequencies": "*fp32"}
+    pointers |= {"floors": "*i64", "scales": "*fp32"}
     pointers |= {"embedding_scale": "fp32"}
     plain = {"x_scale": None, "correction": None}
     kernels = {
-        "begin": {"BLOCK": 1024, "learned": None},
+        "begin": {"ROTATIONS": 2, "BLOCK": 1024, "learned": None},
         "normalise": {"CENTRED": False, "BLOCK": 4096, "bias": None, **plain},
         "attend_splits": {"GROUP": 4, "HEAD_DIM": 128, "ROTATED": 96, "LINES": 16, "KEY_LINES": 2},
         "join_splits": {"HEAD_DIM": 128, **plain},
+        "add_normed": {"BLOCK": 4096},
         "activate": {"GATED": True, "ACTIVATION": "gelu", "BLOCK": 1024, **plain},
         "best_of_chunks": {"CHUNK": 2048},
         "extend_chain": {"BLOCK": 64, "KEYS": 1024},
@@ -136,7 +138,7 @@ def test_what_lies_between_products_compiles(tmp_path):
         ["attend_splits", "join_splits"], "triton_attention"
     )
     unrotated = {**kernels["attend_splits"], "ROTATED": 0, "EARLY": True}
-    unrotated |= dict.fromkeys(["cos", "sin", "query_norm", "key_norm"])
+    unrotated |= dict.fromkeys(["cos", "sin", "query_norm", "key_norm", "floors"])
     compiled(tmp_path, [["triton_attention", "attend_splits", pointers, unrotated, 90, 4, 3]])
     rounded = {"y": "*i8", "out": "*i8", "x_scale": "*fp32", "correction": "*i32"}
     for name in ("normalise", "join_splits", "activate"):

@@ -47,6 +47,8 @@ def filled(runtime, length=LENGTH):
         "granite",
         "nemotron",
         "starcoder2",
+        "gemma3",
+        "exaone4",
         "opt",
     ],
 )
@@ -76,7 +78,7 @@ def test_a_row_of_the_target_is_the_same_to_the_bit_in_every_call(device, dtype)
         start += count
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3"])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3"])
 @pytest.mark.parametrize("length", [60, LENGTH])
 def test_a_row_of_a_tree_is_the_same_to_the_bit_as_in_a_chain(device, dtype, family, length):  # noqa: F811
     """Also where a path goes over from one split of the keys to the next."""
@@ -128,10 +130,11 @@ def test_a_long_context_is_seen_as_in_the_plain_pass_and_by_every_row_to_the_bit
         cache.commit([cache.length])
 
 
+@pytest.mark.parametrize("family", ["llama", "mistral-window"])
 @pytest.mark.parametrize("top", [1, 3])
 @pytest.mark.parametrize("fed", [[5], [5, 6, 7]], ids=str)
-def test_a_chain_is_one_step_after_the_other(device, fed, top):  # noqa: F811
-    runtime = fused(tiny_model("llama"), device)
+def test_a_chain_is_one_step_after_the_other(device, fed, top, family):  # noqa: F811
+    runtime = fused(tiny_model(family), device)
     plan = runtime.plan(PARTS)
     chain = runtime.draft_chain(plan, filled(runtime), fed, 6, top=top)
     cache, position = filled(runtime), LENGTH

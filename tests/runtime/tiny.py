@@ -98,6 +98,23 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "starcoder2": ("Starcoder2", {**_LLAMA_LIKE, "sliding_window": 256, "pad_token_id": None}),
+    "mistral-window": ("Mistral", {**_LLAMA_LIKE, "sliding_window": 128}),
+    "qwen3-window": (
+        "Qwen3",
+        {**_LLAMA_LIKE, "head_dim": 32, "use_sliding_window": True, "sliding_window": 128, "max_window_layers": 1},
+    ),
+    "gemma": ("Gemma", {**_LLAMA_LIKE, "head_dim": 32, "num_key_value_heads": 1}),
+    "gemma3": (
+        "Gemma3",
+        {
+            **_LLAMA_LIKE,
+            "head_dim": 32,
+            "query_pre_attn_scalar": 24,
+            "sliding_window": 128,
+            "sliding_window_pattern": 2,
+        },
+    ),
+    "exaone4": ("Exaone4", {**_LLAMA_LIKE, "sliding_window": 128, "sliding_window_pattern": 2}),
     "opt": ("OPT", {**_COMMON, "ffn_dim": 112, "word_embed_proj_dim": 64}),
 }
 
@@ -105,7 +122,8 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
 def tiny_model(name: str, seed: int = 0, **changes: Any) -> Any:
     """A random Hugging Face model in float32; weights large enough that logits differ, norms and biases not trivial."""
     family, settings = CONFIGS[name]
-    config = getattr(transformers, f"{family}Config")(**{**settings, **changes})
+    kind = "Gemma3Text" if family == "Gemma3" else family
+    config = getattr(transformers, f"{kind}Config")(**{**settings, **changes})
     torch.manual_seed(seed)
     model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
     with torch.no_grad():

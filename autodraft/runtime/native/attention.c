@@ -83,10 +83,10 @@ INLINE void attend_tile(const Query *q, const void *keys, const void *values, in
     for (int i = 0; i < COUNT; i++) {
         shared = q[i].prefix < shared ? q[i].prefix : shared;
         gather_scores(q + i, start);
-        softmax[i] = (Softmax){q[i].scores, 0, q[i].prefix + q[i].num_path, 0};
+        softmax[i] = (Softmax){own_scores(q + i), 0, own_keys(q + i), 0};
     }
     exponentiate(softmax, dim, COUNT);
-    for (int i = 0; i < COUNT; i++) scale[i] = 1.0f / softmax[i].sum;
+    for (int i = 0; i < COUNT; i++) clear_hidden(q + i), scale[i] = 1.0f / softmax[i].sum;
     int offset = 0;
     for (; COUNT <= 2 && offset + MOST * WIDTH <= dim; offset += MOST * WIDTH)
         mix_tile(q, values, dtype, dim, offset, start, shared, scale, COUNT, MOST);

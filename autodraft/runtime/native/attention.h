@@ -15,14 +15,23 @@ INLINE size_t value_index(int dtype, int dim, int slot, int d) {
     return (((size_t)(slot / 32) * (dim / LANES) + d / LANES) * 16 + slot % 32 / 2) * 32 + d % LANES * 2 + slot % 2;
 }
 
-/* One query head of one row: it sees `prefix` keys from the common start on, then the path. */
+/* One query head of one row: it sees `prefix` keys from the common start on, but the first `hidden` of them, then the path. */
 typedef struct {
     const float *query;  /* [head_dim] */
     float *scores;       /* scratch for all slots up to its last key, with SCORE_MARGIN floats to spare on either side */
     float *out;          /* [head_dim] */
     const int32_t *path;
-    int32_t prefix, num_path;
+    int32_t prefix, num_path, hidden;
 } Query;
+
+/* Scores by key begin with those of hidden ones; a query's own begin behind them, wherever others begin. */
+INLINE float *own_scores(const Query *q) { return q->scores + q->hidden; }
+INLINE int own_keys(const Query *q) { return q->prefix + q->num_path - q->hidden; }
+
+/* Weights of hidden keys, which are mixed with those that others see. */
+INLINE void clear_hidden(const Query *q) {
+    for (int j = 0; j < q->hidden; j++) q->scores[j] = 0;
+}
 
 #define SCORE_MARGIN 32
 

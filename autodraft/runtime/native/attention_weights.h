@@ -49,17 +49,18 @@ INLINE void weigh(const Query *q, int dim, int start, int first, int columns, ui
     for (int i = 0; i < COUNT; i++) {
         int n = q[i].prefix + q[i].num_path;
         straight[i] = straight_keys(q + i, start);
-        softmax[i] = (Softmax){q[i].scores, straight[i] == n ? weights_of(q + i) + offset : 0, n, 0};
+        softmax[i] = (Softmax){own_scores(q + i), straight[i] == n ? weights_of(q + i) + offset + q[i].hidden : 0, own_keys(q + i), 0};
         if (straight[i] < n) gather_scores(q + i, start);
     }
     exponentiate(softmax, dim, COUNT);
     for (int i = 0; i < COUNT; i++) {
-        int n = softmax[i].n;
+        int n = q[i].prefix + q[i].num_path;
         sums[i] = softmax[i].sum, tail_keys[i] = 0;
         if (straight[i] == n) {
-            pad_weights(weights_of(q + i), (n + WIDTH - 1) / WIDTH * WIDTH, offset, columns);
+            pad_weights(weights_of(q + i), (softmax[i].n + WIDTH - 1) / WIDTH * WIDTH, offset + q[i].hidden, columns);
             continue;
         }
+        clear_hidden(q + i);
         int kept = (straight[i] + offset) / KEYS * KEYS - offset;
         kept = kept > 0 ? kept : 0;
         tail_keys[i] = n - kept;

@@ -39,7 +39,8 @@ static char *allocate(size_t *bytes) {
 int reserve(Workspace *ws, const Model *m, int rows, int keys, int width, int threads) {
     int group = m->num_heads / m->num_kv_heads, queries = rows * group < MAX_QUERIES ? rows * group : MAX_QUERIES;
     keys = (keys + LANES - 1) / LANES * LANES; /* scores of every query begin at a line of the cache */
-    size_t per_row = round64(sizeof(float) * m->hidden) + 5 * round64(sizeof(float) * width);
+    size_t outputs = m->norms->mlp_norm_behind ? round64(sizeof(float) * m->hidden) : 0;
+    size_t per_row = round64(sizeof(float) * m->hidden) + 5 * round64(sizeof(float) * width) + outputs;
     size_t private_bytes = round64(sizeof(float) * rows * m->hidden) + round64(sizeof(float) * (size_t)rows * width) +
                            round64(sizeof(float) * rows) + round64(sizeof(int32_t) * (size_t)rows * (width / 32 + 1)) +
                            sizeof(Query) * MAX_QUERIES +
@@ -61,6 +62,7 @@ int reserve(Workspace *ws, const Model *m, int rows, int keys, int width, int th
     ws->mixed = (float *)p, p += round64(sizeof(float) * width) * rows;
     ws->hidden = (float *)p, p += round64(sizeof(float) * width) * rows;
     ws->operands = p, p += round64(sizeof(float) * width) * rows;
+    ws->outputs = (float *)p, p += outputs * rows;
     ws->shared_floats = (size_t)(p - ws->memory);
     ws->rows = rows, ws->keys = keys, ws->width = width, ws->private_bytes = private_bytes;
     return 0;
@@ -79,32 +81,54 @@ Private private_of(Workspace *ws, const Model *m, int thread) {
     return mine;
 }
 
-static void norm_row(const Model *m, const float *x, const float *weight, const float *bias, int n, float *y) {
+/* Mean, of LayerNorm alone, and inverse deviation. */
+static f32v moments(const Model *m, const float *x, int n, float *mean) {
     f32v sum = splat(0), squares = splat(0);
     for (int i = 0; i < n; i += WIDTH) {
         f32v v = load(x + i);
         sum += v;
         squares += v * v;
     }
-    float mean = 0;
+    *mean = 0;
     if (m->layer_norm) { /* second pass over the centred values, as precise as PyTorch's */
-        mean = lane_sum(sum) / n;
+        *mean = lane_sum(sum) / n;
         squares = splat(0);
         for (int i = 0; i < n; i += WIDTH) {
-            f32v v = load(x + i) - splat(mean);
+            f32v v = load(x + i) - splat(*mean);
             squares += v * v;
         }
     }
-    f32v inverse = splat(1.0f / sqrtf(lane_sum(squares) / n + m->norm_eps));
+    return splat(1.0f / sqrtf(lane_sum(squares) / n + m->norm_eps));
+}
+
+static void norm_row(const Model *m, const float *x, const float *weight, const float *bias, int n, float *y) {
+    float mean;
+    f32v inverse = moments(m, x, n, &mean);
     for (int i = 0; i < n; i += WIDTH) {
         f32v v = (load(x + i) - splat(mean)) * inverse * load(weight + i);
         store(y + i, bias ? v + load(bias + i) : v);
     }
 }
 
-void norm_rows(const Call *c, const float *weight, const float *bias, Private *mine) {
+const float *norm_rows(const Call *c, const float *weight, const float *bias, Private *mine) {
     int n = c->m->hidden;
+    if (!weight) return c->ws->x;
     for (int r = 0; r < c->rows->n; r++) norm_row(c->m, c->ws->x + (size_t)r * n, weight, bias, n, mine->normed + (size_t)r * n);
+    return mine->normed;
+}
+
+/* Adds a sub-layer's outputs to the stream through the norm behind it; each thread some channels of all rows. */
+static void add_normed(const Call *c, const float *weight, int thread) {
+    int first, last, n = c->m->hidden;
+    float mean;
+    share(n / LANES, thread, c->threads, &first, &last);
+    for (int r = 0; r < c->rows->n; r++) {
+        const float *y = c->ws->outputs + (size_t)r * n;
+        float *x = c->ws->x + (size_t)r * n;
+        f32v inverse = moments(c->m, y, n, &mean);
+        for (int i = first * LANES; i < last * LANES; i += WIDTH) store(x + i, load(x + i) + load(y + i) * inverse * load(weight + i));
+    }
+    pool_barrier(c->ws->pool);
 }
 
 /* Numbers of one head beside each other in `projected`: its queries, its key and its value. */
@@ -154,23 +178,24 @@ static void leave_operands(const Call *c, const Linear *w, const float *x, int r
     if (first < last && prepares_columns(w)) prepare_columns(w, x, row, end, c->ws->width, first, last, &shared);
 }
 
-/* Adds an output projection to the stream: of what threads have left, or of x where whole rows have to be looked at first. */
-static void project_back(const Call *c, const Linear *w, const float *x, int thread, Private *mine, const Next *next) {
+/* Adds an output projection to y: of what threads have left, or of x where whole rows have to be looked at first. */
+static void project_back(const Call *c, const Linear *w, const float *x, float *y, int add, int thread, Private *mine,
+                         const Next *next) {
     if (!prepares_columns(w)) {
-        product(c, w, x, c->ws->width, c->ws->x, c->m->hidden, 1, thread, mine, next);
+        product(c, w, x, c->ws->width, y, c->m->hidden, add, thread, mine, next);
         return;
     }
     Activations shared = {c->ws->operands, w->k_padded, 0, 0};
     int first, last;
     share_panels(c, w, thread, &first, &last);
-    multiply(w, first, last, &shared, c->rows->n, c->ws->x, c->m->hidden, 1, next);
+    multiply(w, first, last, &shared, c->rows->n, y, c->m->hidden, add, next);
 }
 
 /* Queries, keys and values of some of the segment's heads, or keys and values alone. */
-static void project_heads(const Call *c, const Segment *s, int first, int last, Private *mine, const Next *next) {
+static void project_heads(const Call *c, const Segment *s, const float *normed, int first, int last, Private *mine, const Next *next) {
     const Model *m = c->m;
     int panels = head_width(m) / LANES, skipped = c->keys_only ? panels - 2 * m->head_dim / LANES : 0;
-    prepare(&s->in, mine->normed, c->rows->n, m->hidden, &mine->activations);
+    prepare(&s->in, normed, c->rows->n, m->hidden, &mine->activations);
     for (int head = first; head < last;) { /* at once where nothing lies between them */
         int end = skipped ? head + 1 : last;
         multiply(&s->in, head * panels + skipped, end * panels, &mine->activations, c->rows->n, c->ws->projected, c->ws->width, 0, next);
@@ -179,9 +204,10 @@ static void project_heads(const Call *c, const Segment *s, int first, int last, 
 }
 
 static void rotate(const Model *m, int block, float *x, int position) {
-    if (!m->rotates[block]) return;
+    if (m->rotations[block] < 0) return;
     int half = m->rotary_dim / 2;
-    const float *cosine = m->cosine + (size_t)position * half, *sine = m->sine + (size_t)position * half;
+    size_t row = (size_t)m->rotations[block] * m->table_rows + position;
+    const float *cosine = m->cosine + row * half, *sine = m->sine + row * half;
     int i = 0;
     for (; i + WIDTH <= half; i += WIDTH) {
         f32v a = load(x + i), b = load(x + i + half), c = load(cosine + i), s = load(sine + i);
@@ -233,7 +259,14 @@ static void place_head(const Call *c, int block, const Segment *s, int row, int 
     write_cache(c, block, s->kv_heads[local], c->rows->slots[row], k, v);
 }
 
-/* Rows [first, last) of one head, in runs of rows whose prefixes start alike. */
+/* Keys of a row's prefix that lie behind the block's window. */
+static int hidden_keys(const Call *c, int block, int row) {
+    int behind = c->rows->positions[row] + 1 - c->m->window, prefix = c->rows->prefix_lengths[row];
+    if (!c->m->windowed[block] || behind < 0) return 0;
+    return behind < prefix ? behind : prefix;
+}
+
+/* Rows [first, last) of one head, in runs of rows whose prefixes start alike; keys that none of a run sees are left out. */
 static void attend_head(const Call *c, int block, const Segment *s, int first, int last, int local, Private *mine) {
     const Model *m = c->m;
     const Rows *rows = c->rows;
@@ -241,7 +274,11 @@ static void attend_head(const Call *c, int block, const Segment *s, int first, i
     size_t base = ((size_t)block * m->num_kv_heads + s->kv_heads[local]) * c->cache->slots * dim * size;
     int row = first;
     while (row < last) {
-        int count = 0, start = rows->prefix_starts[row];
+        int count = 0, start = rows->prefix_starts[row], skipped = INT32_MAX;
+        for (int r = row; r < last && rows->prefix_starts[r] == start && (r - row + 1) * group <= MAX_QUERIES; r++) {
+            int hidden = hidden_keys(c, block, r);
+            skipped = hidden < skipped ? hidden : skipped;
+        }
         for (; row < last && rows->prefix_starts[row] == start && count + group <= MAX_QUERIES; row++)
             for (int g = 0; g < group; g++, count++) {
                 size_t start_of_row = (size_t)row * c->ws->width, at = start_of_row + (size_t)(local * group + g) * dim;
@@ -249,11 +286,12 @@ static void attend_head(const Call *c, int block, const Segment *s, int first, i
                                                mine->scores + (size_t)count * (c->ws->keys + 2 * SCORE_MARGIN) + SCORE_MARGIN,
                                                c->ws->mixed + at,
                                                rows->path_slots + rows->path_offsets[row],
-                                               rows->prefix_lengths[row],
-                                               rows->path_offsets[row + 1] - rows->path_offsets[row]};
+                                               rows->prefix_lengths[row] - skipped,
+                                               rows->path_offsets[row + 1] - rows->path_offsets[row],
+                                               hidden_keys(c, block, row) - skipped};
             }
-        attend(mine->queries, count, (char *)c->cache->keys + base, (char *)c->cache->values + base, m->dtype, dim, start,
-               mine->tails, c->ws->keys + TAIL_MARGIN);
+        attend(mine->queries, count, (char *)c->cache->keys + base, (char *)c->cache->values + base, m->dtype, dim,
+               start + skipped, mine->tails, c->ws->keys + TAIL_MARGIN);
     }
 }
 
@@ -261,8 +299,9 @@ void attention(const Call *c, int block, int thread, Private *mine) {
     const BlockPlan *plan = c->plan->blocks + block;
     const BlockNorms *norms = c->m->norms + block;
     Workspace *ws = c->ws;
+    const float *behind_it = norms->attention_norm_behind, *normed = ws->x;
     int n = c->rows->n, first, last;
-    if (plan->num_attention) norm_rows(c, norms->attention_norm, norms->attention_norm_bias, mine);
+    if (plan->num_attention) normed = norm_rows(c, norms->attention_norm, norms->attention_norm_bias, mine);
     for (int i = 0; i < plan->num_attention; i++) {
         const Segment *s = plan->attention + i;
         const Next out = begin_matrix(c, &s->out, thread);
@@ -270,10 +309,10 @@ void attention(const Call *c, int block, int thread, Private *mine) {
         int heads = by_head(c, s);
         share(heads ? s->channels : s->channels * n, thread, c->threads, &first, &last);
         if (heads) {
-            project_heads(c, s, first, last, mine, c->keys_only ? 0 : &out);
+            project_heads(c, s, normed, first, last, mine, c->keys_only ? 0 : &out);
             first *= n, last *= n;
         } else {
-            product(c, &s->in, mine->normed, c->m->hidden, ws->projected, ws->width, 0, thread, mine, &out);
+            product(c, &s->in, normed, c->m->hidden, ws->projected, ws->width, 0, thread, mine, &out);
             pool_barrier(ws->pool);
         }
         for (int item = first; item < last; item++) place_head(c, block, s, item % n, item / n);
@@ -288,9 +327,11 @@ void attention(const Call *c, int block, int thread, Private *mine) {
             item = end;
         }
         pool_barrier(ws->pool);
-        project_back(c, &s->out, ws->mixed, thread, mine, begin_behind(c, 2 * block, i, thread, &behind));
+        project_back(c, &s->out, ws->mixed, behind_it ? ws->outputs : ws->x, !behind_it || i, thread, mine,
+                     begin_behind(c, 2 * block, i, thread, &behind));
         pool_barrier(ws->pool);
     }
+    if (behind_it && plan->num_attention && !c->keys_only) add_normed(c, behind_it, thread);
 }
 
 static f32v activate(const Model *m, f32v v) {
@@ -310,14 +351,15 @@ void mlp(const Call *c, int block, int thread, Private *mine) {
     const BlockNorms *norms = c->m->norms + block;
     const Model *m = c->m;
     Workspace *ws = c->ws;
+    const float *behind_it = norms->mlp_norm_behind, *normed = ws->x;
     int first, last, wide = m->gated ? 2 : 1;
-    if (plan->num_mlp) norm_rows(c, norms->mlp_norm, norms->mlp_norm_bias, mine);
+    if (plan->num_mlp) normed = norm_rows(c, norms->mlp_norm, norms->mlp_norm_bias, mine);
     for (int i = 0; i < plan->num_mlp; i++) {
         const Segment *s = plan->mlp + i;
         const Next out = begin_matrix(c, &s->out, thread);
         Next behind;
         share(s->channels / LANES, thread, c->threads, &first, &last);
-        prepare(&s->in, mine->normed, c->rows->n, m->hidden, &mine->activations);
+        prepare(&s->in, normed, c->rows->n, m->hidden, &mine->activations);
         multiply(&s->in, first * wide, last * wide, &mine->activations, c->rows->n, ws->wide, ws->width, 0, &out);
         for (int r = 0; r < c->rows->n; r++) {
             const float *in = ws->wide + (size_t)r * ws->width;
@@ -330,9 +372,11 @@ void mlp(const Call *c, int block, int thread, Private *mine) {
         }
         leave_operands(c, &s->out, ws->hidden, 0, c->rows->n, first * LANES, last * LANES);
         pool_barrier(ws->pool);
-        project_back(c, &s->out, ws->hidden, thread, mine, begin_behind(c, 2 * block + 1, i, thread, &behind));
+        project_back(c, &s->out, ws->hidden, behind_it ? ws->outputs : ws->x, !behind_it || i, thread, mine,
+                     begin_behind(c, 2 * block + 1, i, thread, &behind));
         pool_barrier(ws->pool);
     }
+    if (behind_it && plan->num_mlp) add_normed(c, behind_it, thread);
 }
 
 void embed(const Call *c, int thread) {

@@ -25,6 +25,7 @@ typedef struct {
     float *x;
     /* Of attention and of MLP: what a thread writes and reads back in one is nobody else's in the other. */
     float *projected, *mixed, *wide, *hidden;
+    float *outputs; /* of a sub-layer, where there is a norm behind it */
     void *operands; /* what output projections multiply, where threads convert each their own part */
     Pool *pool;
 } Workspace;
@@ -58,8 +59,8 @@ INLINE void share(int count, int thread, int threads, int *first, int *last) {
 /* Embeddings of the rows to the workspace's x. No barrier. */
 void embed(const Call *c, int thread);
 
-/* Norms of x's rows to `mine->normed`, and y = or += W x of all rows, before what is next. No barrier. */
-void norm_rows(const Call *c, const float *weight, const float *bias, Private *mine);
+/* Norms of x's rows, in `mine->normed`; x itself without a weight. y = or += W x of all rows, before what is next. No barrier. */
+const float *norm_rows(const Call *c, const float *weight, const float *bias, Private *mine);
 void product(const Call *c, const Linear *w, const float *x, int stride, float *y, int y_stride, int add, int thread,
              Private *mine, const Next *next);
 

@@ -46,8 +46,9 @@ typedef struct {
 } Plan;
 
 typedef struct {
-    const float *attention_norm, *attention_norm_bias, *query_norm, *key_norm;
+    const float *attention_norm, *attention_norm_bias, *query_norm, *key_norm; /* each NULL where there is none */
     const float *mlp_norm, *mlp_norm_bias;
+    const float *attention_norm_behind, *mlp_norm_behind; /* of what a sub-layer adds */
 } BlockNorms;
 
 typedef struct {
@@ -57,8 +58,10 @@ typedef struct {
     float norm_eps, embedding_scale, query_scale /* beside 1 / sqrt(head_dim) */;
     const void *embedding;      /* [vocab][hidden] in dtype */
     const void *positions;      /* [positions][hidden] in dtype, or NULL */
-    const float *cosine, *sine; /* [positions][rotary_dim / 2], or NULL */
-    const uint8_t *rotates;     /* [blocks]: whether its heads are rotated */
+    const float *cosine, *sine; /* [rotations][table_rows][rotary_dim / 2], or NULL */
+    int32_t table_rows, window; /* keys that a query of a windowed block sees at most */
+    const int8_t *rotations;    /* [blocks]: by which tables its heads are rotated; -1: not */
+    const uint8_t *windowed;    /* [blocks] */
     const BlockNorms *norms;
     const float *final_norm, *final_norm_bias;
 } Model;

@@ -37,8 +37,8 @@ static void run(const Call *c, int thread) {
     else run_sub_layers(c, thread, &mine);
     if (c->stream) transfer(c, thread, c->stream, c->ws->x);
     if (c->logits) {
-        norm_rows(c, m->final_norm, m->final_norm_bias, &mine);
-        product(c, &c->plan->head, mine.normed, m->hidden, c->logits, (m->vocab + LANES - 1) / LANES * LANES, 0, thread, &mine, 0);
+        const float *normed = norm_rows(c, m->final_norm, m->final_norm_bias, &mine);
+        product(c, &c->plan->head, normed, m->hidden, c->logits, (m->vocab + LANES - 1) / LANES * LANES, 0, thread, &mine, 0);
     }
     tiles_release();
 }
