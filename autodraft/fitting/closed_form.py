@@ -114,8 +114,9 @@ class _Moments:
 def _before_norm(wanted: Tensor, norm: Norm, like: Tensor) -> Tensor:
     """What a norm turns into rows of the directions `wanted`, of the sizes of `like`. [.., hidden]"""
     squares = norm.weight.square()
-    direction: Tensor = wanted * norm.weight / (squares + _LEAST_SQUARE * squares.mean())
-    return direction * (like.norm(dim=-1, keepdim=True) / direction.norm(dim=-1, keepdim=True).clamp(min=1e-12))
+    direction = wanted * norm.weight / (squares + _LEAST_SQUARE * squares.mean())
+    found: Tensor = direction * (like.norm(dim=-1, keepdim=True) / direction.norm(dim=-1, keepdim=True).clamp(min=1e-12))
+    return found
 
 
 class _Fit(SubLayers):
