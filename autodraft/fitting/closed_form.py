@@ -114,9 +114,9 @@ class _Moments:
 def _before_norm(wanted: Tensor, norm: Norm, like: Tensor) -> Tensor:
     """What a norm turns into rows of the directions `wanted`, of the sizes of `like`. [.., hidden]"""
     squares = norm.weight.square()
-    direction = wanted * norm.weight / (squares + _LEAST_SQUARE * squares.mean())
-    found: Tensor = direction * (like.norm(dim=-1, keepdim=True) / direction.norm(dim=-1, keepdim=True).clamp(min=1e-12))
-    return found
+    direction: Tensor = wanted * norm.weight / (squares + _LEAST_SQUARE * squares.mean())
+    sizes: Tensor = like.norm(dim=-1, keepdim=True) / direction.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    return direction * sizes
 
 
 class _Fit(SubLayers):
