@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from autodraft.policy import FULL_BITS
 from autodraft.runtime.draft_weights import matrix_name, sub_layer_parts
-from autodraft.runtime.operations import activate, apply_norm, rotate
+from autodraft.runtime.operations import activate, apply_norm, capped, rotate
 from autodraft.runtime.quantization import fake_quantize
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.weights import Norm, Projection, TargetWeights
@@ -129,7 +129,7 @@ class SubLayers:
 
     def _head(self, x: Tensor) -> Tensor:
         normed = apply_norm(x, self.weights.final_norm, self.spec).to(self._dtype)
-        return F.linear(normed, self._head_weight).float()
+        return capped(F.linear(normed, self._head_weight).float(), self.spec.logit_cap)
 
     def _project(self, x: Tensor, block: int, part: str) -> Tensor:
         projection: Projection = getattr(self.weights.blocks[block], part)
@@ -211,7 +211,10 @@ class SubLayers:
             key = torch.cat((view.target.keys[block], key), dim=2)
             value = torch.cat((view.target.values[block], value), dim=2)
         mask = self._seen(block, x, view)
-        mixed = F.scaled_dot_product_attention(query, key, value, mask, is_causal=mask is None, enable_gqa=True)
+        if spec.score_cap is not None:
+            mixed = _capped_attention(query, key, value, mask, spec.score_cap)
+        else:
+            mixed = F.scaled_dot_product_attention(query, key, value, mask, is_causal=mask is None, enable_gqa=True)
         return mixed.transpose(1, 2).flatten(2)
 
     def _seen(self, block: int, x: Tensor, view: DraftView | None) -> Tensor | None:
@@ -232,6 +235,18 @@ class SubLayers:
         if self.spec.gated:
             inner = inner * self._project(normed, block, "up")
         return inner
+
+
+def _capped_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, cap: float) -> Tensor:
+    """Attention whose scores are capped; without a mask every query sees what stands before it.
+
+    [batch, heads, queries, head_dim], [batch, kv_heads, keys, head_dim] twice, [.., queries, keys]
+    """
+    group = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
+    scores = capped((query @ key.transpose(2, 3)).float() * query.shape[-1] ** -0.5, cap)
+    seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril() if mask is None else mask
+    return scores.masked_fill(~seen, -torch.inf).softmax(-1).to(value.dtype) @ value
 
 
 def _rounded(matrix: Tensor, bits: int) -> Tensor:

@@ -28,6 +28,8 @@ from autodraft.runtime.widening import widen as widen_model
 
 _logger = logging.getLogger(__name__)
 DEFAULT_MAX_LENGTH = 4096
+_TEXT_MODELS = {"gemma3": "Gemma3ForCausalLM"}
+"""By family that takes images as well: the class of its part that reads and writes text."""
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -81,9 +83,12 @@ def load_model(
     factor = widen * entry.widen
     place = _device(device)
     config = _from_hub("configuration", "AutoConfig", entry.path_or_id, revision=revision)
-    ModelSpec.from_config(config)  # refuse an unsupported architecture before its weights are read
+    is_mixed = config.model_type in _TEXT_MODELS
+    ModelSpec.from_config(
+        config.get_text_config() if is_mixed else config
+    )  # refuse an unsupported architecture before its weights are read
     kind = _dtype(dtype, config, place)
-    model = _from_hub("weights", "AutoModelForCausalLM", entry.path_or_id, revision=revision, dtype=kind)
+    model = text_model(_from_hub("weights", "AutoModelForCausalLM", entry.path_or_id, revision=revision, dtype=kind))
     fingerprint = _fingerprint(config, model)
     model = widen_model(model.eval(), factor).to(place)
     runtime = build_runtime(model, max_length=max_length, backend=backend, byte_planes=byte_planes, coded=coded)
@@ -101,8 +106,11 @@ def build_runtime(
 ) -> TransformerRuntime:
     """A runtime over the weights of a Hugging Face causal LM that is already loaded, in its dtype and on its device.
 
+    Of a model that takes images as well it is the part that reads and writes text.
+
     With `byte_planes` they are taken out of it: the model itself cannot run any more. `coded`: see `load_model`.
     """
+    model = text_model(model)
     spec = ModelSpec.from_config(model.config)
     length = min(spec.max_positions, max_length or DEFAULT_MAX_LENGTH)
     if byte_planes and model.dtype == torch.bfloat16:
@@ -122,7 +130,26 @@ def load_hf_model(loaded: LoadedModel) -> Any:
     model = _from_hub(
         "weights", "AutoModelForCausalLM", loaded.path, revision=loaded.revision, dtype=loaded.runtime.dtype
     )
-    return widen_model(model.eval(), loaded.widen).to(loaded.runtime.device)
+    return widen_model(text_model(model).eval(), loaded.widen).to(loaded.runtime.device)
+
+
+def text_model(model: Any) -> Any:
+    """The part of a Hugging Face model that reads and writes text, on the same tensors; mostly the model itself."""
+    import transformers
+
+    name = _TEXT_MODELS.get(model.config.model_type)
+    if name is None:
+        return model
+    config = model.config.get_text_config()
+    config.dtype = model.dtype
+    with torch.device("meta"):
+        part = getattr(transformers, name)(config)
+    part.model, part.lm_head, part.generation_config = (
+        model.model.language_model,
+        model.lm_head,
+        model.generation_config,
+    )
+    return part.eval()
 
 
 def _from_hub(what: str, auto_class: str, path: str, **options: Any) -> Any:

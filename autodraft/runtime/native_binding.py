@@ -89,7 +89,7 @@ class CModel(ctypes.Structure):
                 *("layer_norm", "activation", "gated", "dtype", "rotary_dim"),
             )
         ),
-        *((name, c_float) for name in ("norm_eps", "embedding_scale", "query_scale")),
+        *((name, c_float) for name in ("norm_eps", "embedding_scale", "query_scale", "score_cap", "logit_cap")),
         *((name, c_void_p) for name in ("embedding", "positions", "cosine", "sine")),
         *((name, c_int32) for name in ("table_rows", "window")),
         *((name, c_void_p) for name in ("rotations", "windowed")),

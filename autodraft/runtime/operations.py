@@ -19,6 +19,11 @@ def apply_norm(x: Tensor, norm: Norm | None, spec: ModelSpec) -> Tensor:
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + spec.norm_eps) * norm.weight
 
 
+def capped(x: Tensor, cap: float | None) -> Tensor:
+    """Within `cap`, which it approaches; without one `x` itself."""
+    return x if cap is None else cap * torch.tanh(x / cap)
+
+
 def activate(x: Tensor, spec: ModelSpec) -> Tensor:
     """The activation of an MLP."""
     if spec.activation == "relu2":

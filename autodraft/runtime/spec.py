@@ -15,7 +15,7 @@ from autodraft.errors import UnsupportedModelError
 
 SUPPORTED_FAMILIES = (
     *("llama", "mistral", "ministral", "qwen2", "qwen3", "phi3", "smollm3", "granite", "seed_oss"),
-    *("arcee", "nemotron", "stablelm", "starcoder2", "gemma", "gemma3_text", "exaone4", "opt"),
+    *("arcee", "nemotron", "stablelm", "starcoder2", "gemma", "gemma2", "gemma3_text", "exaone4", "opt"),
 )
 _ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope")
 _ACTIVATIONS = {
@@ -25,7 +25,8 @@ _ACTIVATIONS = {
 _LAYER_NORM_EPS = {"nemotron": "norm_eps", "stablelm": "layer_norm_eps", "starcoder2": "norm_epsilon"}
 """By family with LayerNorm: the setting."""
 _UNGATED = ("arcee", "nemotron", "starcoder2")
-_UNIT_NORMS = ("nemotron", "gemma", "gemma3_text")
+_GEMMAS = ("gemma", "gemma2", "gemma3_text")
+_UNIT_NORMS = ("nemotron", *_GEMMAS)
 """Families whose norms of blocks, and the last one, multiply by one more than their weights."""
 LEAST_WINDOW = 128
 """A draft tree may be so deep, and all of a row's path is taken to be within its window."""
@@ -52,6 +53,7 @@ class ModelSpec:
         local_rotation: whether heads of windowed blocks are rotated by frequencies of their own.
         norms_before, norms_behind: where a sub-layer has norms: of what goes in, and of what it adds.
         norm_offset: what norms add to their weights.
+        score_cap, logit_cap: bounds that scores of keys and logits approach, through a tanh.
         embedding_scale: what embeddings are multiplied by.
         query_scale: what queries are multiplied by, beside `head_dim ** -0.5`.
     """
@@ -78,6 +80,8 @@ class ModelSpec:
     norms_before: bool = True
     norms_behind: bool = False
     norm_offset: float = 0.0
+    score_cap: float | None = None
+    logit_cap: float | None = None
     embedding_scale: float = 1.0
     query_scale: float = 1.0
 
@@ -132,8 +136,10 @@ def _from_llama_like(config: Any) -> ModelSpec:
     family = config.model_type
     if family == "stablelm" and (config.use_parallel_residual or config.qk_layernorm):
         raise UnsupportedModelError("StableLM with parallel sub-layers or norms of single heads is not supported")
-    if family == "gemma3_text":
-        _check_gemma(config)
+    if family in _GEMMAS and config.use_bidirectional_attention:
+        raise UnsupportedModelError("Gemma with attention to tokens ahead is no causal language model")
+    if family == "gemma3_text" and config.attn_logit_softcapping:
+        raise UnsupportedModelError("Gemma 3 with soft caps on scores is not supported: transformers ignores them")
     windowed = _windowed_blocks(config)
     ropes = _rope_settings(config)
     rope = ropes[0]
@@ -151,7 +157,7 @@ def _from_llama_like(config: Any) -> ModelSpec:
         unrotated = frozenset(block for block, rotates in enumerate(config.no_rope_layers) if not rotates)
     elif family == "exaone4" and config.sliding_window is not None:
         unrotated = frozenset(range(config.num_hidden_layers)) - windowed
-    elif family in ("gemma", "gemma3_text"):
+    elif family in _GEMMAS:
         embedding_scale = _stored(config.hidden_size**0.5, config)
         query_scale = (head_dim / getattr(config, "query_pre_attn_scalar", head_dim)) ** 0.5
     return ModelSpec(
@@ -166,7 +172,7 @@ def _from_llama_like(config: Any) -> ModelSpec:
         max_positions=positions,
         norm="layer" if family in _LAYER_NORM_EPS else "rms",
         norm_eps=getattr(config, _LAYER_NORM_EPS.get(family, "rms_norm_eps")) / branch_scale**2,
-        activation=_activation(config.hidden_activation if family == "gemma3_text" else config.hidden_act),
+        activation=_activation(config.hidden_activation if family in _GEMMAS[1:] else config.hidden_act),
         gated=family not in _UNGATED,
         rotary_dim=int(head_dim * rope.get("partial_rotary_factor", 1.0)),
         qk_norm=family in ("qwen3", "gemma3_text", "exaone4"),
@@ -175,8 +181,10 @@ def _from_llama_like(config: Any) -> ModelSpec:
         unrotated_blocks=unrotated,
         local_rotation=len(ropes) > 1,
         norms_before=family != "exaone4",
-        norms_behind=family in ("gemma3_text", "exaone4"),
+        norms_behind=family in ("gemma2", "gemma3_text", "exaone4"),
         norm_offset=1.0 if family in _UNIT_NORMS else 0.0,
+        score_cap=getattr(config, "attn_logit_softcapping", None),
+        logit_cap=getattr(config, "final_logit_softcapping", None),
         embedding_scale=embedding_scale,
         query_scale=query_scale,
     )
@@ -185,13 +193,6 @@ def _from_llama_like(config: Any) -> ModelSpec:
 def _stored(value: float, config: Any) -> float:
     """A number as a tensor of the checkpoint's dtype holds it."""
     return float(torch.tensor(value).to(config.dtype or torch.float32))
-
-
-def _check_gemma(config: Any) -> None:
-    if config.attn_logit_softcapping or config.final_logit_softcapping:
-        raise UnsupportedModelError("Gemma with soft caps on scores or logits is not supported")
-    if config.use_bidirectional_attention:
-        raise UnsupportedModelError("Gemma with attention to tokens ahead is no causal language model")
 
 
 def _windowed_blocks(config: Any) -> frozenset[int]:

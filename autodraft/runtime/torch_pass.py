@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from autodraft.runtime.choosing import best_of
-from autodraft.runtime.operations import activate, apply_norm, rotate
+from autodraft.runtime.operations import activate, apply_norm, capped, rotate
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.torch_cache import KEY_BLOCK, ROW_PADDING
 from autodraft.runtime.torch_rows import Drafted, RowInputs
@@ -113,7 +113,7 @@ class TorchPass:
 
     def head(self, payload: Payload, x: Tensor) -> Tensor:
         """Final norm and output head, float32 [n, hidden] -> [n, vocab]."""
-        return payload.head(apply_norm(x, self._weights.final_norm, self._spec))
+        return capped(payload.head(apply_norm(x, self._weights.final_norm, self._spec)), self._spec.logit_cap)
 
     def logits(self, payload: Payload, keys: Tensor, values: Tensor, inputs: RowInputs) -> Tensor:
         """A whole pass without the host. [rows, vocab]"""
@@ -148,7 +148,8 @@ class TorchPass:
             keys, values = context.keys[index], context.values[index]
             keys[where] = key.transpose(0, 1).to(self._dtype)
             values[where] = value.transpose(0, 1).to(self._dtype)
-            total = total + part.outputs(_attend(query, keys[channels], values[channels], context.inputs, mask))
+            mixed = _attend(query, keys[channels], values[channels], context.inputs, mask, spec.score_cap)
+            total = total + part.outputs(mixed)
         total = total if block.output.bias is None else total + block.output.bias
         return x + apply_norm(total, block.attention_norm_behind, spec)
 
@@ -169,7 +170,7 @@ class TorchPass:
         return x + apply_norm(total, block.mlp_norm_behind, self._spec)
 
 
-def _attend(query: Tensor, keys: Tensor, values: Tensor, inputs: RowInputs, mask: Tensor) -> Tensor:
+def _attend(query: Tensor, keys: Tensor, values: Tensor, inputs: RowInputs, mask: Tensor, cap: float | None) -> Tensor:
     """Attention with the query heads of a KV head packed into rows, one key block of fixed size after the other.
 
     query [n, heads, head_dim], keys and values [kv_heads, slots, head_dim], mask [n, seen] -> [n, heads * head_dim].
@@ -188,7 +189,7 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, inputs: RowInputs, mask
         orders = inputs.orders(block)
         seen = mask[:, block.start : block.stop].repeat(group, 1)
         scores = _by_row(lambda slots: q @ keys[:, slots].float().transpose(1, 2), orders)
-        scores = scores.masked_fill(~seen, -torch.inf)
+        scores = capped(scores, cap).masked_fill(~seen, -torch.inf)
         new_highest = torch.maximum(highest, scores.amax(-1, keepdim=True))
         finite = new_highest.masked_fill(new_highest == -torch.inf, 0.0)
         weights = torch.exp(scores - finite)

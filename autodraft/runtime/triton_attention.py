@@ -105,7 +105,7 @@ def _any_seen(mask, floor, row, is_line, key, seen):
 
 @triton.jit
 def _mixed_tiles(
-    q, keys, values, mask, floor, row, is_line, path, start, begin, used, seen, scale,
+    q, keys, values, mask, floor, row, is_line, path, start, begin, used, seen, scale, cap,
     LINES: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
     """Largest scores, sums of weights [lines] and weighted values [lines, head_dim] of `used` tiles from a key on.
@@ -126,6 +126,8 @@ def _mixed_tiles(
         k = tl.load(keys + at, mask=(key < seen)[:, None], other=0.0)
         v = tl.load(values + at, mask=(key < seen)[:, None], other=0.0)
         scores = tl.dot(q.to(k.dtype), tl.trans(k), input_precision="ieee") * scale
+        if cap is not None:
+            scores = cap * (2.0 * tl.sigmoid(scores * (2.0 / cap)) - 1.0)  # its tanh
         scores = tl.where(is_seen, scores, float("-inf"))
         new_top = tl.maximum(top, tl.max(scores, 1))
         finite = tl.where(new_top == float("-inf"), 0.0, new_top)
@@ -160,6 +162,7 @@ def attend_splits(
     cache_slots,
     eps,
     scale,
+    cap,  # that scores approach through a tanh; or None
     GROUP: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     ROTATED: tl.constexpr,  # leading channels of a head
@@ -210,7 +213,7 @@ def attend_splits(
             start = tl.load(starts + of, mask=is_scattered & (of < rows), other=_IN_PLACE)
             top, total, mix = _mixed_tiles(
                 q, keys + cached, values + cached, mask, floor, row, is_line, paths + of * _PATH_SLOTS, start,
-                begin, used, seen, scale, LINES, HEAD_DIM,
+                begin, used, seen, scale, cap, LINES, HEAD_DIM,
             )  # fmt: skip
             is_turn = is_line & ((line // GROUP == turn) | (is_scattered == 0))
             tl.store(highest + to, top, mask=is_turn)

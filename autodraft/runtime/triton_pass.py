@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from autodraft.runtime.linears import Linear
+from autodraft.runtime.operations import capped
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.torch_pass import Context, Part, Payload, TorchPass
 from autodraft.runtime.torch_rows import Drafted, RowInputs
@@ -67,7 +68,8 @@ class TritonPass(TorchPass):
         return x, Context(keys, values, inputs, list(zip(cos, sin, strict=True)))
 
     def head(self, payload: Payload, x: Tensor) -> Tensor:
-        return _through(payload.head, self._norm(x, self._weights.final_norm, _rounding([payload.head], len(x))))
+        normed = self._norm(x, self._weights.final_norm, _rounding([payload.head], len(x)))
+        return capped(_through(payload.head, normed), self._spec.logit_cap)
 
     def extend(self, drafted: Drafted, inputs: RowInputs, row: Tensor, scores: Tensor) -> None:
         if drafted.found.shape[2] > 1:
@@ -173,7 +175,7 @@ class TritonPass(TorchPass):
                 *(projected, *norms, *tables, part.channels),
                 *(inputs.slots, inputs.starts, inputs.paths),
                 *(keys, values, mask, floors, mixed, highest, sums, rows, kv_heads, seen, keys.shape[1], spec.norm_eps),
-                *(scale, spec.group_size, head_dim, spec.rotary_dim, self._lines, key_lines),
+                *(scale, spec.score_cap, spec.group_size, head_dim, spec.rotary_dim, self._lines, key_lines),
                 num_warps=2 if head_dim <= _NARROW_HEAD else 4,
                 **early(projected),
             )

@@ -30,7 +30,7 @@ def widen(model: Any, factor: int) -> Any:
     if factor == 1:
         return model
     spec = ModelSpec.from_config(model.config)
-    if spec.family in ("gemma", "gemma3_text"):
+    if spec.family.startswith("gemma"):
         raise UnsupportedModelError(f"cannot widen a {spec.family} checkpoint: its embeddings are scaled by its width")
     config = copy.deepcopy(model.config)
     for name in _WIDTHS:

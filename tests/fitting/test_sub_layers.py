@@ -28,7 +28,7 @@ def test_with_all_sub_layers_it_is_the_hugging_face_model(name):
     assert torch.allclose(layers.logits(tokens), model(tokens).logits, atol=2e-3)
 
 
-@pytest.mark.parametrize("name", ["mistral-window", "gemma3", "exaone4"])
+@pytest.mark.parametrize("name", ["mistral-window", "gemma2", "gemma3", "exaone4"])
 @torch.no_grad()
 def test_beyond_the_window_it_is_the_hugging_face_model(name):
     model, layers = sub_layers(name)

@@ -23,6 +23,7 @@ class _Query(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("query", "scores", "out", "path")),
         *((name, ctypes.c_int32) for name in ("prefix", "num_path", "hidden")),
+        ("cap", ctypes.c_float),
     )
 
 

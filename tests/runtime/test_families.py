@@ -58,7 +58,7 @@ def test_tree_masked_batch(name, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", ["mistral-window", "qwen3-window", "gemma3", "exaone4"])
+@pytest.mark.parametrize("name", ["mistral-window", "qwen3-window", "gemma2", "gemma3", "exaone4"])
 def test_a_tree_beyond_the_window(name, backend):
     """Branches of different depth see different first keys; a chain is drafted on from where the window was left."""
     model = tiny_model(name)

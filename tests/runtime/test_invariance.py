@@ -20,7 +20,7 @@ CASES = [
     *("avx2-bfloat16", "avx512-bfloat16", "sse-bfloat16"),
     *("native-float32-windows", "native-bfloat16-windows", "avx512-bfloat16-windows", "torch-float32-windows"),
 ]
-MODELS = {"": "llama", "tiles": "llama-head-dim", "windows": "gemma3"}
+MODELS = {"": "llama", "tiles": "llama-head-dim", "windows": "gemma2"}
 
 
 @pytest.fixture(scope="module", params=CASES)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, Gemma3Config, Gemma3ForConditionalGeneration, PreTrainedTokenizerFast
 
 from autodraft.errors import InputError, ModelNotFoundError, UnsupportedModelError
 from autodraft.runtime import Rows, build_runtime, load_hf_model, load_model
@@ -88,9 +88,29 @@ def test_a_window_that_a_draft_tree_may_be_deeper_than_is_refused(family):
         build_runtime(tiny_model(family, sliding_window=127))
 
 
+def test_of_a_model_that_takes_images_the_part_for_text_is_loaded(tmp_path):
+    text = tiny_model("gemma3", vocab_size=97)
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = Gemma3Config(
+        text_config=text.config.to_dict(),
+        vision_config={**vision, "image_size": 28, "patch_size": 14, "vision_use_head": False},
+        mm_tokens_per_image=4,
+        image_token_index=96,
+    )
+    mixed = Gemma3ForConditionalGeneration(config).eval()
+    mixed.model.language_model.load_state_dict(text.model.state_dict())
+    loaded = load_model(save_with_tokenizer(mixed, tmp_path), dtype="float32")
+    tokens = torch.randint(0, 90, (1, 140), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = text(tokens).logits[0]
+        assert torch.equal(load_hf_model(loaded)(tokens).logits[0], expected)
+    found = loaded.runtime.forward(loaded.runtime.target, loaded.runtime.new_cache(), Rows.chain(tokens[0].tolist(), 0))
+    assert (found - expected).abs().max() < 1e-4
+
+
 def test_what_gemma_does_not_do_here_is_refused_by_name():
     with pytest.raises(UnsupportedModelError, match="soft caps"):
-        build_runtime(tiny_model("gemma3", final_logit_softcapping=30.0))
+        build_runtime(tiny_model("gemma3", attn_logit_softcapping=30.0))
     with pytest.raises(UnsupportedModelError, match="tokens ahead"):
         build_runtime(tiny_model("gemma3", use_bidirectional_attention=True, sliding_window=512))
     with pytest.raises(UnsupportedModelError, match="cannot widen a gemma checkpoint"):

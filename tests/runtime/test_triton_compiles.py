@@ -121,7 +121,7 @@ def test_what_lies_between_products_compiles(tmp_path):
     pointers |= {"channels": "*i64", "slots": "*i64", "mask": "*u8", "scale": "fp32"}
     pointers |= {"starts": "*i32", "paths": "*i32"}
     pointers |= {"tokens": "*i64", "positions": "*i64", "embedding": "*bf16", "frequencies": "*fp32"}
-    pointers |= {"floors": "*i64", "scales": "*fp32"}
+    pointers |= {"floors": "*i64", "scales": "*fp32", "cap": "fp32"}
     pointers |= {"embedding_scale": "fp32"}
     plain = {"x_scale": None, "correction": None}
     kernels = {
@@ -138,7 +138,7 @@ def test_what_lies_between_products_compiles(tmp_path):
         ["attend_splits", "join_splits"], "triton_attention"
     )
     unrotated = {**kernels["attend_splits"], "ROTATED": 0, "EARLY": True}
-    unrotated |= dict.fromkeys(["cos", "sin", "query_norm", "key_norm", "floors"])
+    unrotated |= dict.fromkeys(["cos", "sin", "query_norm", "key_norm", "floors", "cap"])
     compiled(tmp_path, [["triton_attention", "attend_splits", pointers, unrotated, 90, 4, 3]])
     rounded = {"y": "*i8", "out": "*i8", "x_scale": "*fp32", "correction": "*i32"}
     for name in ("normalise", "join_splits", "activate"):

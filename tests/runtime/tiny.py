@@ -104,6 +104,17 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         {**_LLAMA_LIKE, "head_dim": 32, "use_sliding_window": True, "sliding_window": 128, "max_window_layers": 1},
     ),
     "gemma": ("Gemma", {**_LLAMA_LIKE, "head_dim": 32, "num_key_value_heads": 1}),
+    "gemma2": (
+        "Gemma2",
+        {
+            **_LLAMA_LIKE,
+            "head_dim": 32,
+            "query_pre_attn_scalar": 24,
+            "sliding_window": 128,
+            "attn_logit_softcapping": 2.0,
+            "final_logit_softcapping": 1.5,
+        },
+    ),
     "gemma3": (
         "Gemma3",
         {

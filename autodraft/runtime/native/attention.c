@@ -83,6 +83,7 @@ INLINE void attend_tile(const Query *q, const void *keys, const void *values, in
     for (int i = 0; i < COUNT; i++) {
         shared = q[i].prefix < shared ? q[i].prefix : shared;
         gather_scores(q + i, start);
+        cap_scores(q + i, dim);
         softmax[i] = (Softmax){own_scores(q + i), 0, own_keys(q + i), 0};
     }
     exponentiate(softmax, dim, COUNT);

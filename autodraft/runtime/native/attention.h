@@ -22,6 +22,7 @@ typedef struct {
     float *out;          /* [head_dim] */
     const int32_t *path;
     int32_t prefix, num_path, hidden;
+    float cap; /* that scores, after their division by sqrt(dim), approach through a tanh; 0: none */
 } Query;
 
 /* Scores by key begin with those of hidden ones; a query's own begin behind them, wherever others begin. */
@@ -44,6 +45,18 @@ INLINE int slots_end(const Query *queries, int count, int start) {
         last = end > last ? end : last;
     }
     return last;
+}
+
+/* cap * tanh(v / cap) */
+INLINE f32v cap_each(f32v v, float cap) {
+    return splat(cap) - splat(2 * cap) / (exp_each(v * splat(2 / cap)) + splat(1.0f));
+}
+
+/* Of scores by key. */
+INLINE void cap_scores(const Query *q, int dim) {
+    float *scores = own_scores(q), root = sqrtf((float)dim);
+    if (!q->cap) return;
+    for (int j = 0; j < own_keys(q); j += WIDTH) store(scores + j, cap_each(load(scores + j) * splat(1 / root), q->cap) * splat(root));
 }
 
 /* From scores by slot, from `start` on, to scores by key. */

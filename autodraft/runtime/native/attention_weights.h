@@ -51,6 +51,7 @@ INLINE void weigh(const Query *q, int dim, int start, int first, int columns, ui
         straight[i] = straight_keys(q + i, start);
         softmax[i] = (Softmax){own_scores(q + i), straight[i] == n ? weights_of(q + i) + offset + q[i].hidden : 0, own_keys(q + i), 0};
         if (straight[i] < n) gather_scores(q + i, start);
+        cap_scores(q + i, dim);
     }
     exponentiate(softmax, dim, COUNT);
     for (int i = 0; i < COUNT; i++) {

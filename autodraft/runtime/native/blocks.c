@@ -82,7 +82,7 @@ Private private_of(Workspace *ws, const Model *m, int thread) {
 }
 
 /* Mean, of LayerNorm alone, and inverse deviation. */
-static f32v moments(const Model *m, const float *x, int n, float *mean) {
+INLINE f32v moments(const Model *m, const float *x, int n, float *mean) {
     f32v sum = splat(0), squares = splat(0);
     for (int i = 0; i < n; i += WIDTH) {
         f32v v = load(x + i);
@@ -288,7 +288,8 @@ static void attend_head(const Call *c, int block, const Segment *s, int first, i
                                                rows->path_slots + rows->path_offsets[row],
                                                rows->prefix_lengths[row] - skipped,
                                                rows->path_offsets[row + 1] - rows->path_offsets[row],
-                                               hidden_keys(c, block, row) - skipped};
+                                               hidden_keys(c, block, row) - skipped,
+                                               m->score_cap};
             }
         attend(mine->queries, count, (char *)c->cache->keys + base, (char *)c->cache->values + base, m->dtype, dim,
                start + skipped, mine->tails, c->ws->keys + TAIL_MARGIN);
@@ -377,6 +378,15 @@ void mlp(const Call *c, int block, int thread, Private *mine) {
         pool_barrier(ws->pool);
     }
     if (behind_it && plan->num_mlp) add_normed(c, behind_it, thread);
+}
+
+void cap_logits(const Call *c, int thread) {
+    int first, last, stride = (c->m->vocab + LANES - 1) / LANES * LANES;
+    share_panels(c, &c->plan->head, thread, &first, &last);
+    for (int r = 0; r < c->rows->n && c->m->logit_cap; r++) {
+        float *logits = c->logits + (size_t)r * stride;
+        for (int i = first * LANES; i < last * LANES; i += WIDTH) store(logits + i, cap_each(load(logits + i), c->m->logit_cap));
+    }
 }
 
 void embed(const Call *c, int thread) {

@@ -64,6 +64,9 @@ const float *norm_rows(const Call *c, const float *weight, const float *bias, Pr
 void product(const Call *c, const Linear *w, const float *x, int stride, float *y, int y_stride, int add, int thread,
              Private *mine, const Next *next);
 
+/* Where the model caps its logits, those that a thread has just multiplied. No barrier. */
+void cap_logits(const Call *c, int thread);
+
 /* A sub-layer of the plan over x; both end with a barrier where they change anything. */
 void attention(const Call *c, int block, int thread, Private *mine);
 void mlp(const Call *c, int block, int thread, Private *mine);

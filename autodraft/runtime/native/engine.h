@@ -56,6 +56,7 @@ typedef struct {
     int32_t layer_norm, activation /* 0 silu, 1 relu, 2 gelu, 3 gelu by tanh, 4 squared relu */, gated, dtype /* KIND_F32 or KIND_BF16 */;
     int32_t rotary_dim;         /* leading channels of a head that are rotated */
     float norm_eps, embedding_scale, query_scale /* beside 1 / sqrt(head_dim) */;
+    float score_cap, logit_cap; /* approached through a tanh; 0: none */
     const void *embedding;      /* [vocab][hidden] in dtype */
     const void *positions;      /* [positions][hidden] in dtype, or NULL */
     const float *cosine, *sine; /* [rotations][table_rows][rotary_dim / 2], or NULL */

@@ -39,6 +39,7 @@ static void run(const Call *c, int thread) {
     if (c->logits) {
         const float *normed = norm_rows(c, m->final_norm, m->final_norm_bias, &mine);
         product(c, &c->plan->head, normed, m->hidden, c->logits, (m->vocab + LANES - 1) / LANES * LANES, 0, thread, &mine, 0);
+        cap_logits(c, thread);
     }
     tiles_release();
 }
