@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from autodraft.policy import FULL_BITS
 from autodraft.runtime.draft_weights import matrix_name, sub_layer_parts
-from autodraft.runtime.operations import activate, apply_norm, capped, rotate
+from autodraft.runtime.operations import activate, apply_norm, capped, norm_heads, rotate
 from autodraft.runtime.quantization import fake_quantize
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.weights import Norm, Projection, TargetWeights
@@ -198,8 +198,7 @@ class SubLayers:
             self._project(normed, block, part).view(*x.shape[:2], -1, spec.head_dim)
             for part in ("query", "key", "value")
         )
-        if weights.query_norm is not None and weights.key_norm is not None:
-            query, key = apply_norm(query, weights.query_norm, spec), apply_norm(key, weights.key_norm, spec)
+        query, key = norm_heads(query, weights.query_norm, spec), norm_heads(key, weights.key_norm, spec)
         rotation = spec.rotation_of(block)
         if rotation is not None:
             query, key = rotate(query, *tables[rotation]), rotate(key, *tables[rotation])

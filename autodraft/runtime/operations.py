@@ -19,6 +19,23 @@ def apply_norm(x: Tensor, norm: Norm | None, spec: ModelSpec) -> Tensor:
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + spec.norm_eps) * norm.weight
 
 
+def norm_heads(heads: Tensor, norm: Norm | None, spec: ModelSpec, channels: Tensor | None = None) -> Tensor:
+    """Norms of queries or keys, float32 [.., heads, head_dim]; a joint one over these heads.
+
+    `channels`: the KV heads that they belong to, where those are not all.
+    """
+    if norm is None or not spec.joint_qk_norm:
+        return apply_norm(heads, norm, spec)
+    return apply_norm(heads.flatten(-2), joint_norm(norm, spec, channels), spec).view_as(heads)
+
+
+def joint_norm(norm: Norm, spec: ModelSpec, channels: Tensor | None) -> Norm:
+    """The part of a joint norm that belongs to some KV heads."""
+    if channels is None:
+        return norm
+    return Norm(norm.weight.view(spec.num_kv_heads, -1)[channels].flatten(), None)
+
+
 def capped(x: Tensor, cap: float | None) -> Tensor:
     """Within `cap`, which it approaches; without one `x` itself."""
     return x if cap is None else cap * torch.tanh(x / cap)

@@ -15,7 +15,19 @@ from autodraft.errors import UnsupportedModelError
 
 SUPPORTED_FAMILIES = (
     *("llama", "mistral", "ministral", "qwen2", "qwen3", "phi3", "smollm3", "granite", "seed_oss"),
-    *("arcee", "nemotron", "stablelm", "starcoder2", "gemma", "gemma2", "gemma3_text", "exaone4", "opt"),
+    *(
+        "arcee",
+        "nemotron",
+        "stablelm",
+        "starcoder2",
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "exaone4",
+        "olmo2",
+        "olmo3",
+        "opt",
+    ),
 )
 _ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope")
 _ACTIVATIONS = {
@@ -26,6 +38,8 @@ _LAYER_NORM_EPS = {"nemotron": "norm_eps", "stablelm": "layer_norm_eps", "starco
 """By family with LayerNorm: the setting."""
 _UNGATED = ("arcee", "nemotron", "starcoder2")
 _GEMMAS = ("gemma", "gemma2", "gemma3_text")
+_POST_NORM = ("exaone4", "olmo2", "olmo3")
+"""Families without norms of what goes into a sub-layer."""
 _UNIT_NORMS = ("nemotron", *_GEMMAS)
 """Families whose norms of blocks, and the last one, multiply by one more than their weights."""
 LEAST_WINDOW = 128
@@ -52,6 +66,7 @@ class ModelSpec:
         unrotated_blocks: those whose heads are not rotated (NoPE).
         local_rotation: whether heads of windowed blocks are rotated by frequencies of their own.
         norms_before, norms_behind: where a sub-layer has norms: of what goes in, and of what it adds.
+        qk_norm: whether queries and keys are normed, head by head or, with `joint_qk_norm`, all heads as one vector.
         norm_offset: what norms add to their weights.
         score_cap, logit_cap: bounds that scores of keys and logits approach, through a tanh.
         embedding_scale: what embeddings are multiplied by.
@@ -79,6 +94,7 @@ class ModelSpec:
     local_rotation: bool = False
     norms_before: bool = True
     norms_behind: bool = False
+    joint_qk_norm: bool = False
     norm_offset: float = 0.0
     score_cap: float | None = None
     logit_cap: float | None = None
@@ -141,7 +157,7 @@ def _from_llama_like(config: Any) -> ModelSpec:
     if family == "gemma3_text" and config.attn_logit_softcapping:
         raise UnsupportedModelError("Gemma 3 with soft caps on scores is not supported: transformers ignores them")
     windowed = _windowed_blocks(config)
-    ropes = _rope_settings(config)
+    ropes = _rope_settings(config, windowed)
     rope = ropes[0]
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     positions = config.max_position_embeddings
@@ -175,13 +191,14 @@ def _from_llama_like(config: Any) -> ModelSpec:
         activation=_activation(config.hidden_activation if family in _GEMMAS[1:] else config.hidden_act),
         gated=family not in _UNGATED,
         rotary_dim=int(head_dim * rope.get("partial_rotary_factor", 1.0)),
-        qk_norm=family in ("qwen3", "gemma3_text", "exaone4"),
+        qk_norm=family in ("qwen3", "gemma3_text", *_POST_NORM),
+        joint_qk_norm=family in ("olmo2", "olmo3"),
         sliding_window=config.sliding_window if windowed else None,
         windowed_blocks=windowed,
         unrotated_blocks=unrotated,
         local_rotation=len(ropes) > 1,
-        norms_before=family != "exaone4",
-        norms_behind=family in ("gemma2", "gemma3_text", "exaone4"),
+        norms_before=family not in _POST_NORM,
+        norms_behind=family in ("gemma2", "gemma3_text", *_POST_NORM),
         norm_offset=1.0 if family in _UNIT_NORMS else 0.0,
         score_cap=getattr(config, "attn_logit_softcapping", None),
         logit_cap=getattr(config, "final_logit_softcapping", None),
@@ -212,11 +229,11 @@ def _windowed_blocks(config: Any) -> frozenset[int]:
     return frozenset(block for block, kind in enumerate(kinds) if kind == "sliding_attention")
 
 
-def _rope_settings(config: Any) -> list[dict[str, Any]]:
-    """Of all blocks, or of full attention and of windowed blocks, where those differ."""
+def _rope_settings(config: Any, windowed: frozenset[int]) -> list[dict[str, Any]]:
+    """Of all blocks, or of full attention and of windowed blocks, where those differ and there are both."""
     settings = getattr(config, "rope_parameters", None) or {}
-    kinds = [kind for kind in ("full_attention", "sliding_attention") if kind in settings]
-    ropes = [settings[kind] for kind in kinds] or [settings]
+    kinds = {"full_attention": len(windowed) < config.num_hidden_layers, "sliding_attention": bool(windowed)}
+    ropes = [settings[kind] for kind, is_used in kinds.items() if is_used and kind in settings] or [settings]
     for rope in ropes:
         scaling = rope.get("rope_type", "default")
         if scaling not in _ROPE_TYPES:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from autodraft.runtime.choosing import best_of
-from autodraft.runtime.operations import activate, apply_norm, capped, rotate
+from autodraft.runtime.operations import activate, apply_norm, capped, norm_heads, rotate
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.torch_cache import KEY_BLOCK, ROW_PADDING
 from autodraft.runtime.torch_rows import Drafted, RowInputs
@@ -138,10 +138,13 @@ class TorchPass:
             sizes = [heads * spec.group_size, heads, heads]
             projected = part.inputs(normed).view(len(x), -1, spec.head_dim)
             query, key, value = projected.split(sizes, dim=1)
-            if block.query_norm is not None and block.key_norm is not None:
-                query, key = apply_norm(query, block.query_norm, spec), apply_norm(key, block.key_norm, spec)
-            query, key = rotate(query, cos, sin) * spec.query_scale, rotate(key, cos, sin)
             whole = heads == spec.num_kv_heads
+            own = None if whole else part.channels
+            query, key = (
+                norm_heads(heads_of, norm, spec, own)
+                for heads_of, norm in ((query, block.query_norm), (key, block.key_norm))
+            )
+            query, key = rotate(query, cos, sin) * spec.query_scale, rotate(key, cos, sin)
             channels: Tensor | slice = slice(None) if whole else part.channels
             slots = context.inputs.slots
             where = (slice(None), slots) if whole else (part.channels[:, None], slots[None])

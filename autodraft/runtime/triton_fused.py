@@ -112,6 +112,30 @@ def add_normed(
 
 
 @triton.jit
+def norm_jointly(
+    projected,  # [rows, query_width + 2 * key_width] float32: queries, keys and values of some heads
+    query_norm,  # [query_width] float32
+    key_norm,  # [key_width] float32
+    query_width,
+    key_width,
+    eps,
+    BLOCK: tl.constexpr,  # at least query_width
+    EARLY: tl.constexpr,
+):
+    """RMSNorm of all queries of a row as one vector, and of all its keys, in place; one program per row and norm."""
+    row, of_keys = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    place = tl.arange(0, BLOCK)
+    width = tl.where(of_keys == 0, query_width, key_width)
+    inside = place < width
+    is_query, is_key = inside & (of_keys == 0), inside & (of_keys == 1)
+    factor = tl.load(query_norm + place, mask=is_query, other=0.0) + tl.load(key_norm + place, mask=is_key, other=0.0)
+    wait_for_inputs(EARLY)
+    at = projected + row * (query_width + 2 * key_width) + tl.where(of_keys == 0, 0, query_width) + place
+    values = tl.load(at, mask=inside, other=0.0)
+    tl.store(at, values * tl.rsqrt(tl.sum(values * values) / width + eps) * factor, mask=inside)
+
+
+@triton.jit
 def activate(
     hidden,  # [rows, 2 * width] float32: gate and up; without a gate [rows, width]
     y,  # [rows, width]; with x_scale as `store_rounded` takes it, of a single row

@@ -11,12 +11,20 @@ import torch
 from torch import Tensor
 
 from autodraft.runtime.linears import Linear
-from autodraft.runtime.operations import capped
+from autodraft.runtime.operations import capped, joint_norm
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.torch_pass import Context, Part, Payload, TorchPass
 from autodraft.runtime.torch_rows import Drafted, RowInputs
 from autodraft.runtime.triton_attention import LEAST_LINES, attend_splits, join_splits, splits_of
-from autodraft.runtime.triton_fused import activate, add_normed, begin, best_of_chunks, extend_chain, normalise
+from autodraft.runtime.triton_fused import (
+    activate,
+    add_normed,
+    begin,
+    best_of_chunks,
+    extend_chain,
+    norm_jointly,
+    normalise,
+)
 from autodraft.runtime.triton_linear import RoundedRow, TritonLinear, early
 from autodraft.runtime.triton_row_kernels import GROUP
 from autodraft.runtime.weights import BlockWeights, Norm, TargetWeights
@@ -168,6 +176,9 @@ class TritonPass(TorchPass):
         tables = (None, None) if rotation is None else context.tables[rotation]
         floors = inputs.floors if index in spec.windowed_blocks else None
         norms = [None if norm is None else norm.weight for norm in (block.query_norm, block.key_norm)]
+        if spec.joint_qk_norm:
+            self._norm_jointly(projected, part, block)
+            norms = [None, None]
         keys, values = context.keys[index], context.values[index]
         scale, key_lines = head_dim**-0.5 * spec.query_scale, max(1, head_dim * keys.element_size() // _LINE_BYTES)
         with torch.cuda.device_of(projected):
@@ -183,6 +194,18 @@ class TritonPass(TorchPass):
                 *(mixed, highest, sums, *tensors, rows * heads, splits, head_dim), num_warps=1, **early(projected)
             )
         return out
+
+    def _norm_jointly(self, projected: Tensor, part: Part, block: BlockWeights) -> None:
+        """Norms of queries and keys of all heads of a part, in place."""
+        spec, kv_heads = self._spec, len(part.channels)
+        own = None if kv_heads == spec.num_kv_heads else part.channels
+        assert block.query_norm is not None and block.key_norm is not None
+        weights = [joint_norm(norm, spec, own).weight for norm in (block.query_norm, block.key_norm)]
+        queries, keys = (len(weight) for weight in weights)
+        with torch.cuda.device_of(projected):
+            norm_jointly[(len(projected), 2)](
+                *(projected, *weights, queries, keys, spec.norm_eps, _power_of_two(queries)), **early(projected)
+            )
 
     def _activated(self, part: Part, normed: _Rows) -> _Rows:
         """[rows, hidden] -> [rows, channels of the part], activated by the product itself where nobody rounds."""

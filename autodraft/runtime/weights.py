@@ -70,7 +70,10 @@ class Rotation:
 
 @dataclass(frozen=True)
 class BlockWeights:
-    """One transformer block; `gate` is None in a plain MLP, norms where the family has none."""
+    """One transformer block; `gate` is None in a plain MLP, norms where the family has none.
+
+    Weights of joint query and key norms are those of all heads, one after the other.
+    """
 
     attention_norm: Norm | None
     query: Projection
@@ -236,8 +239,9 @@ def _norm_names(spec: ModelSpec) -> tuple[tuple[str | None, str | None], tuple[s
     return before, ("post_attention_layernorm", "post_feedforward_layernorm")
 
 
-def _rotations(rotary: Any, spec: ModelSpec) -> tuple[Rotation, ...]:
-    kinds = ("full_attention_", "sliding_attention_") if spec.local_rotation else ("",)
+def _rotations(rotary: Any) -> tuple[Rotation, ...]:
+    """Of all blocks, or of those kinds of blocks that a module with several has."""
+    kinds = [kind for kind in ("", "full_attention_", "sliding_attention_") if hasattr(rotary, f"{kind}inv_freq")]
     found = [(getattr(rotary, f"{kind}inv_freq"), getattr(rotary, f"{kind}attention_scaling")) for kind in kinds]
     return tuple(Rotation(frequencies.detach().float(), float(scale)) for frequencies, scale in found)
 
@@ -272,7 +276,7 @@ def _from_llama_like(model: Any, spec: ModelSpec, byte_planes: bool) -> TargetWe
     return TargetWeights(
         embedding=model.model.embed_tokens.weight.detach(),
         positions=None,
-        rotations=_rotations(model.model.rotary_emb, spec),
+        rotations=_rotations(model.model.rotary_emb),
         blocks=tuple(blocks),
         final_norm=Norm(final_norm.weight / getattr(model.config, "logits_scaling", 1.0), final_norm.bias),
         head=model.lm_head.weight.detach(),

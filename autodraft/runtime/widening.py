@@ -66,7 +66,7 @@ def _widened(name: str, tensor: Tensor, factor: int, spec: ModelSpec) -> Tensor:
     if tensor.ndim == 2:
         return _tiled(name, tensor, factor, spec)
     if name.endswith(("q_norm.weight", "k_norm.weight")):
-        return tensor  # per head, and the head size is kept
+        return tensor.repeat(factor if spec.joint_qk_norm else 1)  # the size of a head is kept
     is_final_norm = name.startswith(("model.norm.", "model.decoder.final_layer_norm."))
     if not is_final_norm:
         return tensor.repeat(factor)

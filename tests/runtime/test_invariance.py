@@ -19,8 +19,9 @@ CASES = [
     *("native-float32", "native-bfloat16", "native-bfloat16-tiles", "torch-float32", "torch-bfloat16"),
     *("avx2-bfloat16", "avx512-bfloat16", "sse-bfloat16"),
     *("native-float32-windows", "native-bfloat16-windows", "avx512-bfloat16-windows", "torch-float32-windows"),
+    "native-bfloat16-joint",
 ]
-MODELS = {"": "llama", "tiles": "llama-head-dim", "windows": "gemma2"}
+MODELS = {"": "llama", "tiles": "llama-head-dim", "windows": "gemma2", "joint": "olmo3"}
 
 
 @pytest.fixture(scope="module", params=CASES)

@@ -63,7 +63,7 @@ def test_dropped_channels_are_silent_channels(backend, kind, sub_layer):
     assert (logits - _hf_logits(model)).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("family", ["llama", "llama-bias", "qwen3", "opt"])
+@pytest.mark.parametrize("family", ["llama", "llama-bias", "qwen3", "gemma3", "opt"])
 def test_the_segments_of_a_sub_layer_share_it_out(family):
     model = tiny_model(family)
     spec = build_runtime(model, backend="torch").spec
@@ -77,7 +77,11 @@ def test_the_segments_of_a_sub_layer_share_it_out(family):
 
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize(
-    "family", ["llama", "llama-bias", "qwen3", "phi3", "smollm3", "granite", "stablelm", "starcoder2", "opt"]
+    "family",
+    [
+        *("llama", "llama-bias", "qwen3", "phi3", "smollm3", "granite", "stablelm", "starcoder2", "gemma2", "gemma3"),
+        *("exaone4", "olmo2", "opt"),
+    ],
 )
 def test_packed_low_bits_are_the_simulated_low_bits(bits, family):
     """The packed kernels also round activations to 8 bits: close, and much closer than the next precision."""
@@ -92,8 +96,9 @@ def test_packed_low_bits_are_the_simulated_low_bits(bits, family):
         assert error < 0.5 * (simulated - full).norm() / full.norm()
 
 
-def test_mixed_shares_run_on_both_backends():
-    model = tiny_model("llama")
+@pytest.mark.parametrize("family", ["llama", "gemma3", "olmo2"])
+def test_mixed_shares_run_on_both_backends(family):
+    model = tiny_model(family)
     policy = DraftPolicy.from_sub_layers(
         [
             *(ChannelShares(full=8, four=8), ChannelShares(full=3, eight=6, four=5)),

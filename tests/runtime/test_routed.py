@@ -108,7 +108,7 @@ class Reference:
 
 @pytest.mark.parametrize("backend", ["native", "torch"])
 @pytest.mark.parametrize("unit", ["block", "sub-layer"])
-@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3", "opt"])
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3", "olmo2", "opt"])
 def test_the_route_through_all_blocks_is_the_target(name, unit, backend):
     runtime, routes = runtime_of(name, backend), graph(unit)
     router = Router.along(routes, range(routes.num_nodes), 64, 4)
@@ -139,7 +139,7 @@ def test_tokens_take_their_routes_and_see_what_those_before_left(unit, reuse, pa
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("passed_keys", ["masked", "projected"])
 @pytest.mark.parametrize(("unit", "reuse"), [("block", 0), ("sub-layer", 0), ("block", 2), ("sub-layer", 1)])
-@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3", "opt"])
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3", "olmo2", "opt"])
 def test_the_engines_own_passes_are_those_that_the_host_steps_through(name, unit, reuse, passed_keys, threads):
     torch.set_num_threads(threads)
     runtime = runtime_of(name, "native")

@@ -130,6 +130,7 @@ def test_what_lies_between_products_compiles(tmp_path):
         "attend_splits": {"GROUP": 4, "HEAD_DIM": 128, "ROTATED": 96, "LINES": 16, "KEY_LINES": 2},
         "join_splits": {"HEAD_DIM": 128, **plain},
         "add_normed": {"BLOCK": 4096},
+        "norm_jointly": {"BLOCK": 4096},
         "activate": {"GATED": True, "ACTIVATION": "gelu", "BLOCK": 1024, **plain},
         "best_of_chunks": {"CHUNK": 2048},
         "extend_chain": {"BLOCK": 64, "KEYS": 1024},

@@ -50,6 +50,7 @@ def filled(runtime, length=LENGTH):
         "gemma2",
         "gemma3",
         "exaone4",
+        "olmo2",
         "opt",
     ],
 )

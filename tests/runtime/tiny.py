@@ -126,6 +126,26 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "exaone4": ("Exaone4", {**_LLAMA_LIKE, "sliding_window": 128, "sliding_window_pattern": 2}),
+    "olmo2": ("Olmo2", {**_LLAMA_LIKE}),
+    "olmo3": (
+        "Olmo3",
+        {
+            **_LLAMA_LIKE,
+            "sliding_window": 128,
+            "num_key_value_heads": 4,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "rope_parameters": {
+                "full_attention": {
+                    "rope_type": "yarn",
+                    "rope_theta": 500000.0,
+                    "factor": 4.0,
+                    "original_max_position_embeddings": 128,
+                },
+                "sliding_attention": {"rope_type": "default", "rope_theta": 500000.0},
+            },
+        },
+    ),
+    "olmo3-windows": ("Olmo3", {**_LLAMA_LIKE, "sliding_window": 128}),
     "opt": ("OPT", {**_COMMON, "ffn_dim": 112, "word_embed_proj_dim": 64}),
 }
 

@@ -45,7 +45,8 @@ int reserve(Workspace *ws, const Model *m, int rows, int keys, int width, int th
                            round64(sizeof(float) * rows) + round64(sizeof(int32_t) * (size_t)rows * (width / 32 + 1)) +
                            sizeof(Query) * MAX_QUERIES +
                            round64(sizeof(float) * (size_t)queries * (keys + 2 * SCORE_MARGIN)) +
-                           round64(sizeof(uint16_t) * TAIL_QUERIES * (keys + TAIL_MARGIN));
+                           round64(sizeof(uint16_t) * TAIL_QUERIES * (keys + TAIL_MARGIN)) +
+                           (m->joint_qk_norm ? round64(2 * sizeof(float) * rows) : 0);
     size_t bytes = per_row * rows + private_bytes * threads + 4096;
     if (bytes > ws->memory_bytes) {
         free(ws->memory);
@@ -76,6 +77,7 @@ Private private_of(Workspace *ws, const Model *m, int thread) {
     mine.activations.scales = (float *)p, p += round64(sizeof(float) * ws->rows);
     mine.activations.corrections = (int32_t *)p, p += round64(sizeof(int32_t) * (size_t)ws->rows * (ws->width / 32 + 1));
     mine.queries = (Query *)p, p += sizeof(Query) * MAX_QUERIES;
+    mine.scales = (float *)p, p += m->joint_qk_norm ? round64(2 * sizeof(float) * ws->rows) : 0;
     mine.scores = (float *)p;
     mine.tails = (uint16_t *)(ws->memory + ws->shared_floats + ws->private_bytes * (thread + 1)) - TAIL_QUERIES * (ws->keys + TAIL_MARGIN);
     return mine;
@@ -241,20 +243,48 @@ static void write_cache(const Call *c, int block, int head, int slot, const floa
     }
 }
 
+static float inverse_root(const Model *m, f32v squares, int n) { return 1.0f / sqrtf(lane_sum(squares) / n + m->norm_eps); }
+
+/* What divides queries and keys of each row, of all heads of a segment as one vector. */
+static void scale_jointly(const Call *c, const Segment *s, float *scales) {
+    const Model *m = c->m;
+    int queries = (m->num_heads / m->num_kv_heads) * m->head_dim;
+    for (int row = 0; row < c->rows->n; row++, scales += 2) {
+        f32v of_queries = splat(0), of_keys = splat(0);
+        for (int local = 0; local < s->channels; local++) {
+            const float *q = c->ws->projected + (size_t)row * c->ws->width + (size_t)local * head_width(m);
+            for (int i = 0; i < queries && !c->keys_only; i += WIDTH) of_queries += load(q + i) * load(q + i);
+            for (int i = queries; i < queries + m->head_dim; i += WIDTH) of_keys += load(q + i) * load(q + i);
+        }
+        scales[0] = inverse_root(m, of_queries, s->channels * queries);
+        scales[1] = inverse_root(m, of_keys, s->channels * m->head_dim);
+    }
+}
+
+static void norm_head(const Model *m, float *head, const float *weight, int number, const float *joint_scale) {
+    if (!weight) return;
+    if (!m->joint_qk_norm) {
+        norm_row(m, head, weight, 0, m->head_dim, head);
+        return;
+    }
+    weight += (size_t)number * m->head_dim;
+    for (int i = 0; i < m->head_dim; i += WIDTH) store(head + i, load(head + i) * splat(*joint_scale) * load(weight + i));
+}
+
 /* Norms, rotation and caching of one (row, head); `local` counts the segment's own heads. */
-static void place_head(const Call *c, int block, const Segment *s, int row, int local) {
+static void place_head(const Call *c, int block, const Segment *s, int row, int local, const Private *mine) {
     const Model *m = c->m;
     const BlockNorms *norms = m->norms + block;
     int group = m->num_heads / m->num_kv_heads, dim = m->head_dim, position = c->rows->positions[row];
     float *q = c->ws->projected + (size_t)row * c->ws->width + (size_t)local * head_width(m), *k = q + group * dim, *v = k + dim;
     for (int g = 0; g < group && !c->keys_only; g++) {
         float *head = q + (size_t)g * dim;
-        if (norms->query_norm) norm_row(m, head, norms->query_norm, 0, dim, head);
+        norm_head(m, head, norms->query_norm, s->kv_heads[local] * group + g, mine->scales + 2 * row);
         rotate(m, block, head, position);
         if (m->query_scale != 1)
             for (int i = 0; i < dim; i += WIDTH) store(head + i, load(head + i) * splat(m->query_scale));
     }
-    if (norms->key_norm) norm_row(m, k, norms->key_norm, 0, dim, k);
+    norm_head(m, k, norms->key_norm, s->kv_heads[local], mine->scales + 2 * row + 1);
     rotate(m, block, k, position);
     write_cache(c, block, s->kv_heads[local], c->rows->slots[row], k, v);
 }
@@ -316,7 +346,12 @@ void attention(const Call *c, int block, int thread, Private *mine) {
             product(c, &s->in, normed, c->m->hidden, ws->projected, ws->width, 0, thread, mine, &out);
             pool_barrier(ws->pool);
         }
-        for (int item = first; item < last; item++) place_head(c, block, s, item % n, item / n);
+        if (c->m->joint_qk_norm) {
+            if (heads) pool_barrier(ws->pool);
+            scale_jointly(c, s, mine->scales);
+            pool_barrier(ws->pool);
+        }
+        for (int item = first; item < last; item++) place_head(c, block, s, item % n, item / n, mine);
         if (!heads || c->keys_only) pool_barrier(ws->pool);
         if (c->keys_only) continue;
         for (int item = first; item < last;) { /* items run over rows first: the rows of a head go together */

@@ -13,6 +13,7 @@ typedef struct {
     Query *queries;
     float *scores;
     uint16_t *tails;
+    float *scales; /* [rows][2]: of queries and of keys that are normed as one vector */
 } Private;
 
 #define MAX_QUERIES 64

@@ -46,7 +46,8 @@ typedef struct {
 } Plan;
 
 typedef struct {
-    const float *attention_norm, *attention_norm_bias, *query_norm, *key_norm; /* each NULL where there is none */
+    const float *attention_norm, *attention_norm_bias; /* each NULL where there is none */
+    const float *query_norm, *key_norm; /* [head_dim], or of all heads where those are normed as one vector */
     const float *mlp_norm, *mlp_norm_bias;
     const float *attention_norm_behind, *mlp_norm_behind; /* of what a sub-layer adds */
 } BlockNorms;
@@ -54,6 +55,7 @@ typedef struct {
 typedef struct {
     int32_t num_blocks, hidden, num_heads, num_kv_heads, head_dim, vocab;
     int32_t layer_norm, activation /* 0 silu, 1 relu, 2 gelu, 3 gelu by tanh, 4 squared relu */, gated, dtype /* KIND_F32 or KIND_BF16 */;
+    int32_t joint_qk_norm;      /* queries of all heads of a segment are normed as one vector, and so are keys */
     int32_t rotary_dim;         /* leading channels of a head that are rotated */
     float norm_eps, embedding_scale, query_scale /* beside 1 / sqrt(head_dim) */;
     float score_cap, logit_cap; /* approached through a tanh; 0: none */
