@@ -48,7 +48,11 @@ def logits(runtime: TransformerRuntime, policy: DraftPolicy) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    "name", ["llama", "llama-bias", "qwen3", "phi3", "smollm3", "granite", "nemotron", "starcoder2", "opt"]
+    "name",
+    [
+        *("llama", "llama-bias", "qwen3", "phi3", "smollm3", "granite", "nemotron", "starcoder2", "opt"),
+        *("qwen3-window", "gemma", "gemma3", "exaone4", "olmo3"),
+    ],
 )
 def test_a_removed_sub_layer_is_a_skipped_one_here_and_in_transformers(name, tmp_path):
     kept = {0, 4, 5}  # attention of the first block, nothing of the second, all of the third
