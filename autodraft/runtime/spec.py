@@ -14,29 +14,21 @@ import torch
 from autodraft.errors import UnsupportedModelError
 
 SUPPORTED_FAMILIES = (
-    *("llama", "mistral", "ministral", "qwen2", "qwen3", "phi3", "smollm3", "granite", "seed_oss"),
-    *(
-        "arcee",
-        "nemotron",
-        "stablelm",
-        "starcoder2",
-        "gemma",
-        "gemma2",
-        "gemma3_text",
-        "exaone4",
-        "olmo2",
-        "olmo3",
-        "opt",
-    ),
+    *("llama", "mistral", "ministral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text", "smollm3"),
+    *("granite", "seed_oss", "arcee", "exaone", "exaone4", "internlm3", "iquestcoder", "cwm", "nemotron", "jais2"),
+    *("stablelm", "starcoder2", "olmo2", "olmo3", "opt"),
 )
 _ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope")
 _ACTIVATIONS = {
     **{name: name for name in ("silu", "relu", "relu2", "gelu")},
     **{"swish": "silu", "gelu_pytorch_tanh": "gelu_tanh"},
 }
-_LAYER_NORM_EPS = {"nemotron": "norm_eps", "stablelm": "layer_norm_eps", "starcoder2": "norm_epsilon"}
+_LAYER_NORM_EPS = {
+    **{"nemotron": "norm_eps", "jais2": "layer_norm_eps"},
+    **{"stablelm": "layer_norm_eps", "starcoder2": "norm_epsilon"},
+}
 """By family with LayerNorm: the setting."""
-_UNGATED = ("arcee", "nemotron", "starcoder2")
+_UNGATED = ("arcee", "nemotron", "jais2", "starcoder2")
 _GEMMAS = ("gemma", "gemma2", "gemma3_text")
 _POST_NORM = ("exaone4", "olmo2", "olmo3")
 """Families without norms of what goes into a sub-layer."""

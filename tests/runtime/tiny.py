@@ -116,7 +116,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "gemma3": (
-        "Gemma3",
+        "Gemma3Text",
         {
             **_LLAMA_LIKE,
             "head_dim": 32,
@@ -125,6 +125,19 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
             "sliding_window_pattern": 2,
         },
     ),
+    "exaone": ("Exaone", {**_LLAMA_LIKE}),
+    "internlm3": ("InternLM3", {**_LLAMA_LIKE, "attention_bias": True, "mlp_bias": True, "head_dim": 16}),
+    "iquestcoder": ("IQuestCoder", {**_LLAMA_LIKE, "head_dim": 16}),
+    "cwm": (
+        "Cwm",
+        {
+            **_LLAMA_LIKE,
+            "head_dim": 16,
+            "sliding_window": 128,
+            "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+        },
+    ),
+    "jais2": ("Jais2", {**_LLAMA_LIKE, "num_key_value_heads": 4}),
     "exaone4": ("Exaone4", {**_LLAMA_LIKE, "sliding_window": 128, "sliding_window_pattern": 2}),
     "olmo2": ("Olmo2", {**_LLAMA_LIKE}),
     "olmo3": (
@@ -153,10 +166,9 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
 def tiny_model(name: str, seed: int = 0, **changes: Any) -> Any:
     """A random Hugging Face model in float32; weights large enough that logits differ, norms and biases not trivial."""
     family, settings = CONFIGS[name]
-    kind = "Gemma3Text" if family == "Gemma3" else family
-    config = getattr(transformers, f"{kind}Config")(**{**settings, **changes})
+    config = getattr(transformers, f"{family}Config")(**{**settings, **changes})
     torch.manual_seed(seed)
-    model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:
