@@ -34,7 +34,7 @@ _RowTensors = tuple[Tensor, Tensor | None, Tensor | None]
 _WIDEST_HEAD = 256
 _LEAST_HEAD = 16  # what tensor cores take
 _LINE_BYTES = 128
-_NARROW_HEAD = 64
+_CHANNELS_PER_WARP = 32  # of a head, in attention: registers for more are not there
 _EMBEDDED = 1024  # channels per program
 _ACTIVATED = 1024  # channels per program
 _CHUNK = 2048  # tokens per program
@@ -187,7 +187,7 @@ class TritonPass(TorchPass):
                 *(inputs.slots, inputs.starts, inputs.paths),
                 *(keys, values, mask, floors, mixed, highest, sums, rows, kv_heads, seen, keys.shape[1], spec.norm_eps),
                 *(scale, spec.score_cap, spec.group_size, head_dim, spec.rotary_dim, self._lines, key_lines),
-                num_warps=2 if head_dim <= _NARROW_HEAD else 4,
+                num_warps=max(head_dim // _CHANNELS_PER_WARP, 2),
                 **early(projected),
             )
             join_splits[(rows * heads,)](

@@ -10,6 +10,7 @@ from autodraft.errors import ContextLengthError, InputError
 from autodraft.runtime import build_runtime
 from tests.decoding.drafts import CASCADES, LOOKUP, HostileDrafter, OracleDrafter
 from tests.decoding.paced import eager_decoder
+from tests.runtime.tiny import tiny_model
 
 PROMPTS = [[5], [1, 2, 3, 4, 1, 2, 3, 4, 1, 2], [90, 17, 33, 17, 33, 60, 2, 71]]
 SAMPLINGS = {
@@ -112,6 +113,18 @@ def test_output_equals_the_hugging_face_model(hf_model, reference):
     for prompt in PROMPTS:
         expected = hf_model.generate(torch.tensor([prompt]), max_new_tokens=25, do_sample=False, eos_token_id=None)
         assert reference[tuple(prompt), "greedy"] == expected[0, len(prompt) :].tolist()
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+@pytest.mark.parametrize("family", ["gemma2", "gemma3", "olmo3"])
+def test_output_that_goes_beyond_a_window_equals_the_hugging_face_model(family, backend):
+    model, prompt = tiny_model(family), [3 + token % 7 for token in range(120)]
+    with torch.no_grad():
+        expected = model.generate(torch.tensor([prompt]), max_new_tokens=25, do_sample=False, eos_token_id=96)[0]
+    runtime = build_runtime(model, max_length=256, backend=backend)
+    for cascade in ("lookup", "tree", "dytc, everything"):
+        generation = eager_decoder(runtime, CASCADES[cascade]).generate(prompt, max_new_tokens=25)
+        assert generation.tokens == expected[len(prompt) :].tolist()
 
 
 @pytest.mark.parametrize("cascade", [Cascade(), *CASCADES.values()])

@@ -140,7 +140,10 @@ def test_what_lies_between_products_compiles(tmp_path):
     )
     unrotated = {**kernels["attend_splits"], "ROTATED": 0, "EARLY": True}
     unrotated |= dict.fromkeys(["cos", "sin", "query_norm", "key_norm", "floors", "cap"])
-    compiled(tmp_path, [["triton_attention", "attend_splits", pointers, unrotated, 90, 4, 3]])
+    wide = {**kernels["attend_splits"], "HEAD_DIM": 256, "ROTATED": 256, "KEY_LINES": 4, "EARLY": True}
+    variants = [(unrotated, 4), (wide, 8)]
+    attention = [["triton_attention", "attend_splits", pointers, each, 90, warps, 3] for each, warps in variants]
+    assert all(".local." not in program for program, _ in compiled(tmp_path, attention))
     rounded = {"y": "*i8", "out": "*i8", "x_scale": "*fp32", "correction": "*i32"}
     for name in ("normalise", "join_splits", "activate"):
         constants = {each: value for each, value in kernels[name].items() if each not in plain} | {"EARLY": True}

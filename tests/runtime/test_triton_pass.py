@@ -47,6 +47,7 @@ def filled(runtime, length=LENGTH):
         "granite",
         "nemotron",
         "starcoder2",
+        "gemma",
         "gemma2",
         "gemma3",
         "exaone4",

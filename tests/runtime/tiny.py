@@ -103,7 +103,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         "Qwen3",
         {**_LLAMA_LIKE, "head_dim": 32, "use_sliding_window": True, "sliding_window": 128, "max_window_layers": 1},
     ),
-    "gemma": ("Gemma", {**_LLAMA_LIKE, "head_dim": 32, "num_key_value_heads": 1}),
+    "gemma": ("Gemma", {**_LLAMA_LIKE, "head_dim": 256}),
     "gemma2": (
         "Gemma2",
         {
