@@ -2,12 +2,12 @@
 
 What a draft leaves out or rounds moves its residual stream away from the target's. Sub-layer by sub-layer, maps into
 the channels are chosen such that they give for the draft's stream what the target's own give for the target's, and the
-map out of them such that the draft's stream arrives where the target's will be when the next kept sub-layer begins,
-or, where a norm behind that map fixes how far the stream moves, moves in that direction. Both are least squares with a
-prior on the target's matrix (the refit of Hebiri & Lederer, arXiv 2006.15604, one linear map at a time). Of a sub-
-layer that loses some of its channels, those go that add least, by the size of what the map out of them makes of the
-text (Wanda, arXiv 2306.11695), and the others are fitted once more without them. Then the matrix is rounded, and what
-comes after it sees what it has become. Knows nothing of files or searching.
+map out of them such that the draft's stream arrives where the target's will be when the next kept sub-layer begins, or,
+where a norm behind that map fixes how far the stream moves, moves in that direction. Both are least squares with a
+prior on the target's matrix (the refit of Hebiri & Lederer, arXiv 2006.15604, one linear map at a time). Of a sub-layer
+that loses some of its channels, those go that add least, by the size of what the map out of them makes of the text
+(Wanda, arXiv 2306.11695), and the others are fitted once more without them. Then the matrix is rounded, and what comes
+after it sees what it has become. Knows nothing of files or searching.
 """
 
 from __future__ import annotations

@@ -83,10 +83,8 @@ def load_model(
     factor = widen * entry.widen
     place = _device(device)
     config = _from_hub("configuration", "AutoConfig", entry.path_or_id, revision=revision)
-    is_mixed = config.model_type in _TEXT_MODELS
-    ModelSpec.from_config(
-        config.get_text_config() if is_mixed else config
-    )  # refuse an unsupported architecture before its weights are read
+    text_config = config.get_text_config() if config.model_type in _TEXT_MODELS else config
+    ModelSpec.from_config(text_config)  # refuse an unsupported architecture before its weights are read
     kind = _dtype(dtype, config, place)
     model = text_model(_from_hub("weights", "AutoModelForCausalLM", entry.path_or_id, revision=revision, dtype=kind))
     fingerprint = _fingerprint(config, model)
@@ -144,11 +142,8 @@ def text_model(model: Any) -> Any:
     config.dtype = model.dtype
     with torch.device("meta"):
         part = getattr(transformers, name)(config)
-    part.model, part.lm_head, part.generation_config = (
-        model.model.language_model,
-        model.lm_head,
-        model.generation_config,
-    )
+    part.model, part.lm_head = model.model.language_model, model.lm_head
+    part.generation_config = model.generation_config
     return part.eval()
 
 

@@ -33,7 +33,7 @@ _GEMMAS = ("gemma", "gemma2", "gemma3_text")
 _POST_NORM = ("exaone4", "olmo2", "olmo3")
 """Families without norms of what goes into a sub-layer."""
 _UNIT_NORMS = ("nemotron", *_GEMMAS)
-"""Families whose norms of blocks, and the last one, multiply by one more than their weights."""
+"""Families whose norms multiply by one more than their weights."""
 LEAST_WINDOW = 128
 """A draft tree may be so deep, and all of a row's path is taken to be within its window."""
 

@@ -47,11 +47,6 @@ INLINE int slots_end(const Query *queries, int count, int start) {
     return last;
 }
 
-/* cap * tanh(v / cap) */
-INLINE f32v cap_each(f32v v, float cap) {
-    return splat(cap) - splat(2 * cap) / (exp_each(v * splat(2 / cap)) + splat(1.0f));
-}
-
 /* Of scores by key. */
 INLINE void cap_scores(const Query *q, int dim) {
     float *scores = own_scores(q), root = sqrtf((float)dim);

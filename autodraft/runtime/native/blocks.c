@@ -3,6 +3,7 @@
  * A matrix product is split by output panels, attention by KV heads. Norms and activation conversions are repeated by
  * every thread in memory of its own, which is cheaper than a barrier at the few rows that decoding has. */
 #include "blocks.h"
+#include "norms.h"
 
 #include <stdlib.h>
 #ifdef __linux__
@@ -81,35 +82,6 @@ Private private_of(Workspace *ws, const Model *m, int thread) {
     mine.scores = (float *)p;
     mine.tails = (uint16_t *)(ws->memory + ws->shared_floats + ws->private_bytes * (thread + 1)) - TAIL_QUERIES * (ws->keys + TAIL_MARGIN);
     return mine;
-}
-
-/* Mean, of LayerNorm alone, and inverse deviation. */
-INLINE f32v moments(const Model *m, const float *x, int n, float *mean) {
-    f32v sum = splat(0), squares = splat(0);
-    for (int i = 0; i < n; i += WIDTH) {
-        f32v v = load(x + i);
-        sum += v;
-        squares += v * v;
-    }
-    *mean = 0;
-    if (m->layer_norm) { /* second pass over the centred values, as precise as PyTorch's */
-        *mean = lane_sum(sum) / n;
-        squares = splat(0);
-        for (int i = 0; i < n; i += WIDTH) {
-            f32v v = load(x + i) - splat(*mean);
-            squares += v * v;
-        }
-    }
-    return splat(1.0f / sqrtf(lane_sum(squares) / n + m->norm_eps));
-}
-
-static void norm_row(const Model *m, const float *x, const float *weight, const float *bias, int n, float *y) {
-    float mean;
-    f32v inverse = moments(m, x, n, &mean);
-    for (int i = 0; i < n; i += WIDTH) {
-        f32v v = (load(x + i) - splat(mean)) * inverse * load(weight + i);
-        store(y + i, bias ? v + load(bias + i) : v);
-    }
 }
 
 const float *norm_rows(const Call *c, const float *weight, const float *bias, Private *mine) {
@@ -242,8 +214,6 @@ static void write_cache(const Call *c, int block, int head, int slot, const floa
         for (int d = 0; d < dim; d++) values[value_index(KIND_F32, dim, slot, d)] = value[d];
     }
 }
-
-static float inverse_root(const Model *m, f32v squares, int n) { return 1.0f / sqrtf(lane_sum(squares) / n + m->norm_eps); }
 
 /* What divides queries and keys of each row, of all heads of a segment as one vector. */
 static void scale_jointly(const Call *c, const Segment *s, float *scales) {

@@ -227,4 +227,9 @@ INLINE f32v exp_each(f32v x) {
     return zero_below(x, -86.0f, power_of_two(rounded, r * splat(1.44269504f)));
 }
 
+/* cap * tanh(v / cap) */
+INLINE f32v cap_each(f32v v, float cap) {
+    return splat(cap) - splat(2 * cap) / (exp_each(v * splat(2 / cap)) + splat(1.0f));
+}
+
 #endif
