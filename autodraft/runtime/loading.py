@@ -28,8 +28,8 @@ from autodraft.runtime.widening import widen as widen_model
 
 _logger = logging.getLogger(__name__)
 DEFAULT_MAX_LENGTH = 4096
-_TEXT_MODELS = {"gemma3": "Gemma3ForCausalLM"}
-"""By family that takes images as well: the class of its part that reads and writes text."""
+_TEXT_AND_IMAGES = ("gemma3", "mistral3")
+"""Families that take images as well; what is run is the part that reads and writes text."""
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -83,10 +83,10 @@ def load_model(
     factor = widen * entry.widen
     place = _device(device)
     config = _from_hub("configuration", "AutoConfig", entry.path_or_id, revision=revision)
-    text_config = config.get_text_config() if config.model_type in _TEXT_MODELS else config
+    text_config = config.get_text_config() if config.model_type in _TEXT_AND_IMAGES else config
     ModelSpec.from_config(text_config)  # refuse an unsupported architecture before its weights are read
     kind = _dtype(dtype, config, place)
-    model = text_model(_from_hub("weights", "AutoModelForCausalLM", entry.path_or_id, revision=revision, dtype=kind))
+    model = _model_from_hub(entry.path_or_id, revision, kind, config)
     fingerprint = _fingerprint(config, model)
     model = widen_model(model.eval(), factor).to(place)
     runtime = build_runtime(model, max_length=max_length, backend=backend, byte_planes=byte_planes, coded=coded)
@@ -125,26 +125,30 @@ def build_runtime(
 
 def load_hf_model(loaded: LoadedModel) -> Any:
     """The same (widened) checkpoint as a plain Hugging Face model, for baselines."""
-    model = _from_hub(
-        "weights", "AutoModelForCausalLM", loaded.path, revision=loaded.revision, dtype=loaded.runtime.dtype
-    )
-    return widen_model(text_model(model).eval(), loaded.widen).to(loaded.runtime.device)
+    config = _from_hub("configuration", "AutoConfig", loaded.path, revision=loaded.revision)
+    model = _model_from_hub(loaded.path, loaded.revision, loaded.runtime.dtype, config)
+    return widen_model(model.eval(), loaded.widen).to(loaded.runtime.device)
 
 
 def text_model(model: Any) -> Any:
     """The part of a Hugging Face model that reads and writes text, on the same tensors; mostly the model itself."""
     import transformers
 
-    name = _TEXT_MODELS.get(model.config.model_type)
-    if name is None:
+    if model.config.model_type not in _TEXT_AND_IMAGES:
         return model
     config = model.config.get_text_config()
     config.dtype = model.dtype
     with torch.device("meta"):
-        part = getattr(transformers, name)(config)
+        part = transformers.AutoModelForCausalLM.from_config(config)
     part.model, part.lm_head = model.model.language_model, model.lm_head
     part.generation_config = model.generation_config
     return part.eval()
+
+
+def _model_from_hub(path: str, revision: str | None, dtype: torch.dtype, config: Any) -> Any:
+    is_mixed = config.model_type in _TEXT_AND_IMAGES
+    auto_class = "AutoModelForImageTextToText" if is_mixed else "AutoModelForCausalLM"
+    return text_model(_from_hub("weights", auto_class, path, revision=revision, dtype=dtype))
 
 
 def _from_hub(what: str, auto_class: str, path: str, **options: Any) -> Any:

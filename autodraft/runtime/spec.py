@@ -14,9 +14,9 @@ import torch
 from autodraft.errors import UnsupportedModelError
 
 SUPPORTED_FAMILIES = (
-    *("llama", "mistral", "ministral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text", "smollm3"),
-    *("granite", "seed_oss", "arcee", "exaone", "exaone4", "internlm3", "iquestcoder", "cwm", "nemotron", "jais2"),
-    *("stablelm", "starcoder2", "olmo2", "olmo3", "opt"),
+    *("llama", "mistral", "ministral", "ministral3", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text"),
+    *("smollm3", "granite", "seed_oss", "arcee", "exaone", "exaone4", "internlm3", "iquestcoder", "cwm", "nemotron"),
+    *("jais2", "stablelm", "starcoder2", "olmo2", "olmo3", "opt"),
 )
 _ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope")
 _ACTIVATIONS = {
@@ -46,8 +46,8 @@ class ModelSpec:
         family: the Hugging Face `model_type`.
         hidden_size, intermediate_size, head_dim: widths, in channels.
         num_heads, num_kv_heads: query heads, and the key/value heads that groups of them share.
-        max_positions: positions that the checkpoint was made for; with two sets of rotary frequencies (LongRoPE) those
-            of the first one.
+        max_positions: positions that the checkpoint was made for; where frequencies (LongRoPE) or the size of queries
+            (Ministral 3) are others further on, those before.
         norm: RMSNorm ("rms") or LayerNorm with bias ("layer").
         norm_eps: what is added to a mean square, for a residual stream as `embedding_scale` makes it.
         activation: SiLU, ReLU, its square, GELU, or GELU's approximation by tanh.
@@ -153,7 +153,7 @@ def _from_llama_like(config: Any) -> ModelSpec:
     rope = ropes[0]
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     positions = config.max_position_embeddings
-    if rope.get("rope_type") == "longrope":
+    if rope.get("rope_type") == "longrope" or "llama_4_scaling_beta" in rope:
         positions = min(positions, rope["original_max_position_embeddings"])
     branch_scale, unrotated = 1.0, frozenset[int]()
     embedding_scale = query_scale = 1.0

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+import transformers
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import AutoModelForCausalLM, Gemma3Config, Gemma3ForConditionalGeneration, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from autodraft.errors import InputError, ModelNotFoundError, UnsupportedModelError
 from autodraft.runtime import Rows, build_runtime, load_hf_model, load_model
@@ -66,8 +67,6 @@ def test_widening_keeps_the_function(family):
 
 
 def test_unsupported_checkpoints_are_named():
-    import transformers
-
     config = transformers.GPT2Config(n_layer=1, n_embd=32, n_head=2, vocab_size=97)
     with pytest.raises(UnsupportedModelError, match="'gpt2' is not supported; supported: llama"):
         build_runtime(transformers.GPT2LMHeadModel(config))
@@ -88,17 +87,20 @@ def test_a_window_that_a_draft_tree_may_be_deeper_than_is_refused(family):
         build_runtime(tiny_model(family, sliding_window=127))
 
 
-def test_of_a_model_that_takes_images_the_part_for_text_is_loaded(tmp_path):
-    text = tiny_model("gemma3", vocab_size=97)
+@pytest.mark.parametrize("family", ["gemma3", "ministral3"])
+def test_of_a_model_that_takes_images_the_part_for_text_is_loaded(family, tmp_path):
+    text = tiny_model(family)
     vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = Gemma3Config(
-        text_config=text.config.to_dict(),
-        vision_config={**vision, "image_size": 28, "patch_size": 14, "vision_use_head": False},
-        mm_tokens_per_image=4,
-        image_token_index=96,
-    )
-    mixed = Gemma3ForConditionalGeneration(config).eval()
+    vision |= {"image_size": 28, "patch_size": 14}
+    if family == "gemma3":
+        kind, others = transformers.Gemma3Config, {"mm_tokens_per_image": 4}
+    else:
+        vision |= {"model_type": "pixtral", "head_dim": 8}
+        kind, others = transformers.Mistral3Config, {"tie_word_embeddings": False}
+    config = kind(text_config=text.config.to_dict(), vision_config=vision, image_token_index=96, **others)
+    mixed = transformers.AutoModelForImageTextToText.from_config(config).eval()
     mixed.model.language_model.load_state_dict(text.model.state_dict())
+    mixed.lm_head.load_state_dict(text.lm_head.state_dict())
     loaded = load_model(save_with_tokenizer(mixed, tmp_path), dtype="float32")
     tokens = torch.randint(0, 90, (1, 140), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -117,9 +119,10 @@ def test_what_gemma_does_not_do_here_is_refused_by_name():
         widen(tiny_model("gemma"), 2)
 
 
-def test_beyond_its_short_frequencies_longrope_is_not_run():
-    assert tiny_model("phi3-longrope").config.max_position_embeddings == 512
-    assert build_runtime(tiny_model("phi3-longrope")).max_length == 256
+@pytest.mark.parametrize("family", ["phi3-longrope", "ministral3"])
+def test_what_rotates_otherwise_further_on_is_not_run_there(family):
+    assert tiny_model(family).config.max_position_embeddings == 512
+    assert build_runtime(tiny_model(family)).max_length == 256
 
 
 def test_wrong_requests_are_one_clear_line(tmp_path):

@@ -66,6 +66,19 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "ministral": ("Ministral", {**_LLAMA_LIKE, "head_dim": 16, "sliding_window": 256}),
+    "ministral3": (
+        "Ministral3",
+        {
+            **_LLAMA_LIKE,
+            "head_dim": 16,
+            "pad_token_id": None,
+            "rope_parameters": {
+                **{"rope_type": "yarn", "rope_theta": 10000.0, "factor": 2.0, "original_max_position_embeddings": 256},
+                **{"beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0},
+                "llama_4_scaling_beta": 0.1,
+            },
+        },
+    ),
     "smollm3": ("SmolLM3", {**_LLAMA_LIKE, "no_rope_layer_interval": 2, "pad_token_id": None}),
     "granite": (
         "Granite",
