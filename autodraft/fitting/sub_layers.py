@@ -201,7 +201,7 @@ class SubLayers:
         query, key = norm_heads(query, weights.query_norm, spec), norm_heads(key, weights.key_norm, spec)
         rotation = spec.rotation_of(block)
         if rotation is not None:
-            query, key = rotate(query, *tables[rotation]), rotate(key, *tables[rotation])
+            query, key = (rotate(heads, *tables[rotation], spec.rotates_pairs) for heads in (query, key))
         query = query * spec.query_scale
         query, key, value = (part.transpose(1, 2).to(self._dtype) for part in (query, key, value))
         if written is not None:

@@ -51,13 +51,17 @@ def activate(x: Tensor, spec: ModelSpec) -> Tensor:
     return activated
 
 
-def rotate(x: Tensor, cos: Tensor | None, sin: Tensor | None) -> Tensor:
-    """Rotary embedding, halves paired as Hugging Face does; without tables `x` itself.
+def rotate(x: Tensor, cos: Tensor | None, sin: Tensor | None, in_pairs: bool = False) -> Tensor:
+    """Rotary embedding of halves, or of neighbouring channels, as the family pairs them; without tables `x` itself.
 
     x [..., heads, head_dim]; cos, sin [..., 1, rotary_dim / 2].
     """
     if cos is None or sin is None:
         return x
     half = cos.shape[-1]
+    if in_pairs:
+        first, second, rest = x[..., 0 : 2 * half : 2], x[..., 1 : 2 * half : 2], x[..., 2 * half :]
+        rotated = torch.stack((first * cos - second * sin, second * cos + first * sin), dim=-1)
+        return torch.cat((rotated.flatten(-2), rest), dim=-1)
     first, second, rest = x.split([half, half, x.shape[-1] - 2 * half], dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1)

@@ -15,8 +15,8 @@ from autodraft.errors import UnsupportedModelError
 
 SUPPORTED_FAMILIES = (
     *("llama", "mistral", "ministral", "ministral3", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text"),
-    *("smollm3", "granite", "seed_oss", "arcee", "exaone", "exaone4", "internlm3", "iquestcoder", "cwm", "nemotron"),
-    *("jais2", "stablelm", "starcoder2", "olmo2", "olmo3", "opt"),
+    *("smollm3", "granite", "glm", "glm4", "ernie4_5", "seed_oss", "arcee", "exaone", "exaone4", "internlm3"),
+    *("iquestcoder", "cwm", "nemotron", "jais2", "stablelm", "starcoder2", "olmo2", "olmo3", "helium", "opt"),
 )
 _ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope")
 _ACTIVATIONS = {
@@ -30,6 +30,8 @@ _LAYER_NORM_EPS = {
 """By family with LayerNorm: the setting."""
 _UNGATED = ("arcee", "nemotron", "jais2", "starcoder2")
 _GEMMAS = ("gemma", "gemma2", "gemma3_text")
+_PAIRWISE = ("glm", "glm4", "ernie4_5", "helium")
+"""Families that rotate neighbouring channels of a head."""
 _POST_NORM = ("exaone4", "olmo2", "olmo3")
 """Families without norms of what goes into a sub-layer."""
 _UNIT_NORMS = ("nemotron", *_GEMMAS)
@@ -56,6 +58,7 @@ class ModelSpec:
         sliding_window: keys that a query of the windowed blocks may see at most, its own and the last ones before it.
         windowed_blocks: where that holds.
         unrotated_blocks: those whose heads are not rotated (NoPE).
+        rotates_pairs: whether channels 2i and 2i + 1 of a head are rotated together, not i and i + rotary_dim / 2.
         local_rotation: whether heads of windowed blocks are rotated by frequencies of their own.
         norms_before, norms_behind: where a sub-layer has norms: of what goes in, and of what it adds.
         qk_norm: whether queries and keys are normed, head by head or, with `joint_qk_norm`, all heads as one vector.
@@ -83,6 +86,7 @@ class ModelSpec:
     sliding_window: int | None = None
     windowed_blocks: frozenset[int] = frozenset()
     unrotated_blocks: frozenset[int] = frozenset()
+    rotates_pairs: bool = False
     local_rotation: bool = False
     norms_before: bool = True
     norms_behind: bool = False
@@ -114,7 +118,7 @@ class ModelSpec:
 
     @property
     def fused_rows(self) -> dict[str, list[int]]:
-        """By module of Phi-3: outputs of the maps that it holds, one below the other."""
+        """By module of Phi-3 and GLM: outputs of the maps that it holds, one below the other."""
         keys = self.num_kv_heads * self.head_dim
         return {"qkv_proj": [self.num_heads * self.head_dim, keys, keys], "gate_up_proj": [self.intermediate_size] * 2}
 
@@ -188,9 +192,10 @@ def _from_llama_like(config: Any) -> ModelSpec:
         sliding_window=config.sliding_window if windowed else None,
         windowed_blocks=windowed,
         unrotated_blocks=unrotated,
+        rotates_pairs=family in _PAIRWISE,
         local_rotation=len(ropes) > 1,
         norms_before=family not in _POST_NORM,
-        norms_behind=family in ("gemma2", "gemma3_text", *_POST_NORM),
+        norms_behind=family in ("gemma2", "gemma3_text", "glm4", *_POST_NORM),
         norm_offset=1.0 if family in _UNIT_NORMS else 0.0,
         score_cap=getattr(config, "attn_logit_softcapping", None),
         logit_cap=getattr(config, "final_logit_softcapping", None),

@@ -144,7 +144,8 @@ class TorchPass:
                 norm_heads(heads_of, norm, spec, own)
                 for heads_of, norm in ((query, block.query_norm), (key, block.key_norm))
             )
-            query, key = rotate(query, cos, sin) * spec.query_scale, rotate(key, cos, sin)
+            query, key = (rotate(heads_of, cos, sin, spec.rotates_pairs) for heads_of in (query, key))
+            query = query * spec.query_scale
             channels: Tensor | slice = slice(None) if whole else part.channels
             slots = context.inputs.slots
             where = (slice(None), slots) if whole else (part.channels[:, None], slots[None])

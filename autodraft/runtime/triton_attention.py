@@ -47,11 +47,17 @@ def tiles_of(split):
 
 
 @triton.jit
-def _rotated(source, norm, cos, sin, row, inside, eps, HEAD_DIM: tl.constexpr, ROTATED: tl.constexpr):
+def _rotated(
+    source, norm, cos, sin, row, inside, eps, HEAD_DIM: tl.constexpr, ROTATED: tl.constexpr, PAIRS: tl.constexpr
+):
     """Heads, normed and rotated. source: pointers [heads]; row [heads]: of the tables. -> float32 [heads, head_dim]"""
     place = tl.arange(0, HEAD_DIM)
     half: tl.constexpr = ROTATED // 2
-    other = (place + half) % ROTATED if cos is not None else place  # what it is rotated with
+    is_first, other, angle = place < half, place, place  # of the two that are rotated together, the other, and by what
+    if cos is not None:
+        is_first = place % 2 == 0 if PAIRS else is_first
+        other = place ^ 1 if PAIRS else (place + half) % ROTATED
+        angle = place // 2 % half if PAIRS else place % half
     given = tl.load(source[:, None] + place[None, :], mask=inside[:, None], other=0.0)
     scale = 1.0
     if norm is not None:
@@ -61,10 +67,10 @@ def _rotated(source, norm, cos, sin, row, inside, eps, HEAD_DIM: tl.constexpr, R
         partner = tl.load(source[:, None] + other[None, :], mask=inside[:, None], other=0.0)
         if norm is not None:
             partner = partner * scale * tl.load(norm + other)[None, :]
-        table = row[:, None] * half + (place % half)[None, :]
+        table = row[:, None] * half + angle[None, :]
         c = tl.load(cos + table, mask=inside[:, None], other=0.0)
         s = tl.load(sin + table, mask=inside[:, None], other=0.0)
-        rotated = given * c + tl.where(place < half, -1.0, 1.0)[None, :] * partner * s
+        rotated = given * c + tl.where(is_first, -1.0, 1.0)[None, :] * partner * s
         given = rotated if ROTATED == HEAD_DIM else tl.where((place < ROTATED)[None, :], rotated, given)
     return given
 
@@ -72,7 +78,7 @@ def _rotated(source, norm, cos, sin, row, inside, eps, HEAD_DIM: tl.constexpr, R
 @triton.jit
 def _cache_rows(
     own_keys, own_values, stride, norm, cos, sin, slots, first, last, keys, values, rows, eps,
-    HEAD_DIM: tl.constexpr, ROTATED: tl.constexpr,
+    HEAD_DIM: tl.constexpr, ROTATED: tl.constexpr, PAIRS: tl.constexpr,
 ):  # fmt: skip
     """Keys and values of one head of those rows whose slots are in [first, last), put where this program finds them."""
     place = tl.arange(0, HEAD_DIM)[None, :]
@@ -81,7 +87,7 @@ def _cache_rows(
         slot = tl.load(slots + row, mask=row < rows, other=-1)
         is_here = (slot >= first) & (slot < last)
         if tl.max(is_here.to(tl.int32), 0) > 0:
-            key = _rotated(own_keys + row * stride, norm, cos, sin, row, is_here, eps, HEAD_DIM, ROTATED)
+            key = _rotated(own_keys + row * stride, norm, cos, sin, row, is_here, eps, HEAD_DIM, ROTATED, PAIRS)
             value = tl.load((own_values + row * stride)[:, None] + place, mask=is_here[:, None], other=0.0)
             to = slot[:, None] * HEAD_DIM + place
             tl.store(keys + to, key.to(keys.dtype.element_ty), mask=is_here[:, None])
@@ -166,6 +172,7 @@ def attend_splits(
     GROUP: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     ROTATED: tl.constexpr,  # leading channels of a head
+    PAIRS: tl.constexpr,  # whether neighbours are rotated together, not halves
     LINES: tl.constexpr,  # at least GROUP
     KEY_LINES: tl.constexpr,  # of 128 bytes that a key takes
     EARLY: tl.constexpr,
@@ -200,13 +207,22 @@ def attend_splits(
     to = split * (rows * GROUP * kv_heads) + row * (GROUP * kv_heads) + head
     if used > 0:
         q = _rotated(
-            projected + (row * heads + head) * HEAD_DIM, query_norm, cos, sin, row, is_line, eps, HEAD_DIM, ROTATED
+            projected + (row * heads + head) * HEAD_DIM,
+            query_norm,
+            cos,
+            sin,
+            row,
+            is_line,
+            eps,
+            HEAD_DIM,
+            ROTATED,
+            PAIRS,
         )
         own = projected + (GROUP * kv_heads + kv_head) * HEAD_DIM
         _cache_rows(
             own, own + kv_heads * HEAD_DIM, heads * HEAD_DIM, key_norm, cos, sin, slots,
             tl.where(is_scattered, 0, begin), tl.where(is_scattered, seen, end),
-            keys + cached, values + cached, rows, eps, HEAD_DIM, ROTATED,
+            keys + cached, values + cached, rows, eps, HEAD_DIM, ROTATED, PAIRS,
         )  # fmt: skip
         for turn in tl.range(0, tl.where(is_scattered, together, 1), num_stages=1):
             of = tl.program_id(0) * together + turn

@@ -150,11 +150,12 @@ class TargetWeights:
         become parts of one matrix, in the model as well, so that nobody needs a copy.
         """
         with torch.no_grad():
-            if model.device.type != "cpu" and spec.family not in ("opt", "phi3"):  # Phi-3's are one already
+            if model.device.type != "cpu" and spec.family != "opt":
                 for layer in model.model.layers:
                     attention, mlp = layer.self_attn, layer.mlp
-                    put_side_by_side(attention.q_proj, attention.k_proj, attention.v_proj)
-                    if spec.gated:
+                    if hasattr(attention, "q_proj"):  # else they are one already
+                        put_side_by_side(attention.q_proj, attention.k_proj, attention.v_proj)
+                    if hasattr(mlp, "gate_proj"):
                         put_side_by_side(mlp.gate_proj, mlp.up_proj)
             if spec.family == "opt":
                 return _from_opt(model, byte_planes)
@@ -208,16 +209,20 @@ def mlp_outputs(mlp: Any) -> nn.Linear:
 
 
 def _inner_maps(attention: Any, mlp: Any, spec: ModelSpec) -> list[Projection | None]:
-    """Query, key, value, gate and up; Phi-3 has two modules of them, of which they are parts, one below the other."""
-    if spec.family != "phi3":
-        gate, up = mlp.gate_proj if spec.gated else None, mlp.c_fc if hasattr(mlp, "c_fc") else mlp.up_proj
-        modules = (attention.q_proj, attention.k_proj, attention.v_proj, gate, up)
-        return [None if module is None else _projection(module) for module in modules]
-    return [
-        Projection(part, None)
-        for owner, name in ((attention, "qkv_proj"), (mlp, "gate_up_proj"))
-        for part in getattr(owner, name).weight.detach().split(spec.fused_rows[name])
-    ]
+    """Query, key, value, gate and up; Phi-3 and GLM have modules of several, one below the other."""
+    if hasattr(attention, "qkv_proj"):
+        found = _parts(attention.qkv_proj, spec.fused_rows["qkv_proj"])
+    else:
+        found = [_projection(module) for module in (attention.q_proj, attention.k_proj, attention.v_proj)]
+    if hasattr(mlp, "gate_up_proj"):
+        return [*found, *_parts(mlp.gate_up_proj, spec.fused_rows["gate_up_proj"])]
+    gate, up = mlp.gate_proj if spec.gated else None, mlp.c_fc if hasattr(mlp, "c_fc") else mlp.up_proj
+    return [*found, None if gate is None else _projection(gate), _projection(up)]
+
+
+def _parts(module: Any, rows: Sequence[int]) -> list[Projection]:
+    """Maps of so many outputs that a module without bias has below each other."""
+    return [Projection(part, None) for part in module.weight.detach().split(list(rows))]
 
 
 def _stored(block: BlockWeights, layer: Any, byte_planes: bool) -> BlockWeights:
@@ -235,6 +240,9 @@ def _norm_names(spec: ModelSpec) -> tuple[tuple[str | None, str | None], tuple[s
     """Modules of a layer: norms before attention and MLP, and behind them."""
     if not spec.norms_behind:
         return ("input_layernorm", "post_attention_layernorm"), (None, None)
+    if spec.family == "glm4":
+        behind = ("post_self_attn_layernorm", "post_mlp_layernorm")
+        return ("input_layernorm", "post_attention_layernorm"), behind
     before = ("input_layernorm", "pre_feedforward_layernorm") if spec.norms_before else (None, None)
     return before, ("post_attention_layernorm", "post_feedforward_layernorm")
 

@@ -55,7 +55,11 @@ def test_the_fingerprint_follows_the_weights(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "family", ["llama", "llama-bias", "qwen3", "phi3-longrope", "phi4-mini", "granite", "nemotron", "starcoder2", "opt"]
+    "family",
+    [
+        *("llama", "llama-bias", "qwen3", "phi3-longrope", "phi4-mini", "granite", "nemotron", "starcoder2", "opt"),
+        *("glm4", "exaone4", "olmo3", "jais2"),
+    ],
 )
 def test_widening_keeps_the_function(family):
     model = tiny_model(family)

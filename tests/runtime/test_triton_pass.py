@@ -52,6 +52,7 @@ def filled(runtime, length=LENGTH):
         "gemma3",
         "exaone4",
         "olmo2",
+        "glm4",
         "opt",
     ],
 )

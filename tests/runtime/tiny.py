@@ -92,6 +92,10 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
             "logits_scaling": 6.0,
         },
     ),
+    "glm": ("Glm", {**_LLAMA_LIKE, "head_dim": 32, "attention_bias": True, "pad_token_id": None}),
+    "glm4": ("Glm4", {**_LLAMA_LIKE, "head_dim": 32, "attention_bias": True, "pad_token_id": None}),
+    "ernie4.5": ("Ernie4_5", {**_LLAMA_LIKE, "head_dim": 32, "use_bias": True}),
+    "helium": ("Helium", {**_LLAMA_LIKE, "num_key_value_heads": 4, "head_dim": 16, "pad_token_id": None}),
     "seed-oss": ("SeedOss", {**_LLAMA_LIKE, "head_dim": 32, "attention_bias": True, "attention_out_bias": True}),
     "arcee": ("Arcee", {**_LLAMA_LIKE}),
     "nemotron": (

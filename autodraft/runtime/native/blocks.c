@@ -183,6 +183,11 @@ static void rotate(const Model *m, int block, float *x, int position) {
     size_t row = (size_t)m->rotations[block] * m->table_rows + position;
     const float *cosine = m->cosine + row * half, *sine = m->sine + row * half;
     int i = 0;
+    for (; i < half && m->rotates_pairs; i++) {
+        float a = x[2 * i], b = x[2 * i + 1];
+        x[2 * i] = a * cosine[i] - b * sine[i];
+        x[2 * i + 1] = b * cosine[i] + a * sine[i];
+    }
     for (; i + WIDTH <= half; i += WIDTH) {
         f32v a = load(x + i), b = load(x + i + half), c = load(cosine + i), s = load(sine + i);
         store(x + i, a * c - b * s);
