@@ -206,18 +206,8 @@ def attend_splits(
     head, heads = kv_head * GROUP + line % GROUP, (GROUP + 2) * kv_heads
     to = split * (rows * GROUP * kv_heads) + row * (GROUP * kv_heads) + head
     if used > 0:
-        q = _rotated(
-            projected + (row * heads + head) * HEAD_DIM,
-            query_norm,
-            cos,
-            sin,
-            row,
-            is_line,
-            eps,
-            HEAD_DIM,
-            ROTATED,
-            PAIRS,
-        )
+        queries = projected + (row * heads + head) * HEAD_DIM
+        q = _rotated(queries, query_norm, cos, sin, row, is_line, eps, HEAD_DIM, ROTATED, PAIRS)
         own = projected + (GROUP * kv_heads + kv_head) * HEAD_DIM
         _cache_rows(
             own, own + kv_heads * HEAD_DIM, heads * HEAD_DIM, key_norm, cos, sin, slots,

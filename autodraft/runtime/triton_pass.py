@@ -108,22 +108,23 @@ class TritonPass(TorchPass):
     def attention(self, index: int, parts: list[Part], x: Tensor, context: Context) -> Tensor:
         block = self._weights.blocks[index]
         normed = self._norm(x, block.attention_norm, _rounding([part.inputs for part in parts], len(x)))
-        to = x if block.attention_norm_behind is None else torch.zeros_like(x)
+        output = x if block.attention_norm_behind is None else None
         for part in parts:
             projected, bits = _through(part.inputs, normed), _rounding([part.outputs], len(x))
-            _add_to(to, part, self._attend(projected, part, block, context, index, bits))
-        return self._added(x, to, block.output.bias, block.attention_norm_behind)
+            output = _added_to(output, part, self._attend(projected, part, block, context, index, bits))
+        return self._stream(x, output, block.output.bias, block.attention_norm_behind)
 
     def mlp(self, index: int, parts: list[Part], x: Tensor) -> Tensor:
         block = self._weights.blocks[index]
         normed = self._norm(x, block.mlp_norm, _rounding([part.inputs for part in parts], len(x)))
-        to = x if block.mlp_norm_behind is None else torch.zeros_like(x)
+        output = x if block.mlp_norm_behind is None else None
         for part in parts:
-            _add_to(to, part, self._activated(part, normed))
-        return self._added(x, to, block.down.bias, block.mlp_norm_behind)
+            output = _added_to(output, part, self._activated(part, normed))
+        return self._stream(x, output, block.down.bias, block.mlp_norm_behind)
 
-    def _added(self, x: Tensor, output: Tensor, bias: Tensor | None, norm: Norm | None) -> Tensor:
-        """The stream with a sub-layer's output, which is the stream itself where there is no norm behind it."""
+    def _stream(self, x: Tensor, output: Tensor | None, bias: Tensor | None, norm: Norm | None) -> Tensor:
+        """The stream with a sub-layer's output, which has been added to it already where there is no norm behind it."""
+        assert output is not None, "a sub-layer that runs has parts"
         if bias is not None:
             output.add_(bias)
         if norm is not None:
@@ -186,16 +187,8 @@ class TritonPass(TorchPass):
                 *(projected, *norms, *tables, part.channels),
                 *(inputs.slots, inputs.starts, inputs.paths),
                 *(keys, values, mask, floors, mixed, highest, sums, rows, kv_heads, seen, keys.shape[1], spec.norm_eps),
-                *(
-                    scale,
-                    spec.score_cap,
-                    spec.group_size,
-                    head_dim,
-                    spec.rotary_dim,
-                    spec.rotates_pairs,
-                    self._lines,
-                    key_lines,
-                ),
+                *(scale, spec.score_cap, spec.group_size, head_dim),
+                *(spec.rotary_dim, spec.rotates_pairs, self._lines, key_lines),
                 num_warps=max(head_dim // _CHANNELS_PER_WARP, 2),
                 **early(projected),
             )
@@ -243,9 +236,10 @@ def _through(linear: Linear, rows: _Rows) -> Tensor:
     return linear(rows)
 
 
-def _add_to(x: Tensor, part: Part, rows: _Rows) -> None:
+def _added_to(output: Tensor | None, part: Part, rows: _Rows) -> Tensor:
+    """What a part makes of its channels, added to what others have made."""
     assert isinstance(part.outputs, TritonLinear)
-    part.outputs(rows, into=x)
+    return part.outputs(rows, into=output)
 
 
 def _power_of_two(least: int) -> int:
