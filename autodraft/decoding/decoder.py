@@ -166,7 +166,8 @@ class CascadeDecoder:
     ) -> Outcome:
         """Draft, verify and commit; whether the runtime chooses the target's tokens or `choice`, from its logits."""
         runtime, cache = self.runtime, self._cache
-        context.max_depth = remaining - 1
+        window = runtime.spec.sliding_window or remaining  # a row sees all of its path
+        context.max_depth = min(remaining, window) - 1
         context.max_nodes = cache.capacity - len(context.tokens)
         tree = self._propose(context, stats)
 

@@ -28,7 +28,7 @@ class DraftContext:
     Attributes:
         tokens: prompt and committed output; the last one is the root of the tree to propose.
         cache: keys and values of all tokens but the last: `cache.length == len(tokens) - 1`.
-        max_depth: deepest drafted node that could still be emitted; at least 1 when `propose` is called.
+        max_depth: deepest drafted node that could still be emitted and sees the root; at least 1 for `propose`.
         max_nodes: drafted nodes (root not counted) for which the cache has room; at least `max_depth`.
         noise: (depth, count) -> the noise by which the target will choose the tokens at depths `depth + 1` ..
             `depth + count`, for drafts that sample with it; None where decoding is greedy.

@@ -158,8 +158,10 @@ class _Fit(SubLayers):
             keys.keys.clear()
             keys.values.clear()
         for index in range(sub_layer, following):
-            streams = zip(self._ahead, self._keys, strict=True)
-            outputs = [self._target._output(x, index, self._rotation, written=keys) for x, keys in streams]
+            outputs = [
+                self._target._output(self._target._inner(x, index, self._rotation, written=keys), index)
+                for x, keys in zip(self._ahead, self._keys, strict=True)
+            ]
             if index == sub_layer:
                 self._outputs = outputs if self.spec.norms_behind else []
             for batch, output in enumerate(outputs):
@@ -203,7 +205,7 @@ class _Fit(SubLayers):
             self._inner(x, sub_layer, self._rotation, view) for x, view in zip(self._own, self._views, strict=True)
         ]
         wanted = [ahead - own for ahead, own in zip(self._ahead, self._own, strict=True)]
-        norm = self.norm_behind(sub_layer)
+        norm = self._norm_behind(sub_layer)
         if norm is not None:
             wanted = [_before_norm(gap, norm, output) for gap, output in zip(wanted, self._outputs, strict=True)]
         moments = _Moments.of(
@@ -220,7 +222,7 @@ class _Fit(SubLayers):
         fitted[:, columns] = low
         self._fitted[matrix_name(block, part)] = self._stored(fitted)
         for batch, x in enumerate(inner):
-            self._own[batch] = self._own[batch] + self._behind(self._project(x, block, part), sub_layer)
+            self._own[batch] = self._own[batch] + self._behind(self._output(x, sub_layer), sub_layer)
 
     def _kept_columns(self, sub_layer: int, sizes: Tensor) -> Tensor:
         """Inputs of the map out of the channels that stay, ascending; the rows that lead to the others become zero.

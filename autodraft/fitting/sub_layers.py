@@ -147,28 +147,20 @@ class SubLayers:
         written: TargetKeys | None = None,
     ) -> Tensor:
         """What a sub-layer adds to the residual stream. [batch, tokens, hidden]"""
-        return self._behind(self._output(x, sub_layer, tables, view, written), sub_layer)
+        return self._behind(self._output(self._inner(x, sub_layer, tables, view, written), sub_layer), sub_layer)
 
     def _behind(self, output: Tensor, sub_layer: int) -> Tensor:
         """What is added of a sub-layer's output."""
-        return apply_norm(output, self.norm_behind(sub_layer), self.spec)
+        return apply_norm(output, self._norm_behind(sub_layer), self.spec)
 
-    def norm_behind(self, sub_layer: int) -> Norm | None:
+    def _norm_behind(self, sub_layer: int) -> Norm | None:
         """Of what a sub-layer adds."""
         block = self.weights.blocks[sub_layer // 2]
         return block.mlp_norm_behind if sub_layer % 2 else block.attention_norm_behind
 
-    def _output(
-        self,
-        x: Tensor,
-        sub_layer: int,
-        tables: RotaryTables,
-        view: DraftView | None = None,
-        written: TargetKeys | None = None,
-    ) -> Tensor:
-        """What its last map gives. [batch, tokens, hidden]"""
-        part = sub_layer_parts(sub_layer, self.spec)[-1]
-        return self._project(self._inner(x, sub_layer, tables, view, written), sub_layer // 2, part)
+    def _output(self, inner: Tensor, sub_layer: int) -> Tensor:
+        """What its last map gives. [batch, tokens, channels] -> [batch, tokens, hidden]"""
+        return self._project(inner, sub_layer // 2, sub_layer_parts(sub_layer, self.spec)[-1])
 
     def _inner(
         self,

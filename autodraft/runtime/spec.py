@@ -37,7 +37,7 @@ _POST_NORM = ("exaone4", "olmo2", "olmo3")
 _UNIT_NORMS = ("nemotron", *_GEMMAS)
 """Families whose norms multiply by one more than their weights."""
 LEAST_WINDOW = 128
-"""A draft tree may be so deep, and all of a row's path is taken to be within its window."""
+"""All of a row's path is taken to be within its window, so a shorter one would keep drafts short."""
 
 
 @dataclass(frozen=True)

@@ -141,10 +141,9 @@ class TorchPass:
             whole = heads == spec.num_kv_heads
             own = None if whole else part.channels
             query, key = (
-                norm_heads(heads_of, norm, spec, own)
-                for heads_of, norm in ((query, block.query_norm), (key, block.key_norm))
+                norm_heads(each, norm, spec, own) for each, norm in ((query, block.query_norm), (key, block.key_norm))
             )
-            query, key = (rotate(heads_of, cos, sin, spec.rotates_pairs) for heads_of in (query, key))
+            query, key = (rotate(each, cos, sin, spec.rotates_pairs) for each in (query, key))
             query = query * spec.query_scale
             channels: Tensor | slice = slice(None) if whole else part.channels
             slots = context.inputs.slots

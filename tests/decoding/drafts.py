@@ -112,15 +112,15 @@ class OracleDrafter(Drafter):
 
     num_drafts, model_s = 1, 0.0
 
-    def __init__(self, answer):
-        self._answer = answer
+    def __init__(self, answer, longest=3):
+        self._answer, self._longest = answer, longest
 
     def start(self, tokens):
         self._prompt_length = len(tokens)
 
     def propose(self, context):
         done = len(context.tokens) - self._prompt_length
-        right = self._answer[done : done + min(3, context.max_depth, context.max_nodes // 2)]
+        right = self._answer[done : done + min(self._longest, context.max_depth, context.max_nodes // 2)]
         tokens, parents, node = [context.tokens[-1]], [-1], 0
         for token in right:
             tokens += [token ^ 1, token]

@@ -127,6 +127,16 @@ def test_output_that_goes_beyond_a_window_equals_the_hugging_face_model(family, 
         assert generation.tokens == expected[len(prompt) :].tolist()
 
 
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_no_draft_reaches_beyond_its_own_window(backend):
+    """A row that saw a path longer than that would choose another token."""
+    runtime = build_runtime(tiny_model("mistral-window"), max_length=400, backend=backend)
+    expected = CascadeDecoder(runtime).generate(PROMPTS[2], max_new_tokens=170).tokens
+    generation = CascadeDecoder(runtime, drafter=OracleDrafter(expected, 150)).generate(PROMPTS[2], max_new_tokens=170)
+    assert generation.tokens == expected
+    assert max(generation.stats.tokens_per_cycle_histogram) == 128
+
+
 @pytest.mark.parametrize("cascade", [Cascade(), *CASCADES.values()])
 def test_max_new_tokens_is_exact(runtime, reference, cascade):
     decoder = eager_decoder(runtime, cascade)

@@ -27,7 +27,7 @@ class _Query(ctypes.Structure):
     )
 
 
-def attend(library, queries, keys, values, where, start, dtype):
+def attend(library, queries, keys, values, where, start, dtype, cap):
     """What queries mix, each seeing its `where`: (hidden keys, prefix, path slots). Keys and values: [slots, dim]"""
     count, dim = queries.shape
     spec = ModelSpec("llama", 1, dim, dim, 1, 1, dim, 16, CAPACITY, "rms", 1e-6, "silu", True, True, False)
@@ -49,6 +49,7 @@ def attend(library, queries, keys, values, where, start, dtype):
                 prefix,
                 len(path),
                 hidden,
+                cap,
             )
             for i, (hidden, prefix, path) in enumerate(where)
         )
@@ -84,7 +85,7 @@ def _case(data, dtype):
     # Of scores that lie far apart most weights are below every number of 32 bits.
     spread = data.draw(st.sampled_from((1, 1, 60)), label="spread")
     queries = (spread * torch.randn(len(where), dim, generator=generator)).to(dtype).float()
-    return queries, keys, values, start, where
+    return queries, keys, values, start, where, data.draw(st.sampled_from((0.0, 0.0, 2.0)), label="cap")
 
 
 def _slots(start, hidden, prefix, path):
@@ -95,11 +96,12 @@ def _slots(start, hidden, prefix, path):
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_attention_is_that_of_pytorch(library, dtype, data):
-    queries, keys, values, start, where = _case(data, dtype)
-    found = attend(library, queries, keys, values, where, start, dtype)
+    queries, keys, values, start, where, cap = _case(data, dtype)
+    found = attend(library, queries, keys, values, where, start, dtype, cap)
     for query, seeing, mixed in zip(queries, where, found, strict=True):
         seen = _slots(start, *seeing)
         scores = keys[seen].double() @ query.double() / len(query) ** 0.5
+        scores = cap * torch.tanh(scores / cap) if cap else scores
         expected = scores.softmax(0) @ values[seen].double()
         tolerance = 3e-2 if dtype == torch.bfloat16 else 1e-4 if query.abs().max() > 20 else 1e-5
         torch.testing.assert_close(mixed.double(), expected, rtol=tolerance, atol=tolerance)
@@ -110,14 +112,14 @@ def test_attention_is_that_of_pytorch(library, dtype, data):
 @given(data=st.data())
 def test_a_query_gives_the_same_bits_alone_and_in_line(library, dtype, data):
     """Alone: from its own first key on. In line: with its scattered keys moved to the slots that follow its prefix."""
-    queries, keys, values, start, where = _case(data, dtype)
-    together = attend(library, queries, keys, values, where, start, dtype)
+    queries, keys, values, start, where, cap = _case(data, dtype)
+    together = attend(library, queries, keys, values, where, start, dtype, cap)
     for i, (hidden, prefix, path) in enumerate(where):
         own, first = queries[i : i + 1], start + hidden
-        alone = attend(library, own, keys, values, [(0, prefix - hidden, path)], first, dtype)
+        alone = attend(library, own, keys, values, [(0, prefix - hidden, path)], first, dtype, cap)
         assert torch.equal(alone[0], together[i])
         seen = _slots(start, hidden, prefix, path)
         moved_keys, moved_values = keys.clone(), values.clone()
         moved_keys[first : first + len(seen)], moved_values[first : first + len(seen)] = keys[seen], values[seen]
-        in_line = attend(library, own, moved_keys, moved_values, [(0, len(seen), [])], first, dtype)
+        in_line = attend(library, own, moved_keys, moved_values, [(0, len(seen), [])], first, dtype, cap)
         assert torch.equal(in_line[0], together[i])
