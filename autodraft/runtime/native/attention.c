@@ -8,16 +8,27 @@
 #include "attention_pairs.h"
 #include "attention_tiles.h"
 
-#define TILE 4 /* queries that share a loaded key or value */
+#define TILE (WIDTH == 16 ? 8 : 4) /* queries that share a loaded key or value */
 #define LEAST (WIDTH == 16 ? 2 : PARTS) /* vectors of keys or values at a time: as many sums as there are registers for, */
 #define MOST (2 * LEAST)                /* or, of one or two queries, as keep the multipliers busy */
 
-/* WIDTH channels from `offset` on of the value in a slot. */
+/* WIDTH channels from `offset` on of the values in a slot and in the one behind it, of which the first is even. */
+INLINE void load_values(const void *values, int dtype, int dim, size_t slot, int offset, f32v *even, f32v *odd) {
+    if (dtype == KIND_BF16) {
+        u32v pair;
+        memcpy(&pair, (const uint16_t *)values + value_index(dtype, dim, slot, offset), sizeof pair);
+        *even = (f32v)(pair << 16), *odd = (f32v)(pair & 0xffff0000u);
+    } else {
+        *even = load((const float *)values + slot * dim + offset), *odd = load((const float *)values + (slot + 1) * dim + offset);
+    }
+}
+
+/* The same of one slot. */
 INLINE f32v load_value(const void *values, int dtype, int dim, size_t slot, int offset) {
     if (dtype != KIND_BF16) return load((const float *)values + slot * dim + offset);
-    u32v pair;
-    memcpy(&pair, (const uint16_t *)values + value_index(dtype, dim, slot & ~(size_t)1, offset), sizeof pair);
-    return (f32v)(slot & 1 ? pair & 0xffff0000u : pair << 16);
+    f32v even, odd;
+    load_values(values, dtype, dim, slot & ~(size_t)1, offset, &even, &odd);
+    return slot & 1 ? odd : even;
 }
 
 /* Scores of VECTORS times WIDTH slots from `slot` on, which begins a block or a part of it, against COUNT queries. */
@@ -55,16 +66,36 @@ INLINE void score_all(const Query *q, const void *keys, int dtype, int dim, int 
     if (slot < end) score_tile(q, keys, dtype, slot, dim, start, COUNT, PARTS);
 }
 
-/* VECTORS times WIDTH channels of the mixed values of COUNT queries; the first `shared` keys are common to all. */
+/* Key number `j`, which all of COUNT queries see, with its value. */
+INLINE void mix_value(const Query *q, int j, const f32v *value, f32v acc[][MOST], const int COUNT, const int VECTORS) {
+    UNROLL for (int i = 0; i < COUNT; i++) {
+        f32v weight = splat(q[i].scores[j]);
+        UNROLL for (int v = 0; v < VECTORS; v++) acc[i][v] += weight * value[v];
+    }
+}
+
+INLINE void mix_one(const Query *q, const void *values, int dtype, int dim, int offset, int start, int j, f32v acc[][MOST],
+                    const int COUNT, const int VECTORS) {
+    f32v value[MOST];
+    UNROLL for (int v = 0; v < VECTORS; v++) value[v] = load_value(values, dtype, dim, start + j, offset + v * WIDTH);
+    mix_value(q, j, value, acc, COUNT, VECTORS);
+}
+
+/* VECTORS times WIDTH channels of the mixed values of COUNT queries; the first `shared` keys are common to all. Of two slots at
+ * a time, for values lie in pairs: to take those apart is as much work as to mix them for one query. */
 INLINE void mix_tile(const Query *q, const void *values, int dtype, int dim, int offset, int start, int shared, const float *scale,
                      const int COUNT, const int VECTORS) {
     f32v acc[TILE][MOST];
     UNROLL for (int i = 0; i < COUNT; i++) UNROLL for (int v = 0; v < VECTORS; v++) acc[i][v] = splat(0);
-    for (int j = 0; j < shared; j++)
-        UNROLL for (int v = 0; v < VECTORS; v++) {
-            f32v value = load_value(values, dtype, dim, start + j, offset + v * WIDTH);
-            UNROLL for (int i = 0; i < COUNT; i++) acc[i][v] += splat(q[i].scores[j]) * value;
-        }
+    int j = start & 1 && shared;
+    if (j) mix_one(q, values, dtype, dim, offset, start, 0, acc, COUNT, VECTORS);
+    for (; j + 2 <= shared; j += 2) {
+        f32v even[MOST], odd[MOST];
+        UNROLL for (int v = 0; v < VECTORS; v++) load_values(values, dtype, dim, start + j, offset + v * WIDTH, even + v, odd + v);
+        mix_value(q, j, even, acc, COUNT, VECTORS);
+        mix_value(q, j + 1, odd, acc, COUNT, VECTORS);
+    }
+    if (j < shared) mix_one(q, values, dtype, dim, offset, start, j, acc, COUNT, VECTORS);
     UNROLL for (int i = 0; i < COUNT; i++)
         for (int j = shared; j < q[i].prefix + q[i].num_path; j++) {
             size_t slot = j < q[i].prefix ? start + j : q[i].path[j - q[i].prefix];
@@ -86,7 +117,7 @@ INLINE void attend_tile(const Query *q, const void *keys, const void *values, in
         cap_scores(q + i, dim);
         softmax[i] = (Softmax){own_scores(q + i), 0, own_keys(q + i), 0};
     }
-    exponentiate(softmax, dim, COUNT);
+    UNROLL for (int i = 0; i < COUNT; i += TOGETHER) exponentiate(softmax + i, dim, COUNT - i < TOGETHER ? COUNT - i : TOGETHER);
     for (int i = 0; i < COUNT; i++) clear_hidden(q + i), scale[i] = 1.0f / softmax[i].sum;
     int offset = 0;
     for (; COUNT <= 2 && offset + MOST * WIDTH <= dim; offset += MOST * WIDTH)
@@ -98,6 +129,7 @@ INLINE void attend_tile(const Query *q, const void *keys, const void *values, in
 
 #define FOR_DTYPE(NAME, DTYPE)                                                                            \
     static __attribute__((noinline)) void NAME(const Query *q, int count, const void *keys, const void *values, int dim, int start) { \
+        for (; count >= TILE; count -= TILE, q += TILE) attend_tile(q, keys, values, DTYPE, dim, start, TILE); \
         for (; count >= 4; count -= 4, q += 4) attend_tile(q, keys, values, DTYPE, dim, start, 4);           \
         for (; count >= 2; count -= 2, q += 2) attend_tile(q, keys, values, DTYPE, dim, start, 2);           \
         if (count) attend_tile(q, keys, values, DTYPE, dim, start, 1);                                       \
