@@ -493,7 +493,7 @@ int reads_codes(void) {
 }
 
 int reads_codes_at_once(void) {
-#ifdef __AVX512BF16__
+#if WIDTH == 16
     return reads_codes();
 #else
     return 0;
