@@ -52,6 +52,7 @@ MARKDOWN: dict[str, Markdown] = {
     "byte-planes": byte_planes.markdown,
     "coded-weights": coded_weights.markdown,
     "coded-weights-amx": coded_weights.markdown,
+    "coded-weights-avx512": coded_weights.markdown,
     "coded-weights-cached": coded_weights.markdown,
     "coded-weights-sampled": coded_weights.markdown,
     "controllers": _with_picture(controllers_markdown, "controllers"),

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from autodraft.policy import FULL_BITS
 from autodraft.runtime.draft_weights import matrix_name, sub_layer_parts
-from autodraft.runtime.operations import activate, apply_norm, capped, norm_heads, rotate
+from autodraft.runtime.operations import activate, apply_norm, capped, placed_heads
 from autodraft.runtime.quantization import fake_quantize
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.weights import Norm, Projection, TargetWeights
@@ -190,11 +190,10 @@ class SubLayers:
             self._project(normed, block, part).view(*x.shape[:2], -1, spec.head_dim)
             for part in ("query", "key", "value")
         )
-        query, key = norm_heads(query, weights.query_norm, spec), norm_heads(key, weights.key_norm, spec)
         rotation = spec.rotation_of(block)
-        if rotation is not None:
-            query, key = (rotate(heads, *tables[rotation], spec.rotates_pairs) for heads in (query, key))
-        query = query * spec.query_scale
+        cos, sin = (None, None) if rotation is None else tables[rotation]
+        query = placed_heads(query, weights.query_norm, spec, cos, sin) * spec.query_scale
+        key = placed_heads(key, weights.key_norm, spec, cos, sin)
         query, key, value = (part.transpose(1, 2).to(self._dtype) for part in (query, key, value))
         if written is not None:
             written.keys[block], written.values[block] = key, value

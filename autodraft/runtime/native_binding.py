@@ -86,7 +86,8 @@ class CModel(ctypes.Structure):
             (name, c_int32)
             for name in (
                 *("num_blocks", "hidden", "num_heads", "num_kv_heads", "head_dim", "vocab"),
-                *("layer_norm", "activation", "gated", "dtype", "joint_qk_norm", "rotary_dim", "rotates_pairs"),
+                *("layer_norm", "activation", "gated", "dtype"),
+                *("joint_qk_norm", "norms_rotated", "rotary_dim", "rotates_pairs"),
             )
         ),
         *((name, c_float) for name in ("norm_eps", "embedding_scale", "query_scale", "score_cap", "logit_cap")),

@@ -47,7 +47,7 @@ def model_struct(
     struct = binding.CModel(
         *(spec.num_blocks, spec.hidden_size, spec.num_heads, spec.num_kv_heads, spec.head_dim, spec.vocab_size),
         *(spec.norm == "layer", _ACTIVATIONS[spec.activation], spec.gated, FULL_KINDS[dtype]),
-        *(spec.joint_qk_norm, spec.rotary_dim, spec.rotates_pairs),
+        *(spec.joint_qk_norm, spec.norms_rotated, spec.rotary_dim, spec.rotates_pairs),
         *(spec.norm_eps, spec.embedding_scale, spec.query_scale),
         *(spec.score_cap or 0.0, spec.logit_cap or 0.0),
         *map(binding.pointer, (embedding, positions, cosine, sine)),

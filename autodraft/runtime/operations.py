@@ -29,6 +29,20 @@ def norm_heads(heads: Tensor, norm: Norm | None, spec: ModelSpec, channels: Tens
     return apply_norm(heads.flatten(-2), joint_norm(norm, spec, channels), spec).view_as(heads)
 
 
+def placed_heads(
+    heads: Tensor,
+    norm: Norm | None,
+    spec: ModelSpec,
+    cos: Tensor | None,
+    sin: Tensor | None,
+    channels: Tensor | None = None,
+) -> Tensor:
+    """Queries or keys normed and rotated, in the family's order; see `norm_heads` and `rotate`."""
+    if spec.norms_rotated:
+        return norm_heads(rotate(heads, cos, sin, spec.rotates_pairs), norm, spec, channels)
+    return rotate(norm_heads(heads, norm, spec, channels), cos, sin, spec.rotates_pairs)
+
+
 def joint_norm(norm: Norm, spec: ModelSpec, channels: Tensor | None) -> Norm:
     """The part of a joint norm that belongs to some KV heads."""
     if channels is None:

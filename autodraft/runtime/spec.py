@@ -16,7 +16,8 @@ from autodraft.errors import UnsupportedModelError
 SUPPORTED_FAMILIES = (
     *("llama", "mistral", "ministral", "ministral3", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text"),
     *("smollm3", "granite", "glm", "glm4", "ernie4_5", "seed_oss", "arcee", "exaone", "exaone4", "internlm3"),
-    *("iquestcoder", "cwm", "nemotron", "jais2", "stablelm", "starcoder2", "olmo2", "olmo3", "helium", "opt"),
+    *("iquestcoder", "cwm", "nemotron", "jais2", "stablelm", "starcoder2", "olmo", "olmo2", "olmo3", "helium"),
+    *("vaultgemma", "hyperclovax", "hunyuan_v1_dense", "nanochat", "opt"),
 )
 _ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope")
 _ACTIVATIONS = {
@@ -28,10 +29,12 @@ _LAYER_NORM_EPS = {
     **{"stablelm": "layer_norm_eps", "starcoder2": "norm_epsilon"},
 }
 """By family with LayerNorm: the setting."""
-_UNGATED = ("arcee", "nemotron", "jais2", "starcoder2")
-_GEMMAS = ("gemma", "gemma2", "gemma3_text")
+_UNGATED = ("arcee", "nemotron", "jais2", "starcoder2", "nanochat")
+_GEMMAS = ("gemma", "gemma2", "gemma3_text", "vaultgemma")
 _PAIRWISE = ("glm", "glm4", "ernie4_5", "helium")
 """Families that rotate neighbouring channels of a head."""
+_NORMS_ROTATED = ("hunyuan_v1_dense", "nanochat")
+"""Families whose queries and keys are normed after their rotation."""
 _POST_NORM = ("exaone4", "olmo2", "olmo3")
 """Families without norms of what goes into a sub-layer."""
 _UNIT_NORMS = ("nemotron", *_GEMMAS)
@@ -62,6 +65,7 @@ class ModelSpec:
         local_rotation: whether heads of windowed blocks are rotated by frequencies of their own.
         norms_before, norms_behind: where a sub-layer has norms: of what goes in, and of what it adds.
         qk_norm: whether queries and keys are normed, head by head or, with `joint_qk_norm`, all heads as one vector.
+        norms_rotated: whether that comes after the rotation.
         norm_offset: what norms add to their weights.
         score_cap, logit_cap: bounds that scores of keys and logits approach, through a tanh.
         embedding_scale: what embeddings are multiplied by.
@@ -91,6 +95,7 @@ class ModelSpec:
     norms_before: bool = True
     norms_behind: bool = False
     joint_qk_norm: bool = False
+    norms_rotated: bool = False
     norm_offset: float = 0.0
     score_cap: float | None = None
     logit_cap: float | None = None
@@ -148,10 +153,12 @@ def _from_llama_like(config: Any) -> ModelSpec:
     family = config.model_type
     if family == "stablelm" and (config.use_parallel_residual or config.qk_layernorm):
         raise UnsupportedModelError("StableLM with parallel sub-layers or norms of single heads is not supported")
-    if family in _GEMMAS and config.use_bidirectional_attention:
+    if family in _GEMMAS and getattr(config, "use_bidirectional_attention", False):
         raise UnsupportedModelError("Gemma with attention to tokens ahead is no causal language model")
     if family == "gemma3_text" and config.attn_logit_softcapping:
         raise UnsupportedModelError("Gemma 3 with soft caps on scores is not supported: transformers ignores them")
+    if family == "olmo" and config.clip_qkv is not None:
+        raise UnsupportedModelError("OLMo with bounds on queries, keys and values (clip_qkv) is not supported")
     windowed = _windowed_blocks(config)
     ropes = _rope_settings(config, windowed)
     rope = ropes[0]
@@ -163,6 +170,10 @@ def _from_llama_like(config: Any) -> ModelSpec:
     embedding_scale = query_scale = 1.0
     if family == "granite":
         branch_scale = config.residual_multiplier
+        embedding_scale = config.embedding_multiplier / branch_scale
+        query_scale = config.attention_multiplier * head_dim**0.5
+    elif family == "hyperclovax":
+        branch_scale = 1.0 if config.use_post_norm else config.residual_multiplier  # else norms behind have it
         embedding_scale = config.embedding_multiplier / branch_scale
         query_scale = config.attention_multiplier * head_dim**0.5
     elif family == "smollm3":
@@ -182,26 +193,35 @@ def _from_llama_like(config: Any) -> ModelSpec:
         head_dim=head_dim,
         vocab_size=config.vocab_size,
         max_positions=positions,
-        norm="layer" if family in _LAYER_NORM_EPS else "rms",
-        norm_eps=getattr(config, _LAYER_NORM_EPS.get(family, "rms_norm_eps")) / branch_scale**2,
+        norm="layer" if family in ("olmo", *_LAYER_NORM_EPS) else "rms",
+        norm_eps=_norm_eps(config) / branch_scale**2,
         activation=_activation(config.hidden_activation if family in _GEMMAS[1:] else config.hidden_act),
         gated=family not in _UNGATED,
         rotary_dim=int(head_dim * rope.get("partial_rotary_factor", 1.0)),
-        qk_norm=family in ("qwen3", "gemma3_text", *_POST_NORM),
+        qk_norm=family in ("qwen3", "gemma3_text", *_NORMS_ROTATED, *_POST_NORM),
         joint_qk_norm=family in ("olmo2", "olmo3"),
+        norms_rotated=family in _NORMS_ROTATED,
         sliding_window=config.sliding_window if windowed else None,
         windowed_blocks=windowed,
         unrotated_blocks=unrotated,
         rotates_pairs=family in _PAIRWISE,
         local_rotation=len(ropes) > 1,
         norms_before=family not in _POST_NORM,
-        norms_behind=family in ("gemma2", "gemma3_text", "glm4", *_POST_NORM),
+        norms_behind=family in ("gemma2", "gemma3_text", "glm4", *_POST_NORM)
+        or getattr(config, "use_post_norm", False),
         norm_offset=1.0 if family in _UNIT_NORMS else 0.0,
         score_cap=getattr(config, "attn_logit_softcapping", None),
         logit_cap=getattr(config, "final_logit_softcapping", None),
         embedding_scale=embedding_scale,
         query_scale=query_scale,
     )
+
+
+def _norm_eps(config: Any) -> float:
+    if config.model_type == "olmo":
+        return 1e-5  # no setting
+    eps: float = getattr(config, _LAYER_NORM_EPS.get(config.model_type, "rms_norm_eps"))
+    return eps
 
 
 def _stored(value: float, config: Any) -> float:
@@ -233,6 +253,8 @@ def _rope_settings(config: Any, windowed: frozenset[int]) -> list[dict[str, Any]
     ropes = [settings[kind] for kind, is_used in kinds.items() if is_used and kind in settings] or [settings]
     for rope in ropes:
         scaling = rope.get("rope_type", "default")
+        if config.model_type == "hunyuan_v1_dense" and scaling == "dynamic" and rope.get("alpha"):
+            continue  # with that its frequencies are the same at any length
         if scaling not in _ROPE_TYPES:
             raise UnsupportedModelError(
                 f"rotary scaling {scaling!r} is not supported; supported: {', '.join(_ROPE_TYPES)}"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from autodraft.runtime.choosing import best_of
-from autodraft.runtime.operations import activate, apply_norm, capped, norm_heads, rotate
+from autodraft.runtime.operations import activate, apply_norm, capped, placed_heads
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.torch_cache import KEY_BLOCK, ROW_PADDING
 from autodraft.runtime.torch_rows import Drafted, RowInputs
@@ -140,11 +140,8 @@ class TorchPass:
             query, key, value = projected.split(sizes, dim=1)
             whole = heads == spec.num_kv_heads
             own = None if whole else part.channels
-            query, key = (
-                norm_heads(each, norm, spec, own) for each, norm in ((query, block.query_norm), (key, block.key_norm))
-            )
-            query, key = (rotate(each, cos, sin, spec.rotates_pairs) for each in (query, key))
-            query = query * spec.query_scale
+            query = placed_heads(query, block.query_norm, spec, cos, sin, own) * spec.query_scale
+            key = placed_heads(key, block.key_norm, spec, cos, sin, own)
             channels: Tensor | slice = slice(None) if whole else part.channels
             slots = context.inputs.slots
             where = (slice(None), slots) if whole else (part.channels[:, None], slots[None])

@@ -48,9 +48,13 @@ def tiles_of(split):
 
 @triton.jit
 def _rotated(
-    source, norm, cos, sin, row, inside, eps, HEAD_DIM: tl.constexpr, ROTATED: tl.constexpr, PAIRS: tl.constexpr
-):
-    """Heads, normed and rotated. source: pointers [heads]; row [heads]: of the tables. -> float32 [heads, head_dim]"""
+    source, norm, cos, sin, row, inside, eps,
+    HEAD_DIM: tl.constexpr, ROTATED: tl.constexpr, PAIRS: tl.constexpr, NORM_LAST: tl.constexpr,
+):  # fmt: skip
+    """Heads, normed and rotated, or the other way round. -> float32 [heads, head_dim]
+
+    source: pointers [heads]; row [heads]: of the tables.
+    """
     place = tl.arange(0, HEAD_DIM)
     half: tl.constexpr = ROTATED // 2
     is_first, other, angle = place < half, place, place  # of the two that are rotated together, the other, and by what
@@ -60,25 +64,29 @@ def _rotated(
         angle = place // 2 % half if PAIRS else place % half
     given = tl.load(source[:, None] + place[None, :], mask=inside[:, None], other=0.0)
     scale = 1.0
-    if norm is not None:
+    norm_first: tl.constexpr = (norm is not None) and not NORM_LAST
+    if norm_first:
         scale = tl.rsqrt(tl.sum(given * given, 1) / HEAD_DIM + eps)[:, None]
         given = given * scale * tl.load(norm + place)[None, :]
     if cos is not None:
         partner = tl.load(source[:, None] + other[None, :], mask=inside[:, None], other=0.0)
-        if norm is not None:
+        if norm_first:
             partner = partner * scale * tl.load(norm + other)[None, :]
         table = row[:, None] * half + angle[None, :]
         c = tl.load(cos + table, mask=inside[:, None], other=0.0)
         s = tl.load(sin + table, mask=inside[:, None], other=0.0)
         rotated = given * c + tl.where(is_first, -1.0, 1.0)[None, :] * partner * s
         given = rotated if ROTATED == HEAD_DIM else tl.where((place < ROTATED)[None, :], rotated, given)
+    if NORM_LAST:
+        scale = tl.rsqrt(tl.sum(given * given, 1) / HEAD_DIM + eps)[:, None]
+        given = given * scale * tl.load(norm + place)[None, :]
     return given
 
 
 @triton.jit
 def _cache_rows(
     own_keys, own_values, stride, norm, cos, sin, slots, first, last, keys, values, rows, eps,
-    HEAD_DIM: tl.constexpr, ROTATED: tl.constexpr, PAIRS: tl.constexpr,
+    HEAD_DIM: tl.constexpr, ROTATED: tl.constexpr, PAIRS: tl.constexpr, NORM_LAST: tl.constexpr,
 ):  # fmt: skip
     """Keys and values of one head of those rows whose slots are in [first, last), put where this program finds them."""
     place = tl.arange(0, HEAD_DIM)[None, :]
@@ -87,7 +95,9 @@ def _cache_rows(
         slot = tl.load(slots + row, mask=row < rows, other=-1)
         is_here = (slot >= first) & (slot < last)
         if tl.max(is_here.to(tl.int32), 0) > 0:
-            key = _rotated(own_keys + row * stride, norm, cos, sin, row, is_here, eps, HEAD_DIM, ROTATED, PAIRS)
+            key = _rotated(
+                own_keys + row * stride, norm, cos, sin, row, is_here, eps, HEAD_DIM, ROTATED, PAIRS, NORM_LAST
+            )
             value = tl.load((own_values + row * stride)[:, None] + place, mask=is_here[:, None], other=0.0)
             to = slot[:, None] * HEAD_DIM + place
             tl.store(keys + to, key.to(keys.dtype.element_ty), mask=is_here[:, None])
@@ -173,6 +183,7 @@ def attend_splits(
     HEAD_DIM: tl.constexpr,
     ROTATED: tl.constexpr,  # leading channels of a head
     PAIRS: tl.constexpr,  # whether neighbours are rotated together, not halves
+    NORM_LAST: tl.constexpr,  # whether heads are normed after their rotation
     LINES: tl.constexpr,  # at least GROUP
     KEY_LINES: tl.constexpr,  # of 128 bytes that a key takes
     EARLY: tl.constexpr,
@@ -207,12 +218,12 @@ def attend_splits(
     to = split * (rows * GROUP * kv_heads) + row * (GROUP * kv_heads) + head
     if used > 0:
         queries = projected + (row * heads + head) * HEAD_DIM
-        q = _rotated(queries, query_norm, cos, sin, row, is_line, eps, HEAD_DIM, ROTATED, PAIRS)
+        q = _rotated(queries, query_norm, cos, sin, row, is_line, eps, HEAD_DIM, ROTATED, PAIRS, NORM_LAST)
         own = projected + (GROUP * kv_heads + kv_head) * HEAD_DIM
         _cache_rows(
             own, own + kv_heads * HEAD_DIM, heads * HEAD_DIM, key_norm, cos, sin, slots,
             tl.where(is_scattered, 0, begin), tl.where(is_scattered, seen, end),
-            keys + cached, values + cached, rows, eps, HEAD_DIM, ROTATED, PAIRS,
+            keys + cached, values + cached, rows, eps, HEAD_DIM, ROTATED, PAIRS, NORM_LAST,
         )  # fmt: skip
         for turn in tl.range(0, tl.where(is_scattered, together, 1), num_stages=1):
             of = tl.program_id(0) * together + turn

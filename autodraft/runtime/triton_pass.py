@@ -188,7 +188,7 @@ class TritonPass(TorchPass):
                 *(inputs.slots, inputs.starts, inputs.paths),
                 *(keys, values, mask, floors, mixed, highest, sums, rows, kv_heads, seen, keys.shape[1], spec.norm_eps),
                 *(scale, spec.score_cap, spec.group_size, head_dim),
-                *(spec.rotary_dim, spec.rotates_pairs, self._lines, key_lines),
+                *(spec.rotary_dim, spec.rotates_pairs, spec.norms_rotated, self._lines, key_lines),
                 num_warps=max(head_dim // _CHANNELS_PER_WARP, 2),
                 **early(projected),
             )

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from autodraft.runtime.byte_planes import BytePlanes
 from autodraft.runtime.spec import ModelSpec
@@ -192,10 +193,11 @@ def joined(weights: Sequence[Tensor]) -> Tensor:
     return first.as_strided((rows, first.shape[1]), first.stride())
 
 
-def _norm(module: Any, offset: float = 0.0) -> Norm:
-    """`offset`: what the module adds to its weights."""
-    bias = getattr(module, "bias", None)
-    return Norm(module.weight.detach().float() + offset, None if bias is None else bias.detach().float())
+def _norm(module: Any, offset: float = 0.0, *, channels: int = 0, device: torch.device | None = None) -> Norm:
+    """`offset`: what the module adds to its weights; one without weights has so many `channels`."""
+    weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+    weight = torch.ones(channels, device=device) if weight is None else weight.detach().float() + offset
+    return Norm(weight, None if bias is None else bias.detach().float())
 
 
 def _projection(module: Any) -> Projection:
@@ -204,7 +206,7 @@ def _projection(module: Any) -> Projection:
 
 def mlp_outputs(mlp: Any) -> nn.Linear:
     """The module that writes what an MLP adds."""
-    found: nn.Linear = mlp.c_proj if hasattr(mlp, "c_proj") else mlp.down_proj
+    found: nn.Linear = next(getattr(mlp, name) for name in ("c_proj", "fc2", "down_proj") if hasattr(mlp, name))
     return found
 
 
@@ -216,7 +218,8 @@ def _inner_maps(attention: Any, mlp: Any, spec: ModelSpec) -> list[Projection | 
         found = [_projection(module) for module in (attention.q_proj, attention.k_proj, attention.v_proj)]
     if hasattr(mlp, "gate_up_proj"):
         return [*found, *_parts(mlp.gate_up_proj, spec.fused_rows["gate_up_proj"])]
-    gate, up = mlp.gate_proj if spec.gated else None, mlp.c_fc if hasattr(mlp, "c_fc") else mlp.up_proj
+    gate = mlp.gate_proj if spec.gated else None
+    up = next(getattr(mlp, name) for name in ("c_fc", "fc1", "up_proj") if hasattr(mlp, name))
     return [*found, None if gate is None else _projection(gate), _projection(up)]
 
 
@@ -238,11 +241,15 @@ def _stored(block: BlockWeights, layer: Any, byte_planes: bool) -> BlockWeights:
 
 def _norm_names(spec: ModelSpec) -> tuple[tuple[str | None, str | None], tuple[str | None, str | None]]:
     """Modules of a layer: norms before attention and MLP, and behind them."""
-    if not spec.norms_behind:
-        return ("input_layernorm", "post_attention_layernorm"), (None, None)
+    usual = ("input_layernorm", "post_attention_layernorm")
     if spec.family == "glm4":
-        behind = ("post_self_attn_layernorm", "post_mlp_layernorm")
-        return ("input_layernorm", "post_attention_layernorm"), behind
+        return usual, ("post_self_attn_layernorm", "post_mlp_layernorm")
+    if spec.family == "hyperclovax" and spec.norms_behind:
+        return usual, ("post_norm1", "post_norm2")
+    if spec.family == "vaultgemma":
+        return ("input_layernorm", "pre_feedforward_layernorm"), (None, None)
+    if not spec.norms_behind:
+        return usual, (None, None)
     before = ("input_layernorm", "pre_feedforward_layernorm") if spec.norms_before else (None, None)
     return before, ("post_attention_layernorm", "post_feedforward_layernorm")
 
@@ -255,24 +262,28 @@ def _rotations(rotary: Any) -> tuple[Rotation, ...]:
 
 
 def _from_llama_like(model: Any, spec: ModelSpec, byte_planes: bool) -> TargetWeights:
-    final_norm = _norm(model.model.norm, spec.norm_offset)
+    config, embedding = model.config, model.model.embed_tokens.weight.detach()
+    norm = partial(_norm, offset=spec.norm_offset, device=embedding.device)
+    branch_scale = config.residual_multiplier if spec.family == "hyperclovax" else 1.0
     blocks = []
     for layer in model.model.layers:
         attention, mlp = layer.self_attn, layer.mlp
         query, key, value, gate, up = _inner_maps(attention, mlp, spec)
         assert query and key and value and up
         before, behind = (
-            [None if name is None else _norm(getattr(layer, name), spec.norm_offset) for name in names]
+            [None if name is None else norm(getattr(layer, name), channels=spec.hidden_size) for name in names]
             for names in _norm_names(spec)
         )
+        behind = [None if each is None else replace(each, weight=each.weight * branch_scale) for each in behind]
+        query_norm, key_norm = _head_norms(attention) if spec.qk_norm else (None, None)
         block = BlockWeights(
             attention_norm=before[0],
             query=query,
             key=key,
             value=value,
             output=_projection(attention.o_proj),
-            query_norm=_norm(attention.q_norm, spec.norm_offset) if spec.qk_norm else None,
-            key_norm=_norm(attention.k_norm, spec.norm_offset) if spec.qk_norm else None,
+            query_norm=None if query_norm is None else norm(query_norm, channels=spec.head_dim),
+            key_norm=None if key_norm is None else norm(key_norm, channels=spec.head_dim),
             attention_norm_behind=behind[0],
             mlp_norm=before[1],
             gate=gate,
@@ -281,14 +292,29 @@ def _from_llama_like(model: Any, spec: ModelSpec, byte_planes: bool) -> TargetWe
             mlp_norm_behind=behind[1],
         )
         blocks.append(_stored(block, layer, byte_planes))
+    final_norm = norm(model.model.norm, channels=spec.hidden_size)
+    logits_scale = getattr(config, "logits_scaling", 1.0)  # Granite divides by it
+    rotations = _rotations(model.model.rotary_emb)
+    if spec.family == "nanochat":  # norms embeddings, and turns the other way
+        embedding = F.rms_norm(embedding.float(), (spec.hidden_size,), eps=spec.norm_eps).to(embedding.dtype)
+        rotations = tuple(replace(rotation, frequencies=-rotation.frequencies) for rotation in rotations)
     return TargetWeights(
-        embedding=model.model.embed_tokens.weight.detach(),
+        embedding=embedding,
         positions=None,
-        rotations=_rotations(model.model.rotary_emb),
+        rotations=rotations,
         blocks=tuple(blocks),
-        final_norm=Norm(final_norm.weight / getattr(model.config, "logits_scaling", 1.0), final_norm.bias),
+        final_norm=replace(
+            final_norm, weight=final_norm.weight * (logits_scale if spec.family == "hyperclovax" else 1 / logits_scale)
+        ),
         head=model.lm_head.weight.detach(),
     )
+
+
+def _head_norms(attention: Any) -> tuple[Any, Any]:
+    """Modules that norm queries and keys."""
+    if hasattr(attention, "query_layernorm"):
+        return attention.query_layernorm, attention.key_layernorm
+    return attention.q_norm, attention.k_norm
 
 
 def _from_opt(model: Any, byte_planes: bool) -> TargetWeights:

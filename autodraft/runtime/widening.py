@@ -30,8 +30,10 @@ def widen(model: Any, factor: int) -> Any:
     if factor == 1:
         return model
     spec = ModelSpec.from_config(model.config)
-    if spec.family.startswith("gemma"):
+    if "gemma" in spec.family:
         raise UnsupportedModelError(f"cannot widen a {spec.family} checkpoint: its embeddings are scaled by its width")
+    if spec.family in ("nanochat", "olmo"):
+        raise UnsupportedModelError(f"cannot widen a {spec.family} checkpoint: its last norm has no weights")
     config = copy.deepcopy(model.config)
     for name in _WIDTHS:
         value = getattr(config, name, None)
@@ -65,7 +67,7 @@ def _widened(name: str, tensor: Tensor, factor: int, spec: ModelSpec) -> Tensor:
         return widened_table(tensor, factor)
     if tensor.ndim == 2:
         return _tiled(name, tensor, factor, spec)
-    if name.endswith(("q_norm.weight", "k_norm.weight")):
+    if name.endswith(("q_norm.weight", "k_norm.weight", "query_layernorm.weight", "key_layernorm.weight")):
         return tensor.repeat(factor if spec.joint_qk_norm else 1)  # the size of a head is kept
     is_final_norm = name.startswith(("model.norm.", "model.decoder.final_layer_norm."))
     if not is_final_norm:

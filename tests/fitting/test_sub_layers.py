@@ -36,7 +36,7 @@ def test_beyond_the_window_it_is_the_hugging_face_model(name):
     assert torch.allclose(layers.logits(tokens), model(tokens).logits, atol=2e-3)
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3", "opt"])
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3", "hunyuan", "opt"])
 @torch.no_grad()
 def test_a_closed_gate_is_a_skipped_sub_layer(name):
     skipped = (1, 2)

@@ -58,6 +58,7 @@ def test_the_fingerprint_follows_the_weights(tmp_path):
     "family",
     [
         *("llama", "llama-bias", "qwen3", "phi3-longrope", "phi4-mini", "granite", "nemotron", "starcoder2", "opt"),
+        *("hunyuan", "hyperclovax"),
         *("glm4", "exaone4", "olmo3", "jais2"),
     ],
 )
@@ -121,6 +122,14 @@ def test_what_gemma_does_not_do_here_is_refused_by_name():
         build_runtime(tiny_model("gemma3", use_bidirectional_attention=True, sliding_window=512))
     with pytest.raises(UnsupportedModelError, match="cannot widen a gemma checkpoint"):
         widen(tiny_model("gemma"), 2)
+
+
+def test_olmo_with_bounds_and_widening_without_a_weight_to_take_it_back_are_refused_by_name():
+    with pytest.raises(UnsupportedModelError, match="clip_qkv"):
+        build_runtime(tiny_model("olmo", clip_qkv=8.0))
+    for name in ("olmo", "nanochat"):
+        with pytest.raises(UnsupportedModelError, match="its last norm has no weights"):
+            widen(tiny_model(name), 2)
 
 
 @pytest.mark.parametrize("family", ["phi3-longrope", "ministral3"])

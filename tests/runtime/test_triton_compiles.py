@@ -127,7 +127,10 @@ def test_what_lies_between_products_compiles(tmp_path):
     kernels = {
         "begin": {"ROTATIONS": 2, "BLOCK": 1024, "learned": None},
         "normalise": {"CENTRED": False, "BLOCK": 4096, "bias": None, **plain},
-        "attend_splits": {"GROUP": 4, "HEAD_DIM": 128, "ROTATED": 96, "PAIRS": False, "LINES": 16, "KEY_LINES": 2},
+        "attend_splits": {
+            **{"GROUP": 4, "HEAD_DIM": 128, "ROTATED": 96, "PAIRS": False, "NORM_LAST": False},
+            **{"LINES": 16, "KEY_LINES": 2},
+        },
         "join_splits": {"HEAD_DIM": 128, **plain},
         "add_normed": {"BLOCK": 4096},
         "norm_jointly": {"BLOCK": 4096},
@@ -141,6 +144,7 @@ def test_what_lies_between_products_compiles(tmp_path):
     unrotated = {**kernels["attend_splits"], "ROTATED": 0, "EARLY": True}
     unrotated |= dict.fromkeys(["cos", "sin", "query_norm", "key_norm", "floors", "cap"])
     wide = {**kernels["attend_splits"], "HEAD_DIM": 256, "ROTATED": 256, "PAIRS": True, "KEY_LINES": 4, "EARLY": True}
+    wide |= {"NORM_LAST": True}
     variants = [(unrotated, 4), (wide, 8)]
     attention = [["triton_attention", "attend_splits", pointers, each, 90, warps, 3] for each, warps in variants]
     assert all(".local." not in program for program, _ in compiled(tmp_path, attention))

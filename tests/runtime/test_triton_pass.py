@@ -53,6 +53,9 @@ def filled(runtime, length=LENGTH):
         "exaone4",
         "olmo2",
         "glm4",
+        "hunyuan",
+        "nanochat",
+        "olmo",
         "opt",
     ],
 )

@@ -176,6 +176,34 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "olmo3-windows": ("Olmo3", {**_LLAMA_LIKE, "sliding_window": 128}),
+    "olmo": ("Olmo", {**_LLAMA_LIKE}),
+    "vaultgemma": (
+        "VaultGemma",
+        {
+            **{**_LLAMA_LIKE, "head_dim": 32, "query_pre_attn_scalar": 24, "sliding_window": 128},
+            **{"attn_logit_softcapping": 2.0, "final_logit_softcapping": 1.5},
+        },
+    ),
+    "hyperclovax": (
+        "HyperCLOVAX",
+        {
+            **_LLAMA_LIKE,
+            **{"embedding_multiplier": 10.0, "residual_multiplier": 0.4},
+            **{"attention_multiplier": 0.1, "logits_scaling": 0.125},
+        },
+    ),
+    "hyperclovax-no-norms-behind": (
+        "HyperCLOVAX",
+        {**_LLAMA_LIKE, "use_post_norm": False, "embedding_multiplier": 10.0, "residual_multiplier": 0.4},
+    ),
+    "hunyuan": (
+        "HunYuanDenseV1",
+        {
+            **{**_LLAMA_LIKE, "head_dim": 32, "attention_bias": True},
+            "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 1.0, "alpha": 1000.0},
+        },
+    ),
+    "nanochat": ("NanoChat", {**_LLAMA_LIKE, "final_logit_softcapping": 1.5}),
     "opt": ("OPT", {**_COMMON, "ffn_dim": 112, "word_embed_proj_dim": 64}),
 }
 

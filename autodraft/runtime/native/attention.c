@@ -66,19 +66,19 @@ INLINE void score_all(const Query *q, const void *keys, int dtype, int dim, int 
     if (slot < end) score_tile(q, keys, dtype, slot, dim, start, COUNT, PARTS);
 }
 
-/* Key number `j`, which all of COUNT queries see, with its value. */
-INLINE void mix_value(const Query *q, int j, const f32v *value, f32v acc[][MOST], const int COUNT, const int VECTORS) {
+/* Key number `key`, which all of COUNT queries see, with its value. */
+INLINE void mix_value(const Query *q, int key, const f32v *value, f32v acc[][MOST], const int COUNT, const int VECTORS) {
     UNROLL for (int i = 0; i < COUNT; i++) {
-        f32v weight = splat(q[i].scores[j]);
+        f32v weight = splat(q[i].scores[key]);
         UNROLL for (int v = 0; v < VECTORS; v++) acc[i][v] += weight * value[v];
     }
 }
 
-INLINE void mix_one(const Query *q, const void *values, int dtype, int dim, int offset, int start, int j, f32v acc[][MOST],
+INLINE void mix_one(const Query *q, const void *values, int dtype, int dim, int offset, int start, int key, f32v acc[][MOST],
                     const int COUNT, const int VECTORS) {
     f32v value[MOST];
-    UNROLL for (int v = 0; v < VECTORS; v++) value[v] = load_value(values, dtype, dim, start + j, offset + v * WIDTH);
-    mix_value(q, j, value, acc, COUNT, VECTORS);
+    UNROLL for (int v = 0; v < VECTORS; v++) value[v] = load_value(values, dtype, dim, start + key, offset + v * WIDTH);
+    mix_value(q, key, value, acc, COUNT, VECTORS);
 }
 
 /* VECTORS times WIDTH channels of the mixed values of COUNT queries; the first `shared` keys are common to all. Of two slots at
@@ -87,15 +87,15 @@ INLINE void mix_tile(const Query *q, const void *values, int dtype, int dim, int
                      const int COUNT, const int VECTORS) {
     f32v acc[TILE][MOST];
     UNROLL for (int i = 0; i < COUNT; i++) UNROLL for (int v = 0; v < VECTORS; v++) acc[i][v] = splat(0);
-    int j = start & 1 && shared;
-    if (j) mix_one(q, values, dtype, dim, offset, start, 0, acc, COUNT, VECTORS);
-    for (; j + 2 <= shared; j += 2) {
+    int key = start & 1 && shared;
+    if (key) mix_one(q, values, dtype, dim, offset, start, 0, acc, COUNT, VECTORS);
+    for (; key + 2 <= shared; key += 2) {
         f32v even[MOST], odd[MOST];
-        UNROLL for (int v = 0; v < VECTORS; v++) load_values(values, dtype, dim, start + j, offset + v * WIDTH, even + v, odd + v);
-        mix_value(q, j, even, acc, COUNT, VECTORS);
-        mix_value(q, j + 1, odd, acc, COUNT, VECTORS);
+        UNROLL for (int v = 0; v < VECTORS; v++) load_values(values, dtype, dim, start + key, offset + v * WIDTH, even + v, odd + v);
+        mix_value(q, key, even, acc, COUNT, VECTORS);
+        mix_value(q, key + 1, odd, acc, COUNT, VECTORS);
     }
-    if (j < shared) mix_one(q, values, dtype, dim, offset, start, j, acc, COUNT, VECTORS);
+    if (key < shared) mix_one(q, values, dtype, dim, offset, start, key, acc, COUNT, VECTORS);
     UNROLL for (int i = 0; i < COUNT; i++)
         for (int j = shared; j < q[i].prefix + q[i].num_path; j++) {
             size_t slot = j < q[i].prefix ? start + j : q[i].path[j - q[i].prefix];

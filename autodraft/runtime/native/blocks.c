@@ -246,6 +246,13 @@ static void norm_head(const Model *m, float *head, const float *weight, int numb
     for (int i = 0; i < m->head_dim; i += WIDTH) store(head + i, load(head + i) * splat(*joint_scale) * load(weight + i));
 }
 
+/* A query or a key, of a block with such a norm, as attention takes it. */
+static void place(const Model *m, int block, float *head, const float *weight, int number, const float *joint_scale, int position) {
+    if (m->norms_rotated) rotate(m, block, head, position);
+    norm_head(m, head, weight, number, joint_scale);
+    if (!m->norms_rotated) rotate(m, block, head, position);
+}
+
 /* Norms, rotation and caching of one (row, head); `local` counts the segment's own heads. */
 static void place_head(const Call *c, int block, const Segment *s, int row, int local, const Private *mine) {
     const Model *m = c->m;
@@ -254,13 +261,11 @@ static void place_head(const Call *c, int block, const Segment *s, int row, int 
     float *q = c->ws->projected + (size_t)row * c->ws->width + (size_t)local * head_width(m), *k = q + group * dim, *v = k + dim;
     for (int g = 0; g < group && !c->keys_only; g++) {
         float *head = q + (size_t)g * dim;
-        norm_head(m, head, norms->query_norm, s->kv_heads[local] * group + g, mine->scales + 2 * row);
-        rotate(m, block, head, position);
+        place(m, block, head, norms->query_norm, s->kv_heads[local] * group + g, mine->scales + 2 * row, position);
         if (m->query_scale != 1)
             for (int i = 0; i < dim; i += WIDTH) store(head + i, load(head + i) * splat(m->query_scale));
     }
-    norm_head(m, k, norms->key_norm, s->kv_heads[local], mine->scales + 2 * row + 1);
-    rotate(m, block, k, position);
+    place(m, block, k, norms->key_norm, s->kv_heads[local], mine->scales + 2 * row + 1, position);
     write_cache(c, block, s->kv_heads[local], c->rows->slots[row], k, v);
 }
 

@@ -56,6 +56,7 @@ typedef struct {
     int32_t num_blocks, hidden, num_heads, num_kv_heads, head_dim, vocab;
     int32_t layer_norm, activation /* 0 silu, 1 relu, 2 gelu, 3 gelu by tanh, 4 squared relu */, gated, dtype /* KIND_F32 or KIND_BF16 */;
     int32_t joint_qk_norm;      /* queries of all heads of a segment are normed as one vector, and so are keys */
+    int32_t norms_rotated;      /* heads are rotated before they are normed */
     int32_t rotary_dim;         /* leading channels of a head that are rotated */
     int32_t rotates_pairs;      /* channels 2i and 2i + 1 together, not i and i + rotary_dim / 2 */
     float norm_eps, embedding_scale, query_scale /* beside 1 / sqrt(head_dim) */;
