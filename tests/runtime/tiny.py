@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 import torch
 import transformers
 
@@ -211,6 +212,8 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
 def tiny_model(name: str, seed: int = 0, **changes: Any) -> Any:
     """A random Hugging Face model in float32; weights large enough that logits differ, norms and biases not trivial."""
     family, settings = CONFIGS[name]
+    if not hasattr(transformers, f"{family}Config"):
+        pytest.skip(f"transformers {transformers.__version__} has no {family}")
     config = getattr(transformers, f"{family}Config")(**{**settings, **changes})
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
