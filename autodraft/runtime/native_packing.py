@@ -87,7 +87,7 @@ class Packing:
         dtype: one of `FULL_KINDS`.
         coded: whether the engine is given bfloat16 weights in codes (coded_weights.py). None: where it reads codes
             `at_once`, or where the target does not fit the processor's caches.
-        at_once: whether codes are multiplied as fast as plain weights out of a cache.
+        at_once: whether codes are worth it out of a cache, too.
 
     Attributes:
         full_bytes: of a weight in the target's precision.

@@ -19,7 +19,7 @@ def apply_norm(x: Tensor, norm: Norm | None, spec: ModelSpec) -> Tensor:
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + spec.norm_eps) * norm.weight
 
 
-def norm_heads(heads: Tensor, norm: Norm | None, spec: ModelSpec, channels: Tensor | None = None) -> Tensor:
+def _norm_heads(heads: Tensor, norm: Norm | None, spec: ModelSpec, channels: Tensor | None = None) -> Tensor:
     """Norms of queries or keys, float32 [.., heads, head_dim]; a joint one over these heads.
 
     `channels`: the KV heads that they belong to, where those are not all.
@@ -37,10 +37,10 @@ def placed_heads(
     sin: Tensor | None,
     channels: Tensor | None = None,
 ) -> Tensor:
-    """Queries or keys normed and rotated, in the family's order; see `norm_heads` and `rotate`."""
+    """Queries or keys normed and rotated, in the family's order; see `_norm_heads` and `rotate`."""
     if spec.norms_rotated:
-        return norm_heads(rotate(heads, cos, sin, spec.rotates_pairs), norm, spec, channels)
-    return rotate(norm_heads(heads, norm, spec, channels), cos, sin, spec.rotates_pairs)
+        return _norm_heads(rotate(heads, cos, sin, spec.rotates_pairs), norm, spec, channels)
+    return rotate(_norm_heads(heads, norm, spec, channels), cos, sin, spec.rotates_pairs)
 
 
 def joint_norm(norm: Norm, spec: ModelSpec, channels: Tensor | None) -> Norm:

@@ -147,8 +147,8 @@ def _activation(name: str) -> Any:
 def _from_llama_like(config: Any) -> ModelSpec:
     """With a rotary embedding; RMSNorm and a gated MLP, where no table above says otherwise.
 
-    Granite multiplies what a sub-layer adds, by m say. A stream divided by m is the same without that factor, where the
-    eps of norms is divided by the square of m.
+    Granite and HyperCLOVA X multiply what a sub-layer adds, by m say. A stream divided by m is the same without that
+    factor, where the eps of norms is divided by the square of m.
     """
     family = config.model_type
     if family == "stablelm" and (config.use_parallel_residual or config.qk_layernorm):
@@ -168,12 +168,9 @@ def _from_llama_like(config: Any) -> ModelSpec:
         positions = min(positions, rope["original_max_position_embeddings"])
     branch_scale, unrotated = 1.0, frozenset[int]()
     embedding_scale = query_scale = 1.0
-    if family == "granite":
-        branch_scale = config.residual_multiplier
-        embedding_scale = config.embedding_multiplier / branch_scale
-        query_scale = config.attention_multiplier * head_dim**0.5
-    elif family == "hyperclovax":
-        branch_scale = 1.0 if config.use_post_norm else config.residual_multiplier  # else norms behind have it
+    norms_behind = family in ("gemma2", "gemma3_text", "glm4", *_POST_NORM) or getattr(config, "use_post_norm", False)
+    if family in ("granite", "hyperclovax"):
+        branch_scale = 1.0 if norms_behind else config.residual_multiplier  # which is part of weights of norms behind
         embedding_scale = config.embedding_multiplier / branch_scale
         query_scale = config.attention_multiplier * head_dim**0.5
     elif family == "smollm3":
@@ -207,8 +204,7 @@ def _from_llama_like(config: Any) -> ModelSpec:
         rotates_pairs=family in _PAIRWISE,
         local_rotation=len(ropes) > 1,
         norms_before=family not in _POST_NORM,
-        norms_behind=family in ("gemma2", "gemma3_text", "glm4", *_POST_NORM)
-        or getattr(config, "use_post_norm", False),
+        norms_behind=norms_behind,
         norm_offset=1.0 if family in _UNIT_NORMS else 0.0,
         score_cap=getattr(config, "attn_logit_softcapping", None),
         logit_cap=getattr(config, "final_logit_softcapping", None),

@@ -193,11 +193,15 @@ def joined(weights: Sequence[Tensor]) -> Tensor:
     return first.as_strided((rows, first.shape[1]), first.stride())
 
 
-def _norm(module: Any, offset: float = 0.0, *, channels: int = 0, device: torch.device | None = None) -> Norm:
-    """`offset`: what the module adds to its weights; one without weights has so many `channels`."""
+def _norm(
+    module: Any, offset: float = 0.0, scale: float = 1.0, *, channels: int = 0, device: torch.device | None = None
+) -> Norm:
+    """`offset`, `scale`: what the module adds to its weights, and a factor on both; one without weights has so many
+    `channels`.
+    """
     weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
     weight = torch.ones(channels, device=device) if weight is None else weight.detach().float() + offset
-    return Norm(weight, None if bias is None else bias.detach().float())
+    return Norm(weight * scale, None if bias is None else bias.detach().float())
 
 
 def _projection(module: Any) -> Projection:
@@ -263,27 +267,30 @@ def _rotations(rotary: Any) -> tuple[Rotation, ...]:
 
 def _from_llama_like(model: Any, spec: ModelSpec, byte_planes: bool) -> TargetWeights:
     config, embedding = model.config, model.model.embed_tokens.weight.detach()
-    norm = partial(_norm, offset=spec.norm_offset, device=embedding.device)
-    branch_scale = config.residual_multiplier if spec.family == "hyperclovax" else 1.0
+    norm = partial(_norm, offset=spec.norm_offset, channels=spec.hidden_size, device=embedding.device)
+    is_hyperclovax = spec.family == "hyperclovax"
+    scale_behind = config.residual_multiplier if is_hyperclovax else 1.0
+    of_heads = ("query_layernorm", "key_layernorm") if spec.family == "hunyuan_v1_dense" else ("q_norm", "k_norm")
     blocks = []
     for layer in model.model.layers:
         attention, mlp = layer.self_attn, layer.mlp
         query, key, value, gate, up = _inner_maps(attention, mlp, spec)
         assert query and key and value and up
         before, behind = (
-            [None if name is None else norm(getattr(layer, name), channels=spec.hidden_size) for name in names]
-            for names in _norm_names(spec)
+            [None if name is None else norm(getattr(layer, name), scale=scale) for name in names]
+            for names, scale in zip(_norm_names(spec), (1.0, scale_behind), strict=True)
         )
-        behind = [None if each is None else replace(each, weight=each.weight * branch_scale) for each in behind]
-        query_norm, key_norm = _head_norms(attention) if spec.qk_norm else (None, None)
+        query_norm, key_norm = (
+            norm(getattr(attention, name), channels=spec.head_dim) if spec.qk_norm else None for name in of_heads
+        )
         block = BlockWeights(
             attention_norm=before[0],
             query=query,
             key=key,
             value=value,
             output=_projection(attention.o_proj),
-            query_norm=None if query_norm is None else norm(query_norm, channels=spec.head_dim),
-            key_norm=None if key_norm is None else norm(key_norm, channels=spec.head_dim),
+            query_norm=query_norm,
+            key_norm=key_norm,
             attention_norm_behind=behind[0],
             mlp_norm=before[1],
             gate=gate,
@@ -292,7 +299,6 @@ def _from_llama_like(model: Any, spec: ModelSpec, byte_planes: bool) -> TargetWe
             mlp_norm_behind=behind[1],
         )
         blocks.append(_stored(block, layer, byte_planes))
-    final_norm = norm(model.model.norm, channels=spec.hidden_size)
     logits_scale = getattr(config, "logits_scaling", 1.0)  # Granite divides by it
     rotations = _rotations(model.model.rotary_emb)
     if spec.family == "nanochat":  # norms embeddings, and turns the other way
@@ -303,18 +309,9 @@ def _from_llama_like(model: Any, spec: ModelSpec, byte_planes: bool) -> TargetWe
         positions=None,
         rotations=rotations,
         blocks=tuple(blocks),
-        final_norm=replace(
-            final_norm, weight=final_norm.weight * (logits_scale if spec.family == "hyperclovax" else 1 / logits_scale)
-        ),
+        final_norm=norm(model.model.norm, scale=logits_scale if is_hyperclovax else 1 / logits_scale),
         head=model.lm_head.weight.detach(),
     )
-
-
-def _head_norms(attention: Any) -> tuple[Any, Any]:
-    """Modules that norm queries and keys."""
-    if hasattr(attention, "query_layernorm"):
-        return attention.query_layernorm, attention.key_layernorm
-    return attention.q_norm, attention.k_norm
 
 
 def _from_opt(model: Any, byte_planes: bool) -> TargetWeights:

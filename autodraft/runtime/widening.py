@@ -21,6 +21,7 @@ _WIDTHS = (
     *("hidden_size", "intermediate_size", "ffn_dim", "word_embed_proj_dim"),
     *("num_attention_heads", "num_key_value_heads"),
 )
+_FINAL_NORMS = ("model.norm.", "model.decoder.final_layer_norm.")
 
 
 def widen(model: Any, factor: int) -> Any:
@@ -32,7 +33,7 @@ def widen(model: Any, factor: int) -> Any:
     spec = ModelSpec.from_config(model.config)
     if "gemma" in spec.family:
         raise UnsupportedModelError(f"cannot widen a {spec.family} checkpoint: its embeddings are scaled by its width")
-    if spec.family in ("nanochat", "olmo"):
+    if not any(name.startswith(_FINAL_NORMS) for name in model.state_dict()):
         raise UnsupportedModelError(f"cannot widen a {spec.family} checkpoint: its last norm has no weights")
     config = copy.deepcopy(model.config)
     for name in _WIDTHS:
@@ -69,8 +70,7 @@ def _widened(name: str, tensor: Tensor, factor: int, spec: ModelSpec) -> Tensor:
         return _tiled(name, tensor, factor, spec)
     if name.endswith(("q_norm.weight", "k_norm.weight", "query_layernorm.weight", "key_layernorm.weight")):
         return tensor.repeat(factor if spec.joint_qk_norm else 1)  # the size of a head is kept
-    is_final_norm = name.startswith(("model.norm.", "model.decoder.final_layer_norm."))
-    if not is_final_norm:
+    if not name.startswith(_FINAL_NORMS):
         return tensor.repeat(factor)
     # The head sums over `factor` copies of each channel: the final norm takes that back.
     offset = spec.norm_offset if name.endswith("weight") else 0.0

@@ -246,7 +246,7 @@ static void norm_head(const Model *m, float *head, const float *weight, int numb
     for (int i = 0; i < m->head_dim; i += WIDTH) store(head + i, load(head + i) * splat(*joint_scale) * load(weight + i));
 }
 
-/* A query or a key, of a block with such a norm, as attention takes it. */
+/* A query or a key as attention takes it: normed and rotated, in the order of the family. */
 static void place(const Model *m, int block, float *head, const float *weight, int number, const float *joint_scale, int position) {
     if (m->norms_rotated) rotate(m, block, head, position);
     norm_head(m, head, weight, number, joint_scale);

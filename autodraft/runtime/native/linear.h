@@ -33,8 +33,8 @@ void multiply(const Linear *w, int first, int last, const Activations *a, int ro
 /* Whether KIND_CODED can be multiplied here. */
 int reads_codes(void);
 
-/* And whether that takes no longer than to multiply what they stand for, out of a cache that several cores share, too: with wide
- * vectors they are looked up while it is waited for. */
+/* And whether that is worth it out of a cache that several cores share, too: with wide vectors they are looked up while it is
+ * waited for, and only without products of pairs do many rows take a little longer. */
 int reads_codes_at_once(void);
 
 /* The end of every kernel: a vector of outputs of one row, with bias, stored or added. */
