@@ -5,6 +5,7 @@
  * others. This is what makes verification reproduce autoregressive decoding exactly. */
 #include "linear.h"
 
+#include "coded_rows.h"
 #include "next.h"
 #include "pairs.h"
 #include "tiles.h"
@@ -18,7 +19,7 @@
 #define MAX_ROWS 5 /* one panel of sums, the same in 16 registers of half the width */
 #define MAX_ROWS_INT4 4
 #define MAX_ROWS_BYTES 4
-#define MAX_ROWS_CODED 4
+#define MAX_ROWS_CODED 2
 #endif
 /* Without one instruction for products of four bytes, two of which must not exceed 16 bits on their way. */
 #if defined(__AVX2__) && !defined(__AVX512F__) && !defined(__AVXVNNI__)
@@ -422,11 +423,12 @@ INLINE Fetch fetch_of(Section s, int panel, int panels) {
 #define FEW_ROWS(KERNEL, PANELS_OF_ONE, PANELS_OF_TWO)                                                                  \
     PANEL_LOOP(KERNEL, 1, PANELS_OF_ONE) PANEL_LOOP(KERNEL, 2, PANELS_OF_TWO) PANEL_LOOP(KERNEL, 3, 1)                  \
     PANEL_LOOP(KERNEL, 4, 1)
-#define MOST_ROWS(KERNEL, PANELS_OF_TWO) FEW_ROWS(KERNEL, PANELS_OF_TWO, PANELS_OF_TWO)
-#define ALL_ROWS(KERNEL) MOST_ROWS(KERNEL, SEVERAL) PANEL_LOOP(KERNEL, 5, 1)
+#define MOST_ROWS(KERNEL, PANELS_OF_TWO) PANEL_LOOP(KERNEL, 1, PANELS_OF_TWO) PANEL_LOOP(KERNEL, 2, PANELS_OF_TWO)
+#define ALL_ROWS(KERNEL) FEW_ROWS(KERNEL, SEVERAL, SEVERAL) PANEL_LOOP(KERNEL, 5, 1)
 #define NAMES_OF_FEW(KERNEL) 0, KERNEL##_1, KERNEL##_2, KERNEL##_3, KERNEL##_4
 #define NAMES(KERNEL) NAMES_OF_FEW(KERNEL), KERNEL##_5
-#define NAMES_OF_CODED(FIRST, KERNEL) NAMES_OF_FEW(FIRST)
+#define NAMES_TO_TWO(KERNEL) 0, KERNEL##_1, KERNEL##_2
+#define NAMES_OF_CODED(FIRST, KERNEL) NAMES_TO_TWO(FIRST)
 #endif
 ALL_ROWS(kernel_f32)
 ALL_ROWS(kernel_f16)
@@ -468,6 +470,10 @@ INLINE int most_rows(int kind) {
 void multiply(const Linear *w, int first, int last, const Activations *a, int rows, float *y, int stride, int add, const Next *next) {
     if (tiles_serve(w->kind, rows)) {
         multiply_tiles(w, first, last, a, rows, y, stride, add, next);
+        return;
+    }
+    if (coded_rows_serve(w->kind, rows)) {
+        multiply_coded_rows(w, first, last, a, rows, y, stride, add);
         return;
     }
     /* Rows in blocks of about the same size, and few panels at a time: what one block has read from memory the next
