@@ -12,7 +12,6 @@
 #define BLOCK_ROWS 5 /* sums of one panel, its weights and an input in 16 registers */
 #define CHUNK 32     /* groups; their weights are a quarter of the first cache */
 #define GROUP_PAIRS (CODED_INPUTS / 2)
-#define CHUNKS_AHEAD 2
 
 typedef float Sums[LANES];
 
@@ -73,7 +72,7 @@ void multiply_coded_rows(const Linear *w, int first, int last, const Activations
         memset(sums, 0, sizeof sums);
         for (int g = 0; g < groups; g += CHUNK) {
             const int end = g + CHUNK < groups ? g + CHUNK : groups, pairs = GROUP_PAIRS * (end - g);
-            const char *fetched = coded_panel(w, panel) + (size_t)(g + CHUNKS_AHEAD * CHUNK) * GROUPS_BYTES;
+            const char *fetched = coded_panel(w, panel) + (size_t)(g + CHUNK) * GROUPS_BYTES;
             const pair_operand *x = (const pair_operand *)a->data + (size_t)CODED_INPUTS * g;
             for (int p = 0; p < panels; p++) {
                 plains[p] = decode_groups(coded_panel(w, panel + p), plains[p], g, end, uppers, weights);
