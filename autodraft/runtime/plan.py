@@ -205,7 +205,7 @@ def _neuron_order(block: BlockWeights) -> Tensor:
 
 def _head_order(block: BlockWeights, spec: ModelSpec) -> Tensor:
     """KV heads by the norm of what they can add to the residual stream: value rows times output columns."""
-    value = block.value.weight.float().view(spec.num_kv_heads, -1).norm(dim=1)
+    value = block.value.weight.float().reshape(spec.num_kv_heads, -1).norm(dim=1)
     output = block.output.weight.float().norm(dim=0).view(spec.num_kv_heads, -1).norm(dim=1)
     order: Tensor = (value * output).argsort(descending=True, stable=True)
     return order.cpu()

@@ -17,12 +17,12 @@ SUPPORTED_FAMILIES = (
     *("llama", "mistral", "ministral", "ministral3", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text"),
     *("smollm3", "granite", "glm", "glm4", "ernie4_5", "seed_oss", "arcee", "exaone", "exaone4", "internlm3"),
     *("iquestcoder", "cwm", "nemotron", "jais2", "stablelm", "starcoder2", "olmo", "olmo2", "olmo3", "helium"),
-    *("vaultgemma", "hyperclovax", "hunyuan_v1_dense", "nanochat", "opt"),
+    *("vaultgemma", "hyperclovax", "hunyuan_v1_dense", "nanochat", "opt", "gpt2"),
 )
 _ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope")
 _ACTIVATIONS = {
     **{name: name for name in ("silu", "relu", "relu2", "gelu")},
-    **{"swish": "silu", "gelu_pytorch_tanh": "gelu_tanh"},
+    **{"swish": "silu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"},
 }
 _LAYER_NORM_EPS = {
     **{"nemotron": "norm_eps", "jais2": "layer_norm_eps"},
@@ -123,9 +123,10 @@ class ModelSpec:
 
     @property
     def fused_rows(self) -> dict[str, list[int]]:
-        """By module of Phi-3 and GLM: outputs of the maps that it holds, one below the other."""
+        """By module of Phi-3, GLM and GPT-2: outputs of the maps that it holds, one after the other."""
         keys = self.num_kv_heads * self.head_dim
-        return {"qkv_proj": [self.num_heads * self.head_dim, keys, keys], "gate_up_proj": [self.intermediate_size] * 2}
+        heads = [self.num_heads * self.head_dim, keys, keys]
+        return {"qkv_proj": heads, "c_attn": heads, "gate_up_proj": [self.intermediate_size] * 2}
 
     @classmethod
     def from_config(cls, config: Any) -> ModelSpec:
@@ -135,7 +136,7 @@ class ModelSpec:
             raise UnsupportedModelError(
                 f"architecture {family!r} is not supported; supported: {', '.join(SUPPORTED_FAMILIES)}"
             )
-        return _from_opt(config) if family == "opt" else _from_llama_like(config)
+        return {"opt": _from_opt, "gpt2": _from_gpt2}.get(family, _from_llama_like)(config)
 
 
 def _activation(name: str) -> Any:
@@ -277,6 +278,30 @@ def _from_opt(config: Any) -> ModelSpec:
         max_positions=config.max_position_embeddings,
         norm="layer",
         norm_eps=1e-5,
+        activation=_activation(config.activation_function),
+        gated=False,
+        rotary_dim=0,
+        qk_norm=False,
+    )
+
+
+def _from_gpt2(config: Any) -> ModelSpec:
+    if config.add_cross_attention:
+        raise UnsupportedModelError("GPT-2 with attention to an encoder (add_cross_attention) is not supported")
+    if config.scale_attn_by_inverse_layer_idx or not config.scale_attn_weights:
+        raise UnsupportedModelError("GPT-2 whose scores are scaled by block, or not at all, is not supported")
+    return ModelSpec(
+        family="gpt2",
+        num_blocks=config.n_layer,
+        hidden_size=config.n_embd,
+        intermediate_size=config.n_inner or 4 * config.n_embd,
+        num_heads=config.n_head,
+        num_kv_heads=config.n_head,
+        head_dim=config.n_embd // config.n_head,
+        vocab_size=config.vocab_size,
+        max_positions=config.n_positions,
+        norm="layer",
+        norm_eps=config.layer_norm_epsilon,
         activation=_activation(config.activation_function),
         gated=False,
         rotary_dim=0,

@@ -151,16 +151,15 @@ class TargetWeights:
         become parts of one matrix, in the model as well, so that nobody needs a copy.
         """
         with torch.no_grad():
-            if model.device.type != "cpu" and spec.family != "opt":
+            if model.device.type != "cpu" and spec.family not in _OTHERWISE_NAMED:
                 for layer in model.model.layers:
                     attention, mlp = layer.self_attn, layer.mlp
                     if hasattr(attention, "q_proj"):  # else they are one already
                         put_side_by_side(attention.q_proj, attention.k_proj, attention.v_proj)
                     if hasattr(mlp, "gate_proj"):
                         put_side_by_side(mlp.gate_proj, mlp.up_proj)
-            if spec.family == "opt":
-                return _from_opt(model, byte_planes)
-            return _from_llama_like(model, spec, byte_planes)
+            read = _OTHERWISE_NAMED.get(spec.family, _from_llama_like)
+            return read(model, spec, byte_planes)
 
 
 def put_side_by_side(*modules: Any) -> None:
@@ -237,9 +236,9 @@ def _stored(block: BlockWeights, layer: Any, byte_planes: bool) -> BlockWeights:
     if not byte_planes:
         return block
     block = block.in_planes()
-    for module in layer.modules():
-        if isinstance(module, nn.Linear):
-            module.weight.data = module.weight.data.new_empty(0)
+    for parameter in layer.parameters():
+        if parameter.ndim == 2:
+            parameter.data = parameter.data.new_empty(0)
     return block
 
 
@@ -314,7 +313,7 @@ def _from_llama_like(model: Any, spec: ModelSpec, byte_planes: bool) -> TargetWe
     )
 
 
-def _from_opt(model: Any, byte_planes: bool) -> TargetWeights:
+def _from_opt(model: Any, spec: ModelSpec, byte_planes: bool) -> TargetWeights:
     decoder = model.model.decoder
     blocks = []
     for layer in decoder.layers:
@@ -344,3 +343,45 @@ def _from_opt(model: Any, byte_planes: bool) -> TargetWeights:
         final_norm=_norm(decoder.final_layer_norm),
         head=model.lm_head.weight.detach(),
     )
+
+
+def _from_gpt2(model: Any, spec: ModelSpec, byte_planes: bool) -> TargetWeights:
+    """Its modules keep matrices the other way round, [inputs, outputs]."""
+    decoder, rows = model.transformer, spec.fused_rows["c_attn"]
+    blocks = []
+    for layer in decoder.h:
+        whole = _transposed(layer.attn.c_attn)
+        assert whole.bias is not None
+        query, key, value = map(Projection, whole.weight.split(rows), whole.bias.split(rows))
+        block = BlockWeights(
+            attention_norm=_norm(layer.ln_1),
+            query=query,
+            key=key,
+            value=value,
+            output=_transposed(layer.attn.c_proj),
+            query_norm=None,
+            key_norm=None,
+            attention_norm_behind=None,
+            mlp_norm=_norm(layer.ln_2),
+            gate=None,
+            up=_transposed(layer.mlp.c_fc),
+            down=_transposed(layer.mlp.c_proj),
+            mlp_norm_behind=None,
+        )
+        blocks.append(_stored(block, layer, byte_planes))
+    return TargetWeights(
+        embedding=decoder.wte.weight.detach(),
+        positions=decoder.wpe.weight.detach(),
+        rotations=(),
+        blocks=tuple(blocks),
+        final_norm=_norm(decoder.ln_f),
+        head=model.lm_head.weight.detach(),
+    )
+
+
+def _transposed(module: Any) -> Projection:
+    return Projection(module.weight.detach().T, module.bias.detach().float())
+
+
+_OTHERWISE_NAMED = {"opt": _from_opt, "gpt2": _from_gpt2}
+"""By family whose modules have other names than Llama's."""

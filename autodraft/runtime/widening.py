@@ -18,10 +18,11 @@ from autodraft.errors import InputError, UnsupportedModelError
 from autodraft.runtime.spec import ModelSpec
 
 _WIDTHS = (
-    *("hidden_size", "intermediate_size", "ffn_dim", "word_embed_proj_dim"),
+    *("hidden_size", "intermediate_size", "ffn_dim", "n_inner", "word_embed_proj_dim"),
     *("num_attention_heads", "num_key_value_heads"),
 )
-_FINAL_NORMS = ("model.norm.", "model.decoder.final_layer_norm.")
+_FINAL_NORMS = ("model.norm.", "model.decoder.final_layer_norm.", "transformer.ln_f.")
+_TABLES = ("embed_tokens.weight", "embed_positions.weight", "wte.weight", "wpe.weight", "lm_head.weight")
 
 
 def widen(model: Any, factor: int) -> Any:
@@ -64,25 +65,29 @@ def widened_table(table: Tensor, factor: int) -> Tensor:
 
 
 def _widened(name: str, tensor: Tensor, factor: int, spec: ModelSpec) -> Tensor:
-    if "embed_tokens" in name or "embed_positions" in name or name.startswith("lm_head"):
+    if name.endswith(_TABLES):
         return widened_table(tensor, factor)
     if tensor.ndim == 2:
         return _tiled(name, tensor, factor, spec)
     if name.endswith(("q_norm.weight", "k_norm.weight", "query_layernorm.weight", "key_layernorm.weight")):
         return tensor.repeat(factor if spec.joint_qk_norm else 1)  # the size of a head is kept
     if not name.startswith(_FINAL_NORMS):
-        return tensor.repeat(factor)
+        return torch.cat([part.repeat(factor) for part in _parts(name, tensor, spec)])
     # The head sums over `factor` copies of each channel: the final norm takes that back.
     offset = spec.norm_offset if name.endswith("weight") else 0.0
     return ((tensor.float() + offset) / factor - offset).to(tensor.dtype).repeat(factor)
 
 
 def _tiled(name: str, matrix: Tensor, factor: int, spec: ModelSpec) -> Tensor:
-    """The widened matrix; where it is several maps in one, each of them by itself."""
+    """The widened matrix, which GPT-2 keeps the other way round."""
+    outputs = int(spec.family == "gpt2")
+    return torch.cat([widened_matrix(part, factor) for part in _parts(name, matrix, spec, outputs)], outputs)
+
+
+def _parts(name: str, tensor: Tensor, spec: ModelSpec, outputs: int = 0) -> tuple[Tensor, ...]:
+    """Of the maps that a module holds, by the dimension of their outputs; mostly it is one."""
     rows = spec.fused_rows.get(name.split(".")[-2])
-    if rows is None:
-        return widened_matrix(matrix, factor)
-    return torch.cat([widened_matrix(part, factor) for part in matrix.split(rows)])
+    return (tensor,) if rows is None else tensor.split(rows, outputs)
 
 
 def _move_buffers(source: Any, target: Any) -> None:

@@ -288,12 +288,14 @@ class RunningSearch:
             ),
             **baseline.contestants(),
         }
+        # The shortest first: where its prefill takes longer than all that is measured, few of them are affordable.
+        prompts = sorted(self.final_prompts[: self.evaluator.effort.num_prompts], key=lambda prompt: len(prompt.tokens))
         seconds = self._hf_seconds()
         deadline = time.monotonic() + seconds
         affordable = int(seconds / (baseline.token_s * len(baseline.contestants()) * _HF_LEAST_PROMPTS))
         session = measure_speedup(
             contestants,
-            self.final_prompts[: self.evaluator.effort.num_prompts],
+            prompts,
             max_new_tokens=min(self.evaluator.effort.new_tokens, max(affordable, _HF_LEAST_TOKENS)),
             seed=seed,
             confidence=self.job.confidence,

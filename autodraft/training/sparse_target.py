@@ -41,6 +41,9 @@ def sparse_model(model: Any, kept: Collection[int], matrices: Mapping[str, Tenso
 
 def _output_projection(model: Any, sub_layer: int) -> nn.Linear:
     """The module that writes a sub-layer's result to the residual stream."""
+    if model.config.model_type == "gpt2":
+        block = model.transformer.h[sub_layer // 2]
+        return (block.mlp if sub_layer % 2 else block.attn).c_proj  # type: ignore[no-any-return]
     decoder = getattr(model.model, "decoder", model.model)
     layer = decoder.layers[sub_layer // 2]
     if hasattr(layer, "mlp"):

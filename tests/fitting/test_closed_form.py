@@ -92,7 +92,7 @@ def test_a_kept_sub_layer_that_adds_nothing_goes_on_adding_nothing():
 
 @pytest.mark.parametrize("backend", ["native", "torch"])
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
-@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3", "olmo2", "opt"])
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3", "olmo2", "opt", "gpt2"])
 def test_runtimes_run_a_fitted_draft_as_it_was_fitted(name, policy, backend, tmp_path):
     model, spec, weights = target_of(name)
     fitted = fit_draft(spec, weights, policy, text(40, 0), dtype=torch.float32)

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from autodraft.configuration import SearchJob
 from autodraft.errors import InputError
@@ -45,7 +46,7 @@ def _with_upper_planes(model):
     """The model whose sub-layers have the upper planes as weights."""
     model = copy.deepcopy(model)
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and name != "lm_head":
+        if isinstance(module, (nn.Linear, Conv1D)) and name != "lm_head":
             planes = BytePlanes.of(module.weight.data)
             assert planes is not None
             module.weight.data = planes.upper_values
@@ -79,7 +80,7 @@ def test_other_numbers_have_no_planes(weight):
     assert BytePlanes.of(torch.tensor([[0.5, weight]])) is None
 
 
-@pytest.mark.parametrize("family", ["llama", "llama-bias", "qwen3", "phi3", "opt"])
+@pytest.mark.parametrize("family", ["llama", "llama-bias", "qwen3", "phi3", "opt", "gpt2"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_target_is_the_same_to_the_bit_and_8_bits_are_its_upper_plane(backend, family):
     model = _half(family)

@@ -108,7 +108,7 @@ def test_a_head_of_its_own_is_run_by_its_draft_alone(bits, backend, tmp_path):
 
 
 @pytest.mark.parametrize("backend", ["native", "torch"])
-@pytest.mark.parametrize("name", ["llama", "qwen3", "phi3", "opt"])
+@pytest.mark.parametrize("name", ["llama", "qwen3", "phi3", "opt", "gpt2"])
 def test_weights_of_a_narrow_model_are_tiled_for_its_widened_form(name, backend, tmp_path):
     narrow, other = tiny_model(name), tiny_model(name, seed=1)
     spec = ModelSpec.from_config(narrow.config)

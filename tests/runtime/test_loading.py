@@ -58,7 +58,7 @@ def test_the_fingerprint_follows_the_weights(tmp_path):
     "family",
     [
         *("llama", "llama-bias", "qwen3", "phi3-longrope", "phi4-mini", "granite", "nemotron", "starcoder2", "opt"),
-        *("hunyuan", "hyperclovax"),
+        *("hunyuan", "hyperclovax", "gpt2"),
         *("glm4", "exaone4", "olmo3", "jais2"),
     ],
 )
@@ -72,9 +72,12 @@ def test_widening_keeps_the_function(family):
 
 
 def test_unsupported_checkpoints_are_named():
-    config = transformers.GPT2Config(n_layer=1, n_embd=32, n_head=2, vocab_size=97)
-    with pytest.raises(UnsupportedModelError, match="'gpt2' is not supported; supported: llama"):
-        build_runtime(transformers.GPT2LMHeadModel(config))
+    config = transformers.BloomConfig(n_layer=1, hidden_size=32, n_head=2, vocab_size=97)
+    with pytest.raises(UnsupportedModelError, match="'bloom' is not supported; supported: llama"):
+        build_runtime(transformers.BloomForCausalLM(config))
+    for setting in ("add_cross_attention", "scale_attn_by_inverse_layer_idx"):
+        with pytest.raises(UnsupportedModelError, match="GPT-2 w"):
+            build_runtime(tiny_model("gpt2", **{setting: True}))
     with pytest.raises(UnsupportedModelError, match="opt-350m"):
         build_runtime(tiny_model("opt", do_layer_norm_before=False))
     for setting in ("use_parallel_residual", "qk_layernorm"):

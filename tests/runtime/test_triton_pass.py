@@ -57,6 +57,7 @@ def filled(runtime, length=LENGTH):
         "nanochat",
         "olmo",
         "opt",
+        "gpt2",
     ],
 )
 @pytest.mark.parametrize("policy", [DraftPolicy.uniform(3), PARTS], ids=["target", "parts"])

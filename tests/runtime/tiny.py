@@ -206,6 +206,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "nanochat": ("NanoChat", {**_LLAMA_LIKE, "final_logit_softcapping": 1.5}),
     "opt": ("OPT", {**_COMMON, "ffn_dim": 112, "word_embed_proj_dim": 64}),
+    "gpt2": ("GPT2", {**_COMMON, "n_inner": 112, "bos_token_id": 0, "eos_token_id": 2}),
 }
 
 

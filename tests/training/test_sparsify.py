@@ -50,7 +50,7 @@ def logits(runtime: TransformerRuntime, policy: DraftPolicy) -> torch.Tensor:
 @pytest.mark.parametrize(
     "name",
     [
-        *("llama", "llama-bias", "qwen3", "phi3", "smollm3", "granite", "nemotron", "starcoder2", "opt"),
+        *("llama", "llama-bias", "qwen3", "phi3", "smollm3", "granite", "nemotron", "starcoder2", "opt", "gpt2"),
         *("qwen3-window", "gemma", "gemma3", "exaone4", "olmo3", "glm4"),
         *("olmo", "vaultgemma", "hyperclovax", "hunyuan", "nanochat"),
     ],
