@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from autodraft.cascade import AUTOREGRESSIVE
 from autodraft.decoding import SamplingConfig, probabilities
 from autodraft.measure.bench import run_bench
-from autodraft.measure.hf import HF_METHODS, HFBaseline, HFModeUnavailableError
+from autodraft.measure.hf import HF_METHODS, HFBaseline, HFModeUnavailableError, _FirstTokens
 from autodraft.measure.hf_pruned import depth_pruned, spread_blocks
 from autodraft.measure.methods import METHODS, BenchContext, Ready, Unavailable
 from autodraft.runtime import LoadedModel, build_runtime, load_model
@@ -82,6 +82,14 @@ def test_every_mode_gives_the_greedy_output(tmp_path: Path) -> None:
     assert settings["hf-early-exit"]["assistant_early_exit"] in ("1", "2")
     assert settings["hf-assistant"]["blocks of the assistant"] in ("0", "0 2")
     assert all("attn_implementation" in chosen for chosen in settings.values())
+
+
+def test_the_clock_is_read_once_when_the_first_tokens_are_there() -> None:
+    first = _FirstTokens(prompt_tokens=3)
+    assert not first(torch.zeros((1, 5), dtype=torch.long), scores=None).any()
+    seconds = first.seconds
+    assert not first(torch.zeros((1, 9), dtype=torch.long)).any()
+    assert first.tokens == 2 and 0 < seconds == first.seconds <= first.since_start
 
 
 def test_what_transformers_cannot_do_is_said_and_harms_nothing(tmp_path: Path) -> None:
