@@ -69,7 +69,7 @@ class Rotation:
         return angles.cos() * self.scale, angles.sin() * self.scale
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BlockWeights:
     """One transformer block; `gate` is None in a plain MLP, norms where the family has none.
 
@@ -81,14 +81,14 @@ class BlockWeights:
     key: Projection
     value: Projection
     output: Projection
-    query_norm: Norm | None
-    key_norm: Norm | None
-    attention_norm_behind: Norm | None
+    query_norm: Norm | None = None
+    key_norm: Norm | None = None
+    attention_norm_behind: Norm | None = None
     mlp_norm: Norm | None
-    gate: Projection | None
+    gate: Projection | None = None
     up: Projection
     down: Projection
-    mlp_norm_behind: Norm | None
+    mlp_norm_behind: Norm | None = None
 
     def in_planes(self) -> BlockWeights:
         """The same block with the matrices of each sub-layer in planes, where all of them have some."""
@@ -324,14 +324,9 @@ def _from_opt(model: Any, spec: ModelSpec, byte_planes: bool) -> TargetWeights:
             key=_projection(attention.k_proj),
             value=_projection(attention.v_proj),
             output=_projection(attention.out_proj),
-            query_norm=None,
-            key_norm=None,
-            attention_norm_behind=None,
             mlp_norm=_norm(layer.final_layer_norm),
-            gate=None,
             up=_projection(layer.fc1),
             down=_projection(layer.fc2),
-            mlp_norm_behind=None,
         )
         blocks.append(_stored(block, layer, byte_planes))
     table = decoder.embed_positions
@@ -359,14 +354,9 @@ def _from_gpt2(model: Any, spec: ModelSpec, byte_planes: bool) -> TargetWeights:
             key=key,
             value=value,
             output=_transposed(layer.attn.c_proj),
-            query_norm=None,
-            key_norm=None,
-            attention_norm_behind=None,
             mlp_norm=_norm(layer.ln_2),
-            gate=None,
             up=_transposed(layer.mlp.c_fc),
             down=_transposed(layer.mlp.c_proj),
-            mlp_norm_behind=None,
         )
         blocks.append(_stored(block, layer, byte_planes))
     return TargetWeights(

@@ -9,6 +9,7 @@ It is a stand-in for the memory-bound regime, not a claim about any other model.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -72,7 +73,7 @@ def _widened(name: str, tensor: Tensor, factor: int, spec: ModelSpec) -> Tensor:
     if name.endswith(("q_norm.weight", "k_norm.weight", "query_layernorm.weight", "key_layernorm.weight")):
         return tensor.repeat(factor if spec.joint_qk_norm else 1)  # the size of a head is kept
     if not name.startswith(_FINAL_NORMS):
-        return torch.cat([part.repeat(factor) for part in _parts(name, tensor, spec)])
+        return _each_map(name, tensor, spec, 0, lambda channels: channels.repeat(factor))
     # The head sums over `factor` copies of each channel: the final norm takes that back.
     offset = spec.norm_offset if name.endswith("weight") else 0.0
     return ((tensor.float() + offset) / factor - offset).to(tensor.dtype).repeat(factor)
@@ -80,14 +81,18 @@ def _widened(name: str, tensor: Tensor, factor: int, spec: ModelSpec) -> Tensor:
 
 def _tiled(name: str, matrix: Tensor, factor: int, spec: ModelSpec) -> Tensor:
     """The widened matrix, which GPT-2 keeps the other way round."""
-    outputs = int(spec.family == "gpt2")
-    return torch.cat([widened_matrix(part, factor) for part in _parts(name, matrix, spec, outputs)], outputs)
+    return _each_map(name, matrix, spec, int(spec.family == "gpt2"), lambda part: widened_matrix(part, factor))
 
 
-def _parts(name: str, tensor: Tensor, spec: ModelSpec, outputs: int = 0) -> tuple[Tensor, ...]:
-    """Of the maps that a module holds, by the dimension of their outputs; mostly it is one."""
+def _each_map(name: str, tensor: Tensor, spec: ModelSpec, outputs: int, widened: Callable[[Tensor], Tensor]) -> Tensor:
+    """The tensor of a module widened; where the module is several maps in one, each of them by itself.
+
+    `outputs`: the dimension of their outputs.
+    """
     rows = spec.fused_rows.get(name.split(".")[-2])
-    return (tensor,) if rows is None else tensor.split(rows, outputs)
+    if rows is None:
+        return widened(tensor)
+    return torch.cat([widened(part) for part in tensor.split(rows, outputs)], outputs)
 
 
 def _move_buffers(source: Any, target: Any) -> None:
