@@ -21,6 +21,7 @@ from autodraft.policy import DraftPolicy
 from autodraft.profile_parts import WeightsFile
 from autodraft.runtime import LoadedModel, ModelSpec, load_hf_model
 from autodraft.runtime.draft_weights import kept_sub_layers, save_draft_weights, target_matrices
+from autodraft.runtime.hf_weights import read_weights
 from autodraft.runtime.memory import available_bytes
 from autodraft.runtime.precision import fast_precision
 from autodraft.runtime.weights import TargetWeights
@@ -98,7 +99,7 @@ class DraftFitter:
             return self._loaded.runtime.spec, self._loaded.runtime.weights
         model = load_hf_model(replace(self._loaded, widen=1))
         spec = ModelSpec.from_config(model.config)
-        return spec, TargetWeights.from_hf(model, spec)
+        return spec, read_weights(model, spec)
 
     def _identity(self, policy: DraftPolicy) -> str:
         """Changes with everything that a fit depends on."""

@@ -17,6 +17,7 @@ from autodraft.configuration import resolve_model
 from autodraft.errors import InputError, ModelNotFoundError
 from autodraft.runtime.backend import Backend
 from autodraft.runtime.byte_planes import LARGEST
+from autodraft.runtime.hf_weights import read_weights
 from autodraft.runtime.linears import linears_for
 from autodraft.runtime.native_backend import NativeBackend
 from autodraft.runtime.native_build import NativeUnavailableError
@@ -115,7 +116,7 @@ def build_runtime(
         raise InputError(
             "--byte-planes: bfloat16 weights have no upper bytes to draft with; leave it out, or add --dtype float16"
         )
-    weights = TargetWeights.from_hf(model, spec, byte_planes=byte_planes)
+    weights = read_weights(model, spec, byte_planes=byte_planes)
     if byte_planes:
         _check_planes(weights, spec)
     dtype, device = weights.embedding.dtype, weights.embedding.device

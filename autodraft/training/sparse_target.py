@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from autodraft.measure.hf_pruned import depth_pruned
 from autodraft.runtime.draft_weights import matrix_name, target_matrices
+from autodraft.runtime.hf_weights import mlp_outputs, read_weights
 from autodraft.runtime.spec import ModelSpec
-from autodraft.runtime.weights import TargetWeights, mlp_outputs
 
 
 @torch.no_grad()
@@ -27,7 +27,7 @@ def sparse_model(model: Any, kept: Collection[int], matrices: Mapping[str, Tenso
     `model` is a Hugging Face causal LM; its weights are overwritten.
     """
     spec = ModelSpec.from_config(model.config)
-    own = target_matrices(TargetWeights.from_hf(model, spec), spec, set(range(spec.num_sub_layers)))
+    own = target_matrices(read_weights(model, spec), spec, set(range(spec.num_sub_layers)))
     for name, matrix in matrices.items():
         own[name].copy_(matrix)
     for index in set(range(spec.num_sub_layers)) - set(kept):

@@ -24,6 +24,7 @@ from autodraft.policy_text import decode_policy, encode_policy
 from autodraft.profile import write_atomically
 from autodraft.runtime import LoadedModel, ModelSpec, load_hf_model, load_model
 from autodraft.runtime.draft_weights import kept_sub_layers, save_draft_weights
+from autodraft.runtime.hf_weights import read_weights
 from autodraft.runtime.precision import fast_precision
 from autodraft.runtime.weights import TargetWeights
 from autodraft.sparsify_job import SparsifyJob
@@ -57,7 +58,7 @@ def sparsify(job: SparsifyJob, on_progress: Callable[[TrainingProgress], None] |
     streams = load_streams(loaded.tokenizer, job.text, job.window_tokens, job.seed)
     recipe = replace(recipe, identity=_identity(loaded, streams))
     training = job.output_folder / TRAINING_FOLDER
-    weights = TargetWeights.from_hf(model, spec)
+    weights = read_weights(model, spec)
     begin = partial(_fitted, spec, weights, policy, job, streams) if policy is not None and recipe.narrow else None
     run = Sparsifier(spec, weights, streams, recipe, training, on_progress, begin)
     run.run()

@@ -13,7 +13,7 @@ from autodraft.policy import FULL_BITS, ChannelShares, DraftPolicy
 from autodraft.policy_text import decode_policy
 from autodraft.runtime import ModelSpec, Rows, build_runtime, load_model
 from autodraft.runtime.draft_weights import HEAD, DraftWeights, kept_sub_layers, save_draft_weights, target_matrices
-from autodraft.runtime.weights import TargetWeights
+from autodraft.runtime.hf_weights import read_weights
 from tests.runtime.tiny import CONFIGS, tiny_model
 
 DROPPING = DraftPolicy.uniform(3, 8).replace({1: ChannelShares(), 2: ChannelShares()}, head_bits=FULL_BITS)
@@ -37,7 +37,7 @@ def tiny_models(one_thread):
 def target_of(name: str, seed: int = 0):
     model = tiny_model(name, seed)
     spec = ModelSpec.from_config(model.config)
-    return model, spec, TargetWeights.from_hf(model, spec)
+    return model, spec, read_weights(model, spec)
 
 
 def text(count: int, seed: int) -> torch.Tensor:
@@ -73,7 +73,7 @@ def test_a_target_that_lost_nothing_is_fitted_to_itself():
     model, spec, _ = target_of("llama")
     with torch.no_grad():
         model.model.layers[1].mlp.down_proj.weight.zero_()
-    weights = TargetWeights.from_hf(model, spec)
+    weights = read_weights(model, spec)
     policy = DraftPolicy.uniform(3, 8).replace({3: ChannelShares()}, head_bits=FULL_BITS)
     fitted = fit_draft(spec, weights, policy, text(100, 0), dtype=torch.float32)
     for name, matrix in target_matrices(weights, spec, kept_sub_layers(policy)).items():
@@ -84,7 +84,7 @@ def test_a_kept_sub_layer_that_adds_nothing_goes_on_adding_nothing():
     model, spec, _ = target_of("llama")
     with torch.no_grad():
         model.model.layers[1].mlp.down_proj.weight.zero_()
-    weights, policy = TargetWeights.from_hf(model, spec), POLICIES["4 bits"]
+    weights, policy = read_weights(model, spec), POLICIES["4 bits"]
     fitted = fit_draft(spec, weights, policy, text(20, 0), dtype=torch.float32)
     assert not fitted["blocks.1.down"].any()
     DraftWeights.unsaved(fitted).check(policy, spec)
@@ -136,7 +136,7 @@ def test_neurons_that_are_dropped_are_those_that_add_least_to_the_text():
         model.model.layers[0].self_attn.o_proj.weight[0] = 0
         mlp.up_proj.weight[::2] = 0
         mlp.up_proj.weight[::2, 0] = 50
-    weights = TargetWeights.from_hf(model, spec)
+    weights = read_weights(model, spec)
     policy = DraftPolicy.uniform(3, 8).replace({1: ChannelShares(eight=8)}, head_bits=FULL_BITS)
     fitted = fit_draft(spec, weights, policy, text(100, 0), dtype=torch.float32)
     is_kept = torch.arange(spec.intermediate_size) % 2 == 1

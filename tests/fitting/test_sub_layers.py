@@ -7,7 +7,7 @@ from autodraft.fitting.sub_layers import DraftView, SubLayers
 from autodraft.policy import ChannelShares, DraftPolicy
 from autodraft.runtime import ModelSpec, Rows, build_runtime
 from autodraft.runtime.draft_weights import target_matrices
-from autodraft.runtime.weights import TargetWeights
+from autodraft.runtime.hf_weights import read_weights
 from tests.runtime.tiny import CONFIGS, tiny_model
 
 TOKENS = torch.tensor([[5, 9, 33, 2, 71, 12, 40, 8, 8, 19, 3, 60]])
@@ -16,7 +16,7 @@ TOKENS = torch.tensor([[5, 9, 33, 2, 71, 12, 40, 8, 8, 19, 3, 60]])
 def sub_layers(name, skipped=(), seed=0):
     model = tiny_model(name, seed)
     spec = ModelSpec.from_config(model.config)
-    return model, SubLayers(spec, TargetWeights.from_hf(model, spec), {}, skipped)
+    return model, SubLayers(spec, read_weights(model, spec), {}, skipped)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -14,8 +14,8 @@ from autodraft.policies.features import PolicyFeatures
 from autodraft.policy import ChannelShares, DraftPolicy
 from autodraft.runtime import Rows, build_runtime, load_model
 from autodraft.runtime.byte_planes import LARGEST, BytePlanes
+from autodraft.runtime.hf_weights import read_weights
 from autodraft.runtime.spec import ModelSpec
-from autodraft.runtime.weights import TargetWeights
 from autodraft.search.runtime_evaluator import features_of
 from tests.runtime.test_loading import save_with_tokenizer
 from tests.runtime.tiny import tiny_model
@@ -126,7 +126,7 @@ def test_native_memory_is_shared():
 
 def test_a_model_leaves_its_matrices_in_planes_and_nowhere_else():
     model = _half("qwen3")
-    weights = TargetWeights.from_hf(model, ModelSpec.from_config(model.config), byte_planes=True)
+    weights = read_weights(model, ModelSpec.from_config(model.config), byte_planes=True)
     assert all(module.weight.numel() == 0 for module in model.model.layers.modules() if isinstance(module, nn.Linear))
     query, key = weights.blocks[1].query.matrix, weights.blocks[1].key.matrix
     assert isinstance(query, BytePlanes) and isinstance(key, BytePlanes)

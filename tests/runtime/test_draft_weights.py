@@ -10,7 +10,7 @@ from autodraft.policy import FULL_BITS, ChannelShares, DraftPolicy
 from autodraft.profile_parts import WeightsFile
 from autodraft.runtime import ModelSpec, Rows, TransformerRuntime, build_runtime
 from autodraft.runtime.draft_weights import HEAD, kept_sub_layers, save_draft_weights, target_matrices
-from autodraft.runtime.weights import TargetWeights
+from autodraft.runtime.hf_weights import read_weights
 from autodraft.runtime.widening import widen
 from tests.runtime.tiny import tiny_model
 
@@ -112,8 +112,8 @@ def test_a_head_of_its_own_is_run_by_its_draft_alone(bits, backend, tmp_path):
 def test_weights_of_a_narrow_model_are_tiled_for_its_widened_form(name, backend, tmp_path):
     narrow, other = tiny_model(name), tiny_model(name, seed=1)
     spec = ModelSpec.from_config(narrow.config)
-    matrices = target_matrices(TargetWeights.from_hf(other, spec), spec, kept_sub_layers(SKIPPING))
-    matrices[HEAD] = TargetWeights.from_hf(other, spec).head
+    matrices = target_matrices(read_weights(other, spec), spec, kept_sub_layers(SKIPPING))
+    matrices[HEAD] = read_weights(other, spec).head
     weights = save_draft_weights(matrices, tmp_path / "draft.safetensors", torch.float32)
     found = [logits(build_runtime(widen(narrow, factor), backend=backend), SKIPPING, weights) for factor in (1, 2)]
     assert torch.allclose(*found, atol=2e-2)

@@ -6,9 +6,9 @@ import torch
 from autodraft.errors import PolicyError
 from autodraft.policy import ChannelShares, DraftPolicy
 from autodraft.runtime import Rows, build_runtime
+from autodraft.runtime.hf_weights import read_weights
 from autodraft.runtime.plan import Segment, SegmentSource
 from autodraft.runtime.quantization import fake_quantize, quantize_int4, quantize_int8
-from autodraft.runtime.weights import TargetWeights
 from tests.runtime.tiny import tiny_model
 
 BACKENDS = ["torch", "native"]
@@ -54,7 +54,7 @@ def test_dropped_channels_are_silent_channels(backend, kind, sub_layer):
     shares = ChannelShares(full=8)
     policy = DraftPolicy.uniform(3).replace({sub_layer: shares})
     runtime = build_runtime(model, backend=backend)
-    source = SegmentSource(runtime.spec, TargetWeights.from_hf(model, runtime.spec))
+    source = SegmentSource(runtime.spec, read_weights(model, runtime.spec))
     count = 112 if kind == "mlp" else 2
     dropped = source.channels(Segment(sub_layer // 2, kind, 16, count // 2, count))
     assert len(dropped) == count // 2
@@ -67,7 +67,7 @@ def test_dropped_channels_are_silent_channels(backend, kind, sub_layer):
 def test_the_segments_of_a_sub_layer_share_it_out(family):
     model = tiny_model(family)
     spec = build_runtime(model, backend="torch").spec
-    source = SegmentSource(spec, TargetWeights.from_hf(model, spec))
+    source = SegmentSource(spec, read_weights(model, spec))
     whole = source.weights_of(Segment(0, "mlp", 16, 0, 112))
     parts = [source.weights_of(Segment(0, "mlp", 16, 0, 35)), source.weights_of(Segment(0, "mlp", 16, 35, 112))]
     assert sorted(torch.cat([part.channels for part in parts]).tolist()) == list(range(112))

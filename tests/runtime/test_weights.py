@@ -3,9 +3,10 @@
 import torch
 
 from autodraft.policy import DraftPolicy
+from autodraft.runtime.hf_weights import put_side_by_side, read_weights
 from autodraft.runtime.plan import SegmentSource
 from autodraft.runtime.spec import ModelSpec
-from autodraft.runtime.weights import TargetWeights, joined, put_side_by_side
+from autodraft.runtime.weights import joined
 from tests.runtime.tiny import tiny_model
 
 
@@ -30,7 +31,7 @@ def test_a_targets_segments_are_its_own_memory():
         put_side_by_side(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj)
         put_side_by_side(layer.mlp.gate_proj, layer.mlp.up_proj)
     assert torch.equal(model(ids).logits, logits)
-    source = SegmentSource(spec, TargetWeights.from_hf(model, spec))
+    source = SegmentSource(spec, read_weights(model, spec))
     for segment in source.segments_of(DraftPolicy.uniform(spec.num_blocks)):
         layer, inputs = model.model.layers[segment.block], source.weights_of(segment).inputs
         first = layer.self_attn.q_proj if segment.kind == "attention" else layer.mlp.gate_proj

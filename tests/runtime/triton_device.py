@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from autodraft.runtime import TransformerRuntime
+from autodraft.runtime.hf_weights import read_weights
 from autodraft.runtime.spec import ModelSpec
 from autodraft.runtime.torch_backend import TorchBackend
-from autodraft.runtime.weights import TargetWeights
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -67,6 +67,6 @@ def dtype(request, device):
 def runtime_of(model, device, kind, *, byte_planes=False, max_length=512):
     """A runtime on `device` over the linear maps `kind`."""
     spec, model = ModelSpec.from_config(model.config), model.to(device)
-    weights = TargetWeights.from_hf(model, spec, byte_planes=byte_planes)
+    weights = read_weights(model, spec, byte_planes=byte_planes)
     backend = TorchBackend(spec, weights, model.dtype, device, kind)
     return TransformerRuntime(spec, backend, dtype=model.dtype, device=device, max_length=max_length)

@@ -16,7 +16,7 @@ from autodraft.policy_text import decode_policy
 from autodraft.profile import DraftProfile
 from autodraft.runtime import ModelSpec, Rows, load_model
 from autodraft.runtime.draft_weights import target_matrices
-from autodraft.runtime.weights import TargetWeights
+from autodraft.runtime.hf_weights import read_weights
 from autodraft.training.narrowing import Narrowing
 from autodraft.training.sparsify import TRAINING_FOLDER, sparsify
 from tests.runtime.tiny import tiny_model
@@ -29,7 +29,7 @@ NARROW = "44(6) .4 | head 4"
 def test_dense_matrices_do_what_zeros_do(name: str) -> None:
     model = tiny_model(name)
     spec = ModelSpec.from_config(model.config)
-    weights = TargetWeights.from_hf(model, spec)
+    weights = read_weights(model, spec)
     matrices = target_matrices(weights, spec, set(range(spec.num_sub_layers)))
     gone = torch.randperm(spec.intermediate_size, generator=torch.Generator().manual_seed(0))[:30]
     matrices = {part: matrix.clone() for part, matrix in matrices.items()}

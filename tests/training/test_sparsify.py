@@ -15,7 +15,7 @@ from autodraft.policy_text import decode_policy
 from autodraft.profile import DraftProfile
 from autodraft.runtime import ModelSpec, Rows, TransformerRuntime, build_runtime, load_hf_model, load_model
 from autodraft.runtime.draft_weights import target_matrices
-from autodraft.runtime.weights import TargetWeights
+from autodraft.runtime.hf_weights import read_weights
 from autodraft.sparsify_job import SparsifyJob, sparsify_job
 from autodraft.training.sparse_target import sparse_model
 from autodraft.training.sparsifier import Recipe, Sparsifier
@@ -61,7 +61,7 @@ def test_a_removed_sub_layer_is_a_skipped_one_here_and_in_transformers(name, tmp
     whole = tiny_model(name)
     spec = ModelSpec.from_config(whole.config)
     expected = logits(build_runtime(whole), policy)
-    matrices = target_matrices(TargetWeights.from_hf(whole, spec), spec, kept)
+    matrices = target_matrices(read_weights(whole, spec), spec, kept)
     sparse_model(tiny_model(name), kept, matrices).save_pretrained(tmp_path)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
     assert loaded.config.num_hidden_layers == 2
@@ -123,7 +123,7 @@ def trained(folder: Path, streams: TextStreams, seed: int = 0, **changes) -> Spa
     spec = ModelSpec.from_config(model.config)
     settings = {"num_kept": 3, "kept": None, "as_draft": True, "steps": 10, "learning_rate": 4e-3, **changes}
     recipe = Recipe(**settings, tokens_per_step=64, window_tokens=32, seed=0, identity="")
-    return Sparsifier(spec, TargetWeights.from_hf(model, spec), streams, recipe, folder)
+    return Sparsifier(spec, read_weights(model, spec), streams, recipe, folder)
 
 
 @pytest.fixture(scope="module")

@@ -20,10 +20,10 @@ from autodraft.profile import write_atomically
 from autodraft.router_job import RouterJob
 from autodraft.runtime import LoadedModel, ModelSpec, load_hf_model
 from autodraft.runtime.draft_weights import kept_sub_layers, save_draft_weights
+from autodraft.runtime.hf_weights import read_weights
 from autodraft.runtime.precision import fast_precision
 from autodraft.runtime.router_file import write_router
 from autodraft.runtime.routing import RouteGraph
-from autodraft.runtime.weights import TargetWeights
 from autodraft.training.radial.continuations import Continuations
 from autodraft.training.radial.evaluate import node_costs
 from autodraft.training.radial.lessons import WINDOW_TOKENS, TrainedBlocks
@@ -102,7 +102,7 @@ def _trained_blocks(loaded: LoadedModel, streams: TextStreams, recipe: RouterRec
     model = load_hf_model(loaded)
     model = model.to(fast_precision(model.dtype, loaded.runtime.device))
     spec = loaded.runtime.spec
-    return TrainedBlocks(loaded.runtime, spec, TargetWeights.from_hf(model, spec), streams, recipe)
+    return TrainedBlocks(loaded.runtime, spec, read_weights(model, spec), streams, recipe)
 
 
 def graph_of(job: RouterJob, spec: ModelSpec) -> RouteGraph:
