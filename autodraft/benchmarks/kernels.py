@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from autodraft.benchmarks.writing import command_line, device_line, report_parser, write_report
 from autodraft.measure.device import device_stamp
 from autodraft.policy import DraftPolicy
-from autodraft.runtime import Rows, TransformerRuntime, load_model
+from autodraft.runtime import Rows, TransformerRuntime, load_model, native_linears
 from autodraft.runtime import native_binding as binding
 from autodraft.runtime.native_build import load_library
 
@@ -64,12 +64,12 @@ def native_calls(weights: Sequence[Tensor], kind: int, x: Tensor) -> list[Callab
     """One call of the engine per matrix, conversion of the activations included."""
     library = load_library()
     rows, inputs = x.shape
-    packed = [binding.pack(weight, kind) for weight in weights]
+    packed = [native_linears.pack(weight, kind) for weight in weights]
     buffers = (torch.empty(rows, inputs + 64), torch.empty(rows), torch.empty(rows, inputs, dtype=torch.int32))
     out = torch.empty(rows, len(weights[0]))
     activations = _Activations(buffers[0].data_ptr(), 0, buffers[1].data_ptr(), buffers[2].data_ptr())
 
-    def call(linear: binding.PackedLinear) -> object:
+    def call(linear: native_linears.PackedLinear) -> object:
         where = ctypes.byref(linear.struct), ctypes.byref(activations)
         library.prepare(where[0], ctypes.c_void_p(x.data_ptr()), rows, inputs, where[1])
         y = ctypes.c_void_p(out.data_ptr())

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from autodraft.policy import FULL_BITS, DraftPolicy
 from autodraft.runtime import native_binding as binding
+from autodraft.runtime import native_linears as linears
 from autodraft.runtime.byte_planes import PLANE_BITS, BytePlanes, fits_float16
 from autodraft.runtime.coded_weights import CODED_SHARE
 from autodraft.runtime.cpu_cache import last_level_cache_bytes
@@ -35,8 +36,8 @@ class PackedSegment:
 
     count: int
     channels: Tensor
-    inputs: binding.PackedLinear
-    outputs: binding.PackedLinear
+    inputs: linears.PackedLinear
+    outputs: linears.PackedLinear
 
     @property
     def struct(self) -> binding.CSegment:
@@ -67,10 +68,10 @@ class Payload:
     width: int
 
     @property
-    def linears(self) -> list[binding.PackedLinear]:
+    def linears(self) -> list[linears.PackedLinear]:
         """The head and both matrices of every segment."""
         segments = [each for each in self.owned if isinstance(each, PackedSegment)]
-        heads = [each for each in self.owned if isinstance(each, binding.PackedLinear)]
+        heads = [each for each in self.owned if isinstance(each, linears.PackedLinear)]
         return heads + [linear for segment in segments for linear in (segment.inputs, segment.outputs)]
 
     @property
@@ -114,7 +115,7 @@ class Packing:
         self._source = SegmentSource(spec, weights)
         # Packed segments live as long as a plan that uses them; the key says whose weights they are.
         self._segments: weakref.WeakValueDictionary[tuple[str, Segment], PackedSegment] = weakref.WeakValueDictionary()
-        self._heads: weakref.WeakValueDictionary[tuple[str, int], binding.PackedLinear] = weakref.WeakValueDictionary()
+        self._heads: weakref.WeakValueDictionary[tuple[str, int], linears.PackedLinear] = weakref.WeakValueDictionary()
         self._pages = HugePages()
 
     def compile(self, policy: DraftPolicy, own: DraftWeights | None = None) -> DraftPlan:
@@ -146,23 +147,23 @@ class Packing:
             silent=source.silent, in_planes=source.in_planes, owns_weights=own is not None, owns_head=owns_head,
         )  # fmt: skip
 
-    def _head(self, bits: int, matrix: Tensor, owner: str, pages: HugePages | None) -> binding.PackedLinear:
+    def _head(self, bits: int, matrix: Tensor, owner: str, pages: HugePages | None) -> linears.PackedLinear:
         packed = self._heads.get((owner, bits))
         if packed is None:
             packed = self._pack(matrix, bits)
             packed = self._heads[owner, bits] = packed if pages is None else packed.moved(pages)
         return packed
 
-    def _pack(self, weight: Matrix, bits: int, bias: Tensor | None = None) -> binding.PackedLinear:
+    def _pack(self, weight: Matrix, bits: int, bias: Tensor | None = None) -> linears.PackedLinear:
         """A matrix for the engine; one of 32 bits in 16 where those hold the same numbers: half the bytes to read."""
         if isinstance(weight, BytePlanes):
             if bits == FULL_BITS:
-                return binding.pack_planes(weight, bias)
+                return linears.pack_planes(weight, bias)
             weight = weight.joined()
         kind = self._kinds[bits]
         if kind == binding.KIND_F32 and fits_float16(weight):
             kind = binding.KIND_F16
-        return binding.pack(weight, kind, bias, cached=self._cached)
+        return linears.pack(weight, kind, bias, cached=self._cached)
 
     def _segment(
         self, segment: Segment, source: SegmentSource, owner: str, pages: HugePages | None = None
@@ -181,11 +182,11 @@ class Packing:
         rows, bias, count = weights.inputs, weights.inputs_bias, len(weights.channels)
         in_panels: Callable[[Tensor], Tensor]
         if segment.kind == "attention":
-            in_panels = partial(binding.group_by_head, heads=count, head_dim=self._spec.head_dim)
+            in_panels = partial(linears.group_by_head, heads=count, head_dim=self._spec.head_dim)
         elif self._spec.gated:
-            in_panels = partial(binding.interleave_gate_up, channels=count)
+            in_panels = partial(linears.interleave_gate_up, channels=count)
         else:
-            in_panels = binding.pad_panels
+            in_panels = linears.pad_panels
         rows = rows.mapped(in_panels) if isinstance(rows, BytePlanes) else in_panels(rows)
         bias = None if bias is None else in_panels(bias)
         if segment.kind == "mlp":

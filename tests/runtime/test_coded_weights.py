@@ -10,6 +10,7 @@ from autodraft.runtime import Rows, native_packing
 from autodraft.runtime import native_binding as binding
 from autodraft.runtime.coded_weights import CodedWeights
 from autodraft.runtime.cpu_cache import last_level_cache_bytes
+from autodraft.runtime.native_linears import pack
 from tests.runtime.instruction_sets import INSTRUCTION_SETS, build_on, engine
 from tests.runtime.tiny import tiny_model
 
@@ -80,7 +81,7 @@ def test_a_quarter_is_saved_and_what_would_save_less_is_left_alone():
     assert size < 0.79 * 2 * weights.numel()
     noise = torch.randint(-(2**15), 2**15, weights.shape, generator=torch.Generator().manual_seed(0)).to(torch.int16)
     assert CodedWeights.of(noise.view(torch.bfloat16)) is None
-    assert binding.pack(torch.zeros(16, 32), binding.KIND_CODED).struct.kind == binding.KIND_CODED  # as good as any
+    assert pack(torch.zeros(16, 32), binding.KIND_CODED).struct.kind == binding.KIND_CODED  # as good as any
 
 
 @pytest.fixture(scope="module", params=INSTRUCTION_SETS)

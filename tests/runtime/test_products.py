@@ -9,6 +9,7 @@ import torch
 from autodraft.runtime import native_binding as binding
 from autodraft.runtime.byte_planes import BytePlanes
 from autodraft.runtime.native_build import compile_library, load_library
+from autodraft.runtime.native_linears import pack, pack_planes
 from autodraft.runtime.quantization import fake_quantize
 
 KINDS = {
@@ -83,7 +84,7 @@ def _case(shape, kind, seed=0):
     outputs, inputs = shape
     weight = torch.randn(outputs, inputs, generator=generator) * 0.1
     bias = torch.randn(outputs, generator=generator)
-    return weight, bias, binding.pack(weight, KINDS[kind], bias), torch.randn(max(ROWS), inputs, generator=generator)
+    return weight, bias, pack(weight, KINDS[kind], bias), torch.randn(max(ROWS), inputs, generator=generator)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -118,7 +119,7 @@ def test_float16_gives_the_bits_of_float32(library, shape):
     smallest = 2.0**-24
     weight[0, :4] = torch.tensor([smallest, -3 * smallest, 65504.0, 0.0])
     exact = weight.half().float()
-    wide, half = (binding.pack(exact, kind, bias) for kind in (binding.KIND_F32, binding.KIND_F16))
+    wide, half = (pack(exact, kind, bias) for kind in (binding.KIND_F32, binding.KIND_F16))
     for rows in ROWS:
         assert torch.equal(product(library, wide, x[:rows]), product(library, half, x[:rows]))
 
@@ -127,8 +128,8 @@ def test_float16_gives_the_bits_of_float32(library, shape):
 def test_planes_give_the_bits_of_float16_and_the_upper_one_those_of_its_values(library, shape):
     weight, bias, _, x = _case(shape, "float32", seed=5)
     planes = BytePlanes.of(weight.half().float())
-    both = binding.pack_planes(planes, bias)
-    half, upper = (binding.pack(part, binding.KIND_F16, bias) for part in (planes.joined(), planes.upper_values))
+    both = pack_planes(planes, bias)
+    half, upper = (pack(part, binding.KIND_F16, bias) for part in (planes.joined(), planes.upper_values))
     start = torch.randn(max(ROWS), both.padded_outputs)
     for rows in ROWS:
         for found, expected in ((both, half), (both.upper, upper)):
@@ -144,8 +145,8 @@ def test_coded_weights_give_the_bits_of_those_they_stand_for(library, shape):
     weight, bias, _, x = _case(shape, "16 bits", seed=6)
     weight[0, :4] = torch.tensor([1e-40, -0.0, 3e38, -1e-38])
     weight[-1, -1] = 1e-20
-    plain = binding.pack(weight, binding.KIND_BF16, bias)
-    coded = [binding.pack(weight, binding.KIND_CODED, bias, cached=cached) for cached in (False, True)]
+    plain = pack(weight, binding.KIND_BF16, bias)
+    coded = [pack(weight, binding.KIND_CODED, bias, cached=cached) for cached in (False, True)]
     start = torch.randn(max(ROWS), plain.padded_outputs)
     assert coded[0].struct.kind == binding.KIND_CODED or shape[0] * shape[1] < 2000
     for rows in ROWS:
@@ -158,9 +159,9 @@ def test_coded_weights_give_the_bits_of_those_they_stand_for(library, shape):
 @pytest.mark.parametrize("shape", [(208, 1056), (48, 96), (100, 80)], ids=str)
 def test_what_is_multiplied_next_changes_no_bit(library, shape):
     weight, bias, _, x = _case(shape, "16 bits", seed=7)
-    linears = [binding.pack(weight, kind, bias) for kind in KINDS.values()]
+    linears = [pack(weight, kind, bias) for kind in KINDS.values()]
     if library.reads_codes():
-        linears += [binding.pack(weight, binding.KIND_CODED, bias, cached=cached) for cached in (False, True)]
+        linears += [pack(weight, binding.KIND_CODED, bias, cached=cached) for cached in (False, True)]
     for linear in linears:
         for rows in (1, 2, 4, 5, 8, 13):
             expected = product(library, linear, x[:rows])
@@ -172,9 +173,9 @@ def test_what_is_multiplied_next_changes_no_bit(library, shape):
 def test_of_many_rows_a_row_does_not_depend_on_the_others_either(library):
     """A prefill takes some panels at a time where tiles do not hold the sums of all rows."""
     weight, bias, _, x = _case((672, 1056), "16 bits", seed=8)
-    linears = [binding.pack(weight, kind, bias) for kind in KINDS.values()]
+    linears = [pack(weight, kind, bias) for kind in KINDS.values()]
     if library.reads_codes():
-        linears.append(binding.pack(weight, binding.KIND_CODED, bias))
+        linears.append(pack(weight, binding.KIND_CODED, bias))
     for linear in linears:
         for first in (0, 1):
             expected = torch.cat([product(library, linear, x[row : row + 13], first=first) for row in range(0, 65, 13)])

@@ -29,6 +29,12 @@ typedef struct {
     const float *bias;
 } Linear;
 
+/* A matrix [n][k] of F32, F16 or BF16, to be packed. */
+typedef struct {
+    const void *rows;
+    int32_t kind, n, k, k_padded;
+} Source;
+
 typedef struct {
     int32_t channels;           /* KV heads, or neurons padded to 16 */
     const int32_t *kv_heads;    /* attention only */
