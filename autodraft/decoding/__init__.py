@@ -8,6 +8,7 @@ from autodraft.decoding.choice import TargetChoice
 from autodraft.decoding.decoder import CascadeDecoder
 from autodraft.decoding.drafters import DraftContext, Drafter, Outcome
 from autodraft.decoding.growth import Growth
+from autodraft.decoding.prompt_cache import PromptCache
 from autodraft.decoding.sampling import GREEDY, SamplingConfig, probabilities
 from autodraft.decoding.scheduled import ScheduledDrafter
 from autodraft.decoding.schedulers import TreeScheduler, make_scheduler
@@ -32,6 +33,7 @@ __all__ = [
     "Growth",
     "IncrementalText",
     "Outcome",
+    "PromptCache",
     "SamplingConfig",
     "ScheduledDrafter",
     "StopCondition",

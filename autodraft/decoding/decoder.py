@@ -15,6 +15,7 @@ import torch
 from autodraft.cascade import AUTOREGRESSIVE, Cascade
 from autodraft.decoding.choice import TargetChoice
 from autodraft.decoding.drafters import DraftContext, Drafter, Outcome, Standing
+from autodraft.decoding.prompt_cache import PromptCache
 from autodraft.decoding.repetition import MOST_TOKENS, UNNOTICED_S, Repetition
 from autodraft.decoding.sampling import GREEDY, SamplingConfig
 from autodraft.decoding.scheduled import ScheduledDrafter
@@ -64,13 +65,15 @@ class _Output:
 class CascadeDecoder:
     """Decodes one sequence at a time with a target and a cascade of drafts.
 
-    Owns one KV cache, which target and drafts share and which each call of `generate` starts anew. Not thread-safe.
+    Target and drafts share one KV cache, which each call of `generate` starts anew, or from what a `prompt_cache`
+    remembers of the prompt. Not thread-safe.
 
     Args:
         runtime: the target.
         cascade: the drafts and their scheduler; none means autoregressive decoding.
         priors: what a search measured of the cascade's drafts, where one did.
         drafter: a drafter of your own in place of the one that `cascade` describes.
+        prompt_cache: keys of texts before, of this decoder or of others.
     """
 
     def __init__(
@@ -80,23 +83,27 @@ class CascadeDecoder:
         *,
         priors: Priors | None = None,
         drafter: Drafter | None = None,
+        prompt_cache: PromptCache | None = None,
     ) -> None:
         self.runtime = runtime
         self.cascade = cascade
         if drafter is None and not cascade.is_autoregressive:
             drafter = ScheduledDrafter(runtime, cascade, priors)
         self.drafter = drafter
-        self._cache = runtime.new_cache()
+        self._prompt_cache = prompt_cache
+        self._cache = runtime.new_cache() if prompt_cache is None else prompt_cache.keys
         self._alone_s = UNNOTICED_S  # of a token that the target decodes by itself
         self._repetition = Repetition(runtime, self._cache)
 
     @classmethod
-    def from_profile(cls, loaded: LoadedModel, profile: DraftProfile) -> CascadeDecoder:
+    def from_profile(
+        cls, loaded: LoadedModel, profile: DraftProfile, *, prompt_cache: PromptCache | None = None
+    ) -> CascadeDecoder:
         """The decoder that a profile describes; `ProfileError` unless it was made for this very model."""
         spec = loaded.runtime.spec
         profile.check_target(loaded.fingerprint, spec.num_blocks, spec.num_kv_heads, loaded.widen)
         priors = None if profile.rejected else profile.priors
-        return cls(loaded.runtime, profile.cascade, priors=priors)
+        return cls(loaded.runtime, profile.cascade, priors=priors, prompt_cache=prompt_cache)
 
     @property
     def max_length(self) -> int:
@@ -261,15 +268,17 @@ class CascadeDecoder:
             )
 
     def _prefill(self, context: DraftContext, stats: DecodingStats) -> None:
-        """Put all tokens of the prompt but the last into the cache."""
+        """Put all tokens of the prompt but the last into the cache, unless they are there."""
         started = self.runtime.clock()
-        context.cache.truncate(0)
+        if self._prompt_cache is None:
+            context.cache.truncate(0)
+        else:
+            self._prompt_cache.begin(context.tokens)
         self._repetition.start()
         # The drafter first: between a forward pass and the next one nothing should push weights out of caches.
         if self.drafter is not None:
             self.drafter.start(context.tokens)
-        if len(context.tokens) > 1:
-            self.runtime.prefill(context.cache, context.tokens[:-1])
+        self.runtime.prefill(context.cache, context.tokens[context.cache.length : -1])
         if self.runtime.device.type == "cuda":
             torch.cuda.synchronize(self.runtime.device)
         stats.prefill_s = self.runtime.clock() - started

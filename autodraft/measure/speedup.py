@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from autodraft.cascade import AUTOREGRESSIVE, Cascade
-from autodraft.decoding import GREEDY, CascadeDecoder, Drafter, SamplingConfig
+from autodraft.decoding import GREEDY, CascadeDecoder, Drafter, PromptCache, SamplingConfig
 from autodraft.measure.cycles import CycleFigures, Run, TimeShares
 from autodraft.measure.prompts import TokenPrompt
 from autodraft.measure.statistics import Interval, medians, paired_ratio
@@ -57,11 +57,12 @@ def decoder_contestant(
     *,
     priors: Priors | None = None,
     drafter: Drafter | None = None,
+    prompt_cache: PromptCache | None = None,
     sampling: SamplingConfig = GREEDY,
     seed: int = 0,
 ) -> Contestant:
-    """A `CascadeDecoder` as a contestant; `priors` and `drafter` are the decoder's, `seed` that of `prompt_seed`."""
-    decoder = CascadeDecoder(runtime, cascade, priors=priors, drafter=drafter)
+    """A `CascadeDecoder` as a contestant; `seed` is that of `prompt_seed`, what else it is made of the decoder's."""
+    decoder = CascadeDecoder(runtime, cascade, priors=priors, drafter=drafter, prompt_cache=prompt_cache)
 
     def run(prompt: Sequence[int], max_new_tokens: int) -> Run:
         generation = decoder.generate(
@@ -233,13 +234,17 @@ def speedup_of_cascades(
 ) -> Session:
     """Several cascades against one autoregressive baseline, all with the same way of choosing tokens.
 
-    `drafters`, by name, draft what the cascades of these names describe; without one a cascade begins without priors.
+    Every prompt is prefilled once for all of them, so times of prefill say nothing. `drafters`, by name, draft what the
+    cascades of these names describe; without one a cascade begins without priors.
     """
-    drafters = drafters or {}
+    drafters, prompt_cache = drafters or {}, PromptCache(runtime)
     contestants = {
-        name: decoder_contestant(runtime, cascade, eos, drafter=drafters.get(name), sampling=sampling, seed=seed)
+        name: decoder_contestant(
+            runtime, cascade, eos,
+            drafter=drafters.get(name), prompt_cache=prompt_cache, sampling=sampling, seed=seed,
+        )
         for name, cascade in {**cascades, BASELINE: AUTOREGRESSIVE}.items()
-    }
+    }  # fmt: skip
     return measure_speedup(
         contestants, prompts, max_new_tokens=max_new_tokens, repeats=repeats, seed=seed, confidence=confidence,
         on_prompt=on_prompt,

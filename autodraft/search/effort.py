@@ -38,9 +38,9 @@ class Effort:
     repeats: int = 1
 
     def seconds(self, prefill_s: Sequence[float], step_s: float) -> float:
-        """Of one contestant that is as slow as autoregressive decoding; `prefill_s` of each prompt."""
+        """Of a measurement whose contestants are as slow as autoregressive decoding; `prefill_s` of each prompt."""
         prompts = prefill_s[: self.num_prompts]
-        return self.repeats * (sum(prompts) + len(prompts) * self.new_tokens * step_s)
+        return sum(prompts) + CONTESTANTS * self.repeats * len(prompts) * self.new_tokens * step_s
 
 
 def affordable(most: Effort, seconds: float, prefill_s: Sequence[float], step_s: float) -> Effort:
@@ -51,7 +51,7 @@ def affordable(most: Effort, seconds: float, prefill_s: Sequence[float], step_s:
     """
 
     def fitting(efforts: Iterable[Effort], limit: float) -> Iterator[Effort]:
-        return (effort for effort in efforts if CONTESTANTS * effort.seconds(prefill_s, step_s) <= limit)
+        return (effort for effort in efforts if effort.seconds(prefill_s, step_s) <= limit)
 
     repeated = (replace(most, repeats=repeats) for repeats in range(_MOST_REPEATS, 1, -1))
     smaller = (_scaled(most, share) for share in _SHARES)

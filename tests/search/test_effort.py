@@ -37,8 +37,8 @@ def test_a_measurement_takes_its_time_or_the_least_that_says_anything(
 ) -> None:
     effort = affordable(MOST, seconds, prefill_s, step_s)
     assert 4 <= effort.num_prompts <= 12 and 16 <= effort.new_tokens <= 64
-    once = sum(prefill_s[: effort.num_prompts]) + effort.num_prompts * effort.new_tokens * step_s
-    took = 3 * effort.repeats * once
+    decoding_s = effort.num_prompts * effort.new_tokens * step_s
+    took = sum(prefill_s[: effort.num_prompts]) + 3 * effort.repeats * decoding_s
     assert took <= seconds or effort == Effort(4, 16)
     assert affordable(MOST, 2 * seconds, prefill_s, step_s).num_prompts >= effort.num_prompts
     assert 1 <= effort.repeats <= 3 and (effort.repeats == 1 or effort == replace(MOST, repeats=effort.repeats))
