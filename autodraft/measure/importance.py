@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor
 
 from autodraft.measure.agreement import AgreementMeter
 from autodraft.policy import ChannelShares, DraftPolicy
@@ -57,6 +56,7 @@ def narrowing(
     return _losses_alone(meter, wanted, mlps, most_windows, on_step)
 
 
+@torch.inference_mode()
 def _losses_alone(
     meter: AgreementMeter,
     wanted: Mapping[int, ChannelShares],
@@ -64,26 +64,27 @@ def _losses_alone(
     most_windows: int,
     on_step: Callable[[int, int], None] | None,
 ) -> dict[int, list[float]]:
-    """By the keys of `wanted`: the divergence when a sub-layer alone has these shares, for each sub-layer."""
-    full = DraftPolicy.uniform(meter.runtime.spec.num_blocks)
-    reference = _log_probabilities(meter, full, most_windows)
-    losses: dict[int, list[float]] = {key: [] for key in wanted}
-    steps = [(key, index) for key in wanted for index in sub_layers]
-    for number, (key, index) in enumerate(steps):
-        changed = full.replace({index: wanted[key]})
-        losses[key].append(_divergence(reference, _log_probabilities(meter, changed, most_windows)))
-        if on_step is not None:
-            on_step(number + 1, len(steps))
-    return losses
+    """By the keys of `wanted`: the divergence when a sub-layer alone has these shares, for each sub-layer.
 
-
-def _log_probabilities(meter: AgreementMeter, policy: DraftPolicy, most_windows: int) -> list[Tensor]:
-    return [logits.log_softmax(dim=-1) for logits, _ in meter.logits(policy, most_windows)]
-
-
-@torch.inference_mode()
-def _divergence(reference: list[Tensor], other: list[Tensor]) -> float:
-    total = sum(
-        float((expected.exp() * (expected - found)).sum()) for expected, found in zip(reference, other, strict=True)
-    )
-    return max(total / sum(len(expected) for expected in reference), 0.0)
+    A pass with a changed sub-layer begins there, on the target's own stream: it is the target before. From the last
+    sub-layer to the first, it finds the target's keys in the blocks that it does not run.
+    """
+    runtime = meter.runtime
+    full, last = DraftPolicy.uniform(runtime.spec.num_blocks), 2 * runtime.spec.num_blocks
+    cache, batches = meter.target_rows(most_windows)
+    totals = {key: dict.fromkeys(sub_layers, 0.0) for key in wanted}
+    done = 0
+    for rows in batches:
+        for key, shares in wanted.items():
+            streams = runtime.hidden_states(cache, rows)
+            expected = runtime.logits(runtime.target, cache, rows, streams[-1]).log_softmax(dim=-1)
+            for index in reversed(sub_layers):
+                plan = runtime.plan(full.replace({index: shares}))
+                stream = runtime.run_sub_layers(plan, cache, rows, streams[index], index, last)
+                found = runtime.logits(plan, cache, rows, stream).log_softmax(dim=-1)
+                totals[key][index] += float((expected.exp() * (expected - found)).sum())
+                done += 1
+                if on_step is not None:
+                    on_step(done, len(batches) * len(wanted) * len(sub_layers))
+    count = sum(map(len, batches))
+    return {key: [max(total / count, 0.0) for total in losses.values()] for key, losses in totals.items()}

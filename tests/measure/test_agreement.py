@@ -112,6 +112,18 @@ def test_sensitivity_is_larger_for_dropping_than_for_low_bits(meter: AgreementMe
     assert np.mean(losses[0]) > 5 * np.mean(losses[8])
 
 
+def test_what_a_sub_layer_loses_is_what_whole_passes_without_it_lose(meter: AgreementMeter) -> None:
+    def log_probabilities(policy: DraftPolicy) -> torch.Tensor:
+        return torch.cat([logits for logits, _ in meter.logits(policy, 6)]).log_softmax(-1)
+
+    expected = log_probabilities(skipping())
+    for bits, losses in sensitivity(meter, (0, 4), most_windows=6).items():
+        for index, loss in enumerate(losses):
+            found = log_probabilities(skipping().replace({index: ChannelShares.all_at(bits)}))
+            divergence = torch.nn.functional.kl_div(found, expected, log_target=True, reduction="batchmean")
+            assert loss == pytest.approx(float(divergence), rel=1e-3, abs=1e-6)
+
+
 def test_an_mlp_without_its_least_important_neurons_loses_less_the_more_it_keeps(meter: AgreementMeter) -> None:
     losses = narrowing(meter, (14, 8, 2), most_windows=6)
     assert list(losses) == [14, 8, 2] and all(len(values) == 3 for values in losses.values())
