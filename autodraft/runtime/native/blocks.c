@@ -149,7 +149,7 @@ void product(const Call *c, const Linear *w, const float *x, int stride, float *
 static void leave_operands(const Call *c, const Linear *w, const float *x, int row, int end, int first, int last) {
     Activations shared = {c->ws->operands, 0, 0, 0};
     last = last < w->k ? last : w->k; /* neurons come in whole panels, what they are multiplied with need not */
-    if (first < last && prepares_columns(w)) prepare_columns(w, x, row, end, c->ws->width, first, last, &shared);
+    if (first < last && prepares_columns(w)) prepare_columns(w, x, c->rows->n, row, end, c->ws->width, first, last, &shared);
 }
 
 /* Adds an output projection to y: of what threads have left, or of x where whole rows have to be looked at first. */

@@ -2,7 +2,8 @@
  *
  * Some groups of both panels of a stream, which memory thus brings in one piece, are decoded into the first cache, and all
  * rows have their turn over them; sums wait in memory meanwhile. Panel by panel half of what is read would be the other
- * panel's, and with each block of rows all would be decoded again. The sums are those of kernel_coded, to the bit. */
+ * panel's, and with each block of rows all would be decoded again. Inputs of a block of rows lie beside each other, [inputs][rows]:
+ * rows for themselves would push each other, and the weights, out of the cache. The sums are those of kernel_coded, to the bit. */
 #include "coded_rows.h"
 
 #include "coded.h"
@@ -35,33 +36,58 @@ static Plain decode_groups(const char *panel, Plain plain, int g, int end, u8v4 
 }
 
 /* sums += the products of ROWS rows with pairs of weights; with each pair some line from `fetched` on, by `advance`. */
-INLINE void add_chunk(const char *weights, int pairs, const char *fetched, int advance, const pair_operand *x, int stride, Sums *sums,
-                      const int ROWS) {
+INLINE void add_chunk(const char *weights, int pairs, const char *fetched, int advance, const float *x, Sums *sums, const int ROWS) {
     f32v acc[BLOCK_ROWS][MOST_VECTORS];
     UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < PARTS; v++) acc[r][v] = load(sums[r] + v * WIDTH);
     for (int i = 0; i < pairs; i++, fetched += advance) {
-        u32v wv[MOST_VECTORS];
+        f32v wv[2][PARTS];
         __builtin_prefetch(fetched);
-        UNROLL for (int v = 0; v < PARTS; v++) wv[v] = load_pairs(weights + (size_t)i * CODED_HALF + v * sizeof *wv);
-        add_pairs(acc, wv, x + 2 * i, stride, ROWS, PARTS);
+        UNROLL for (int v = 0; v < PARTS; v++) {
+            u32v both = load_pairs(weights + (size_t)i * CODED_HALF + v * sizeof both);
+            wv[0][v] = (f32v)(both << 16), wv[1][v] = (f32v)(both & 0xffff0000u);
+        }
+        UNROLL for (int j = 0; j < 2; j++, x += ROWS) UNROLL for (int r = 0; r < ROWS; r++) {
+            f32v xv = splat(x[r]);
+            UNROLL for (int v = 0; v < PARTS; v++) acc[r][v] += xv * wv[j][v];
+        }
     }
     UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < PARTS; v++) store(sums[r] + v * WIDTH, acc[r][v]);
 }
 
 #define FOR_ROWS(ROWS)                                                                                                              \
     static __attribute__((noinline)) void add_chunk_##ROWS(const char *weights, int pairs, const char *fetched, int advance,         \
-                                                           const pair_operand *x, int stride, Sums *sums) {                          \
-        add_chunk(weights, pairs, fetched, advance, x, stride, sums, ROWS);                                                         \
+                                                           const float *x, Sums *sums) {                                            \
+        add_chunk(weights, pairs, fetched, advance, x, sums, ROWS);                                                                 \
     }
 FOR_ROWS(3)
 FOR_ROWS(4)
 FOR_ROWS(5)
 /* By number of rows; more than five are shared out evenly, so that no block has fewer than three. */
-static void (*const adders[])(const char *, int, const char *, int, const pair_operand *, int, Sums *) = {
+static void (*const adders[])(const char *, int, const char *, int, const float *, Sums *) = {
     0, 0, 0, add_chunk_3, add_chunk_4, add_chunk_5};
 
+static int blocks_of(int rows) { return (rows + BLOCK_ROWS - 1) / BLOCK_ROWS; }
+
+void prepare_coded_rows(const float *x, int k_padded, int rows, int row, int end, int stride, int first, int last, int behind, float *to) {
+    float rounded[WIDTH];
+    for (int block = 0, blocks = blocks_of(rows); block < blocks; block++) {
+        int start = rows * block / blocks, count = rows * (block + 1) / blocks - start;
+        for (int r = start > row ? start : row; r < start + count && r < end; r++) {
+            const float *from = x + (size_t)r * stride;
+            float *place = to + (size_t)start * k_padded + (r - start);
+            int i = first;
+            for (; i + WIDTH <= last; i += WIDTH) {
+                store_operands(rounded, load(from + i));
+                for (int lane = 0; lane < WIDTH; lane++) place[(size_t)(i + lane) * count] = rounded[lane];
+            }
+            for (; i < last; i++) place[(size_t)i * count] = to_operand(from[i]);
+            for (; i < behind; i++) place[(size_t)i * count] = 0;
+        }
+    }
+}
+
 void multiply_coded_rows(const Linear *w, int first, int last, const Activations *a, int rows, float *y, int stride, int add) {
-    const int groups = w->k_padded / CODED_INPUTS, blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    const int groups = w->k_padded / CODED_INPUTS, blocks = blocks_of(rows);
     const u8v4 uppers = repeated_bytes(w->scale);
     char weights[CHUNK * PLAIN_BYTES] __attribute__((aligned(64)));
     Sums sums[2][rows];
@@ -73,12 +99,12 @@ void multiply_coded_rows(const Linear *w, int first, int last, const Activations
         for (int g = 0; g < groups; g += CHUNK) {
             const int end = g + CHUNK < groups ? g + CHUNK : groups, pairs = GROUP_PAIRS * (end - g);
             const char *fetched = coded_panel(w, panel) + (size_t)(g + CHUNK) * GROUPS_BYTES;
-            const pair_operand *x = (const pair_operand *)a->data + (size_t)CODED_INPUTS * g;
             for (int p = 0; p < panels; p++) {
                 plains[p] = decode_groups(coded_panel(w, panel + p), plains[p], g, end, uppers, weights);
                 for (int block = 0; block < blocks; block++, fetched += pairs * advance) {
                     int row = rows * block / blocks, count = rows * (block + 1) / blocks - row;
-                    adders[count](weights, pairs, fetched, advance, x + (size_t)row * a->stride, a->stride, sums[p] + row);
+                    const float *x = (const float *)a->data + (size_t)row * w->k_padded + (size_t)CODED_INPUTS * g * count;
+                    adders[count](weights, pairs, fetched, advance, x, sums[p] + row);
                 }
             }
         }
@@ -90,6 +116,9 @@ void multiply_coded_rows(const Linear *w, int first, int last, const Activations
 #else
 
 int coded_rows_serve(int kind, int rows) { return (void)kind, (void)rows, 0; }
+void prepare_coded_rows(const float *x, int k_padded, int rows, int row, int end, int stride, int first, int last, int behind, float *to) {
+    (void)x, (void)k_padded, (void)rows, (void)row, (void)end, (void)stride, (void)first, (void)last, (void)behind, (void)to;
+}
 void multiply_coded_rows(const Linear *w, int first, int last, const Activations *a, int rows, float *y, int stride, int add) {
     (void)w, (void)first, (void)last, (void)a, (void)rows, (void)y, (void)stride, (void)add;
 }

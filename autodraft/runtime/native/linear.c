@@ -56,9 +56,13 @@ static void quantize_row(const float *x, int k, int k_padded, int with_groups, i
 
 int prepares_columns(const Linear *w) { return w->kind != KIND_INT8 && w->kind != KIND_INT4; }
 
-void prepare_columns(const Linear *w, const float *x, int row, int end, int stride, int first, int last, Activations *a) {
+void prepare_columns(const Linear *w, const float *x, int rows, int row, int end, int stride, int first, int last, Activations *a) {
     int kp = w->k_padded, behind = last == w->k ? kp : last;
     a->stride = kp;
+    if (coded_rows_serve(w->kind, rows)) {
+        prepare_coded_rows(x, kp, rows, row, end, stride, first, last, behind, (float *)a->data);
+        return;
+    }
     for (int r = row; r < end; r++) {
         const float *src = x + (size_t)r * stride;
         if (w->kind == KIND_BF16 || w->kind == KIND_CODED) {
@@ -78,7 +82,7 @@ void prepare_columns(const Linear *w, const float *x, int row, int end, int stri
 void prepare(const Linear *w, const float *x, int rows, int stride, Activations *a) {
     int k = w->k, kp = w->k_padded;
     if (prepares_columns(w)) {
-        prepare_columns(w, x, 0, rows, stride, 0, k, a);
+        prepare_columns(w, x, rows, 0, rows, stride, 0, k, a);
         return;
     }
     a->stride = kp;

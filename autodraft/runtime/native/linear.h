@@ -23,8 +23,8 @@ void prepare(const Linear *w, const float *x, int rows, int stride, Activations 
 /* Whether every input is converted by itself; whole numbers depend on the largest one of their row. */
 int prepares_columns(const Linear *w);
 
-/* The same for inputs [first, last) of rows [row, end) alone, where every input is converted by itself. */
-void prepare_columns(const Linear *w, const float *x, int row, int end, int stride, int first, int last, Activations *a);
+/* The same for inputs [first, last) of rows [row, end) of all `rows`, where every input is converted by itself. */
+void prepare_columns(const Linear *w, const float *x, int rows, int row, int end, int stride, int first, int last, Activations *a);
 
 /* y[row][16 * first .. 16 * last) = or += W x (+ bias); y has room for whole panels. The weights of what is `next`
  * (NULL: nobody knows) are fetched along with the last ones, by kernels that fetch where memory or a far cache is waited for. */
