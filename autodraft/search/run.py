@@ -278,36 +278,44 @@ class RunningSearch:
         }
 
     def _hf_baselines(self) -> list[Baseline]:
-        """Hugging Face's generate beside our autoregressive decoding, on as many prompts as the time allows."""
+        """Hugging Face's generate beside our autoregressive decoding, as much of it as the time allows."""
         self._report("baselines", 0, 1)
         sampling, seed = SamplingConfig(temperature=self.job.temperature), self.job.seed
         baseline = HFBaseline(self.loaded, self.final_prompts[0].tokens, sampling, seed)
-        contestants = {
-            BASELINE: decoder_contestant(
-                self.loaded.runtime, Cascade(), self.loaded.generation_eos, sampling=sampling, seed=seed
-            ),
-            **baseline.contestants(),
-        }
         # The shortest first: where its prefill takes longer than all that is measured, few of them are affordable.
         prompts = sorted(self.final_prompts[: self.evaluator.effort.num_prompts], key=lambda prompt: len(prompt.tokens))
         seconds = self._hf_seconds()
         deadline = time.monotonic() + seconds
-        affordable = int(seconds / (baseline.token_s * len(baseline.contestants()) * _HF_LEAST_PROMPTS))
+        names, new_tokens = _affordable_hf(baseline, len(prompts[0].tokens), seconds)
+        contestants = {
+            BASELINE: decoder_contestant(
+                self.loaded.runtime, Cascade(), self.loaded.generation_eos, sampling=sampling, seed=seed
+            ),
+            **{name: contestant for name, contestant in baseline.contestants().items() if name in names},
+        }
         session = measure_speedup(
             contestants,
             prompts,
-            max_new_tokens=min(self.evaluator.effort.new_tokens, max(affordable, _HF_LEAST_TOKENS)),
+            max_new_tokens=min(self.evaluator.effort.new_tokens, new_tokens),
             seed=seed,
             confidence=self.job.confidence,
             on_prompt=lambda so_far: time.monotonic() > deadline and len(so_far.runs[BASELINE]) >= _HF_LEAST_PROMPTS,
         )
-        names = list(baseline.contestants())
         settings = {name: baseline.settings(name) for name in names}
         return baselines_of(session, names, self.job.confidence, settings)
 
     def _hf_seconds(self) -> float:
         left, budget = self.clock.left_s, self.clock.budget_s
         return 60.0 if left is None or budget is None else max(left, _HF_SHARE * budget / 2)
+
+
+def _affordable_hf(baseline: HFBaseline, prompt_tokens: int, seconds: float) -> tuple[list[str], int]:
+    """Which of the contestants, plain generation in any case, and how many tokens of each of the fewest prompts."""
+    names, runs = list(baseline.contestants()), _HF_LEAST_PROMPTS + 1  # one of them to warm up
+    while len(names) > 1 and runs * len(names) * baseline.seconds(prompt_tokens, _HF_LEAST_TOKENS) > seconds:
+        names.pop()
+    decode_s = seconds / (runs * len(names)) - baseline.seconds(prompt_tokens, 0)
+    return names, max(int(decode_s / baseline.seconds(0, 1)), _HF_LEAST_TOKENS)
 
 
 def _chosen_prompts(
