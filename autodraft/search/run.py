@@ -67,6 +67,8 @@ _MEASUREMENT_SHARE = 0.06
 """Of the time after calibration, for measuring one cascade: six to seven fit between exploring and concluding."""
 _SENSITIVITY_SHARE = 0.2
 """Of the whole time at most, for what single sub-layers lose."""
+_PREDICTION_SHARE = 0.008
+"""Of the whole time at most, for predicting what a draft as slow as the target is worth."""
 _HF_SHARE = 0.10
 _HF_LEAST_PROMPTS = 2
 _HF_LEAST_TOKENS = 16
@@ -158,6 +160,7 @@ class RunningSearch:
         known = self.study.fact("calibration")
         if self.clock.budget_s is not None:
             self.evaluator.sensitivity_s = _SENSITIVITY_SHARE * self.clock.budget_s
+            self.evaluator.prediction_s = _PREDICTION_SHARE * self.clock.budget_s
         state = self.evaluator.calibrate(json.loads(known) if known else None)
         if not known:
             self.study.set_fact("calibration", json.dumps(state))

@@ -41,6 +41,7 @@ _MOST_REPEATS = 5
 _PILOT_TOKENS = 16
 _UNKNOWN_ALPHA = 0.7
 _SENSITIVITY_WINDOWS, _FEWEST_WINDOWS = 16, 5
+_FEWEST_CALIBRATION_PROMPTS = 4
 _NARROW_UNITS = (8, 3)
 """Sixteenths of an MLP's neurons whose loss is measured; what others lose lies between."""
 
@@ -85,6 +86,7 @@ class RuntimeEvaluator:
     Attributes:
         effort: prompts, tokens and repeats of a measurement; the final comparison takes its tokens too.
         sensitivity_s: seconds that calibration may spend on what single sub-layers lose; None is no limit.
+        prediction_s: seconds that a prediction for a draft as slow as the target may take; None is no limit.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class RuntimeEvaluator:
         self._agreements: dict[tuple[DraftPolicy, WeightsFile | None], float] = {}
         self.latency: LatencyTable | None = None
         self.sensitivity_s: float | None = None
+        self.prediction_s: float | None = None
         self.last_session: Session | None = None
 
     @property
@@ -140,30 +143,54 @@ class RuntimeEvaluator:
         return self._meter
 
     def calibrate(self, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        count = max(self.options.calibration_tokens // _CONTINUATION_TOKENS, 1)
-        prompts = [prompt.tokens[-_CALIBRATION_PROMPT_TOKENS:] for prompt in self._calibration[:count]]
-        self._meter = AgreementMeter(self.runtime, prompts, _CONTINUATION_TOKENS, eos=self.loaded.generation_eos)
         if state is not None:
-            self._features = PolicyFeatures.from_json(state["features"])
             self.latency = LatencyTable.from_json(state["latency"])
+            self._meter = self._new_meter(state.get("num_prompts", self._most_prompts))
+            self._features = PolicyFeatures.from_json(state["features"])
             return dict(state)
         self.latency = measure_latency(self.runtime, seconds=self.options.latency_s, seed=self.options.seed)
+        num_prompts = self._affordable_prompts()
+        self._meter = self._new_meter(num_prompts)
         bits = tuple(width for width in self.latency.useful_bits if width == FULL_BITS or width in self.options.bits)
         changes = (0, *(width for width in bits if width != FULL_BITS))
         windows = self._affordable_windows((2 * len(changes) + len(_NARROW_UNITS)) * self.runtime.spec.num_blocks)
         losses = sensitivity(self._meter, changes, most_windows=windows, on_step=self._on_step)
         narrow = narrowing(self._meter, _NARROW_UNITS, most_windows=windows, on_step=self._on_step)
         self._features = features_of(self.runtime, self.latency, bits, block_influence(self._meter), losses, narrow)
-        return {"features": self._features.to_json(), "latency": self.latency.to_json()}
+        return {
+            "features": self._features.to_json(), "latency": self.latency.to_json(), "num_prompts": num_prompts,
+        }  # fmt: skip
+
+    def _new_meter(self, num_prompts: int) -> AgreementMeter:
+        prompts = [prompt.tokens[-_CALIBRATION_PROMPT_TOKENS:] for prompt in self._calibration[:num_prompts]]
+        return AgreementMeter(self.runtime, prompts, _CONTINUATION_TOKENS, eos=self.loaded.generation_eos)
+
+    def _row_s(self) -> float:
+        """Of a pass over many rows, by the latency table."""
+        assert self.latency is not None
+        rows = max(QUERY_TOKENS)
+        return self.latency.step_ms("all", FULL_BITS, rows) / 1000 / rows
+
+    @property
+    def _most_prompts(self) -> int:
+        return max(self.options.calibration_tokens // _CONTINUATION_TOKENS, 1)
+
+    def _affordable_prompts(self) -> int:
+        """Prompts of which a prediction can look at all continuations in its time."""
+        most = self._most_prompts
+        if self.prediction_s is None:
+            return most
+        affordable_prompts = int(self.prediction_s / (_CONTINUATION_TOKENS * self._row_s()))
+        return min(max(affordable_prompts, _FEWEST_CALIBRATION_PROMPTS), most)
 
     def _affordable_windows(self, num_passes: int) -> int:
-        """Windows of text that so many passes can run over in the time that there is for them, by the latency table."""
-        assert self.latency is not None
+        """Windows of text that so many passes can run over in the time that there is for them.
+
+        On average they begin in the middle of the target.
+        """
         if self.sensitivity_s is None:
             return _SENSITIVITY_WINDOWS
-        rows = max(QUERY_TOKENS)
-        window_s = self.latency.step_ms("all", FULL_BITS, rows) / 1000 / rows * self.meter.window
-        affordable_windows = int(self.sensitivity_s / (num_passes * window_s))
+        affordable_windows = int(2 * self.sensitivity_s / (num_passes * self.meter.window * self._row_s()))
         return min(max(affordable_windows, _FEWEST_WINDOWS), _SENSITIVITY_WINDOWS)
 
     def predict(self, policy: DraftPolicy, weights: WeightsFile | None = None) -> Evaluation:

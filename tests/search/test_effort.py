@@ -72,6 +72,24 @@ def test_calibration_takes_fewer_windows_of_text_where_there_is_no_time_for_more
     assert set(taken) == {windows, None}  # block influence takes all of them
 
 
+@pytest.mark.parametrize("seconds,prompts", [(None, 8), (1e9, 8), (1e-6, 4)])
+def test_predictions_look_at_fewer_continuations_where_that_would_take_too_long_and_again_when_resumed(
+    seconds: float | None,
+    prompts: int,
+    loaded: LoadedModel,  # noqa: F811
+) -> None:
+    texts = [TokenPrompt("p", "code", tuple(range(5 + i, 25 + i))) for i in range(9)]
+    options = EvaluatorOptions(calibration_tokens=256, latency_s=0.0)
+    evaluator, resumed = (RuntimeEvaluator(loaded, texts, [], options) for _ in range(2))
+    evaluator.prediction_s = seconds
+    state = evaluator.calibrate()
+    assert len(evaluator.meter.sequences) == prompts
+    assert resumed.calibrate(state) == state and len(resumed.meter.sequences) == prompts
+    del state["num_prompts"]  # as earlier versions wrote it
+    resumed.calibrate(state)
+    assert len(resumed.meter.sequences) == 8
+
+
 class SlowEvaluator(PlantedEvaluator):
     """Says that every prompt took it `seconds`."""
 
