@@ -10,6 +10,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -215,11 +216,14 @@ class RuntimeEvaluator:
 
     def affordable_effort(self, seconds: float) -> Effort:
         """The effort with which measuring one cascade takes about `seconds`, by the latency table."""
-        latency = self.latency
-        assert latency is not None, "calibrate first"
-        step_s = latency.target_ms / 1000
-        prefill_s = [latency.verify_cost(len(prompt.tokens)) * step_s for prompt in self.prompts]
-        return affordable(self.effort, seconds, prefill_s, step_s)
+        assert self.latency is not None, "calibrate first"
+        return affordable(self.effort, seconds, self._prefill_s(self.prompts), self.latency.target_ms / 1000)
+
+    def _prefill_s(self, prompts: Sequence[TokenPrompt]) -> list[float]:
+        """Of each prompt, by the latency table."""
+        assert self.latency is not None
+        step_s = self.latency.target_ms / 1000
+        return [self.latency.verify_cost(len(prompt.tokens)) * step_s for prompt in prompts]
 
     def measure(self, cascade: Cascade, rival: Rival | None = None) -> Evaluation:
         started = time.perf_counter()
@@ -243,8 +247,8 @@ class RuntimeEvaluator:
         pilot_tokens = min(_PILOT_TOKENS, self.effort.new_tokens)
         pilot = self._session(cascades, self.final_prompts[:1], new_tokens=pilot_tokens)
         longer = self.effort.new_tokens / pilot_tokens
-        runs = [run for entries in pilot.runs.values() for run in entries[0].runs]
-        per_prompt_s = sum(longer * run.decode_s + run.prefill_s for run in runs)
+        decode_s = sum(run.decode_s for entries in pilot.runs.values() for run in entries[0].runs)
+        per_prompt_s = longer * decode_s + fmean(self._prefill_s(self.final_prompts))
         num_prompts = int(seconds / max(per_prompt_s, 1e-9))
         repeats = min(max(num_prompts // len(self.final_prompts), 1), _MOST_REPEATS)
         prompts = self.final_prompts[: max(num_prompts, FEWEST_FINAL_PROMPTS)]
