@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -15,12 +15,14 @@ from optuna.storages import InMemoryStorage
 from autodraft.cascade import Cascade
 from autodraft.evaluator import Evaluation, Rival
 from autodraft.measure.agreement import AgreementMeter
+from autodraft.measure.hf import HFBaseline
 from autodraft.measure.prompts import TokenPrompt
 from autodraft.runtime import LoadedModel
 from autodraft.search.effort import Effort, affordable
 from autodraft.search.loop import Clock, SearchLoop
 from autodraft.search.objectives import Objectives
 from autodraft.search.pipeline import PipelineOptions, search_cascade
+from autodraft.search.run import _affordable_hf
 from autodraft.search.runtime_evaluator import EvaluatorOptions, RuntimeEvaluator
 from autodraft.search.study import SearchStudy
 from autodraft.search.testing import PlantedEvaluator
@@ -88,6 +90,31 @@ def test_predictions_look_at_fewer_continuations_where_that_would_take_too_long_
     del state["num_prompts"]  # as earlier versions wrote it
     resumed.calibrate(state)
     assert len(resumed.meter.sequences) == 8
+
+
+class Paced:
+    """As slow as it is said to be."""
+
+    def contestants(self) -> dict[str, None]:
+        return {"hf-generate": None, "hf-prompt-lookup": None}
+
+    def seconds(self, prompt_tokens: int, new_tokens: int) -> float:
+        return 0.25 * prompt_tokens + 0.5 * new_tokens
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (1200.0, (["hf-generate", "hf-prompt-lookup"], 380)),  # 200 s for each of two runs of three
+        (108.0, (["hf-generate", "hf-prompt-lookup"], 16)),
+        (107.0, (["hf-generate"], 51)),
+        (1.0, (["hf-generate"], 16)),
+    ],
+)
+def test_where_time_is_short_transformers_is_measured_without_its_prompt_lookup(
+    seconds: float, expected: tuple[list[str], int]
+) -> None:
+    assert _affordable_hf(cast(HFBaseline, Paced()), 40, seconds) == expected
 
 
 class SlowEvaluator(PlantedEvaluator):
