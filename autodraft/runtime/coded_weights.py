@@ -12,13 +12,13 @@ them (native/coded.c).
 from __future__ import annotations
 
 import ctypes
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from autodraft.runtime.native_build import load_library
+from autodraft.runtime.sharing_out import share_out
 
 _GROUP = 128
 _GROUP_BYTES = 192
@@ -53,29 +53,25 @@ class CodedWeights:
     def of(cls, panels: Tensor) -> CodedWeights | None:
         """Of bfloat16 [panels, inputs / 2, 16, 2], inputs in multiples of 8; None if too many groups have no codes."""
         weights = panels.reshape(len(panels), -1, _GROUP).contiguous()
-        library, threads = load_library(), torch.get_num_threads()
-        number, num_groups = weights.shape[:2]
+        library, (number, num_groups) = load_library(), weights.shape[:2]
         groups = torch.zeros((-(-number // 2), num_groups, 2, _GROUP_BYTES), dtype=torch.uint8)
         plain = torch.empty((number, num_groups), dtype=torch.bool)
-        counts = torch.empty((threads, 256), dtype=torch.int64)
-        bounds = [number * thread // threads for thread in range(threads + 1)]
+        counts = torch.empty((torch.get_num_threads(), 256), dtype=torch.int64)
 
-        def count(thread: int) -> None:
-            part = weights[bounds[thread] : bounds[thread + 1]]
+        def count(first: int, last: int, thread: int) -> None:
+            part = weights[first:last]
             library.count_uppers(_pointer(part), ctypes.c_int64(part.numel()), _pointer(counts[thread]))
 
-        def code(thread: int) -> None:
-            span = bounds[thread], bounds[thread + 1]
+        def code(first: int, last: int, _: int) -> None:
             library.code_panels(
-                _pointer(weights), *span, num_groups, _pointer(table), _pointer(groups), _pointer(plain)
+                _pointer(weights), first, last, num_groups, _pointer(table), _pointer(groups), _pointer(plain)
             )
 
-        with ThreadPoolExecutor(threads) as pool:  # calls of the engine let other threads run
-            list(pool.map(count, range(threads)))
-            uppers = counts.sum(0).topk(_CODES).indices
-            table = torch.full((256,), _NO_CODE, dtype=torch.uint8)
-            table[uppers] = torch.arange(_CODES, dtype=torch.uint8)
-            list(pool.map(code, range(threads)))
+        share_out(number, count)
+        uppers = counts.sum(0).topk(_CODES).indices
+        table = torch.full((256,), _NO_CODE, dtype=torch.uint8)
+        table[uppers] = torch.arange(_CODES, dtype=torch.uint8)
+        share_out(number, code)
         if plain.sum() > _MOST_PLAIN * plain.numel():
             return None
         return cls(groups, uppers.to(torch.uint8), weights[plain], _lists(plain))

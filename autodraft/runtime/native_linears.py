@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +29,7 @@ from autodraft.runtime.native_binding import (
 )
 from autodraft.runtime.native_build import load_library
 from autodraft.runtime.quantization import INT4_GROUP_SIZE
+from autodraft.runtime.sharing_out import share_out
 
 _INPUT_MULTIPLE = {
     **{KIND_BF16: 32, KIND_INT8: 64},  # whole tiles of 64 bytes
@@ -115,15 +115,8 @@ def _in_panels(function: str, weight: Tensor, padded_inputs: int, *packed: Tenso
     """Have the engine fill the tensors, some panels per thread."""
     weight, (outputs, inputs) = weight.contiguous(), weight.shape
     source = CSource(pointer(weight), _KINDS[weight.dtype], outputs, inputs, padded_inputs)
-    run, threads, panels = getattr(load_library(), function), torch.get_num_threads(), -(-outputs // LANES)
-    bounds = [panels * thread // threads for thread in range(threads + 1)]
-    addresses = [ctypes.c_void_p(pointer(tensor)) for tensor in packed]
-
-    def pack_some(thread: int) -> None:
-        run(ctypes.byref(source), bounds[thread], bounds[thread + 1], *addresses)
-
-    with ThreadPoolExecutor(threads) as pool:  # calls of the engine let other threads run
-        list(pool.map(pack_some, range(threads)))
+    run, addresses = getattr(load_library(), function), [ctypes.c_void_p(pointer(tensor)) for tensor in packed]
+    share_out(-(-outputs // LANES), lambda first, last, _: run(ctypes.byref(source), first, last, *addresses))
 
 
 def _with_codes(linear: PackedLinear, cached: bool) -> PackedLinear:
