@@ -77,7 +77,7 @@ def pack_planes(planes: BytePlanes, bias: Tensor | None = None) -> PackedLinear:
     outputs, inputs = planes.shape
     padding = -inputs % _INPUT_MULTIPLE[KIND_PLANES]
     padded = planes.mapped(lambda plane: F.pad(pad_panels(plane), (0, padding)))
-    upper, lower = _interleave(padded.upper, 1), _interleave(padded.lower, 1)
+    upper, lower = _interleave(padded.upper), _interleave(padded.lower)
     bias = _packed_bias(bias, outputs)
     struct = CLinear(KIND_PLANES, outputs, inputs, inputs + padding, 0, *map(pointer, (upper, lower, None, None, bias)))
     return PackedLinear(struct, tuple(tensor for tensor in (upper, lower, bias) if tensor is not None))
@@ -135,11 +135,9 @@ def _packed_bias(bias: Tensor | None, outputs: int) -> Tensor | None:
     return None if bias is None else F.pad(bias.float(), (0, -outputs % LANES)).contiguous()
 
 
-def _interleave(weight: Tensor, inputs_per_lane: int) -> Tensor:
-    """[outputs, inputs] -> [outputs / 16, inputs / i, 16, i]"""
-    outputs, inputs = weight.shape
-    split = weight.view(outputs // LANES, LANES, inputs // inputs_per_lane, inputs_per_lane)
-    return split.transpose(1, 2).contiguous()
+def _interleave(plane: Tensor) -> Tensor:
+    """[outputs, inputs] -> [outputs / 16, inputs, 16]"""
+    return plane.view(-1, LANES, plane.shape[1]).transpose(1, 2).contiguous()
 
 
 def interleave_gate_up(rows: Tensor, channels: int) -> Tensor:

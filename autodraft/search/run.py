@@ -207,8 +207,7 @@ class RunningSearch:
         return load_decider(job.controller.expanduser(), self.evaluator.features, budgets)
 
     def _maker(self) -> ProfileMaker:
-        job, latency = self.job, self.evaluator.latency
-        assert latency is not None
+        job = self.job
         return ProfileMaker(
             target=target_stamp(self.loaded),
             device=self.evaluator.stamp,
@@ -217,7 +216,7 @@ class RunningSearch:
             searcher="controller" if job.controller is not None else job.searcher,
             seed=job.seed,
             confidence=job.confidence,
-            verify_cost=latency.verify_costs,
+            verify_cost=self.evaluator.latency.verify_costs,
             prior_of=self.evaluator.prior,
         )
 

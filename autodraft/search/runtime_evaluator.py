@@ -23,28 +23,20 @@ from autodraft.evaluator import Evaluation, Rival, TrialFailed
 from autodraft.measure.agreement import AgreementMeter
 from autodraft.measure.chains import best_shape
 from autodraft.measure.device import device_stamp
-from autodraft.measure.importance import block_influence, narrowing, sensitivity
-from autodraft.measure.latency import QUERY_TOKENS, LatencyTable, measure_latency
+from autodraft.measure.latency import LatencyTable
 from autodraft.measure.prompts import TokenPrompt
 from autodraft.measure.speedup import Session, speedup_of_cascades
 from autodraft.measure.statistics import is_worse
 from autodraft.policies.features import PolicyFeatures
-from autodraft.policy import FULL_BITS, SUB_LAYER_KINDS, DraftPolicy, SubLayerKind
+from autodraft.policy import DraftPolicy
 from autodraft.profile_parts import DraftPrior, Priors, WeightsFile
 from autodraft.runtime import LoadedModel, TransformerRuntime
-from autodraft.runtime.plan import sub_layer_bytes
-from autodraft.runtime.quantization import weight_bytes
+from autodraft.search.calibration import Calibration, Calibrator
 from autodraft.search.effort import FEWEST_FINAL_PROMPTS, Effort, affordable
 
-_CALIBRATION_PROMPT_TOKENS = 96
-_CONTINUATION_TOKENS = 32
 _MOST_REPEATS = 5
 _PILOT_TOKENS = 16
 _UNKNOWN_ALPHA = 0.7
-_SENSITIVITY_WINDOWS, _FEWEST_WINDOWS = 16, 5
-_FEWEST_CALIBRATION_PROMPTS = 4
-_NARROW_UNITS = (8, 3)
-"""Sixteenths of an MLP's neurons whose loss is measured; what others lose lies between."""
 
 
 @dataclass(frozen=True)
@@ -105,15 +97,13 @@ class RuntimeEvaluator:
         self.final_prompts = self.prompts if final_prompts is None else list(final_prompts)
         self.effort = Effort(len(self.prompts), self.options.new_tokens_per_prompt)
         self.stamp = device_stamp(loaded.runtime.device, loaded.runtime.backend)
-        self._calibration = list(calibration)
+        self._texts = list(calibration)
         self._on_step = on_step
         self._routed = {_model_of(draft): prior for draft, prior in (routed or {}).items()}
-        self._features: PolicyFeatures | None = None
-        self._meter: AgreementMeter | None = None
+        self._calibration: Calibration | None = None
         self._learnt: dict[Cascade, tuple[tuple[float, ...], ...]] = {}  # acceptance by class, of each draft
         self._acceptance: dict[tuple[str, int], tuple[float, ...]] = {}  # by kind of free draft and number of classes
         self._agreements: dict[tuple[DraftPolicy, WeightsFile | None], float] = {}
-        self.latency: LatencyTable | None = None
         self.sensitivity_s: float | None = None
         self.prediction_s: float | None = None
         self.last_session: Session | None = None
@@ -124,7 +114,7 @@ class RuntimeEvaluator:
 
     @property
     def identity(self) -> Mapping[str, str]:
-        texts = repr([prompt.tokens for prompt in (*self._calibration, *self.prompts, *self.final_prompts)])
+        texts = repr([prompt.tokens for prompt in (*self._texts, *self.prompts, *self.final_prompts)])
         planes = "-planes" if self.loaded.byte_planes else ""
         return {
             "model": f"{self.loaded.fingerprint['weights'][:16]}-x{self.loaded.widen}-{self.runtime.dtype}{planes}",
@@ -135,71 +125,43 @@ class RuntimeEvaluator:
 
     @property
     def features(self) -> PolicyFeatures:
-        assert self._features is not None, "calibrate first"
-        return self._features
+        return self._calibrated.features
 
     @property
     def meter(self) -> AgreementMeter:
-        assert self._meter is not None, "calibrate first"
-        return self._meter
-
-    def calibrate(self, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        if state is not None:
-            self.latency = LatencyTable.from_json(state["latency"])
-            self._meter = self._new_meter(state.get("num_prompts", self._most_prompts))
-            self._features = PolicyFeatures.from_json(state["features"])
-            return dict(state)
-        self.latency = measure_latency(self.runtime, seconds=self.options.latency_s, seed=self.options.seed)
-        num_prompts = self._affordable_prompts()
-        self._meter = self._new_meter(num_prompts)
-        bits = tuple(width for width in self.latency.useful_bits if width == FULL_BITS or width in self.options.bits)
-        changes = (0, *(width for width in bits if width != FULL_BITS))
-        windows = self._affordable_windows((2 * len(changes) + len(_NARROW_UNITS)) * self.runtime.spec.num_blocks)
-        losses = sensitivity(self._meter, changes, most_windows=windows, on_step=self._on_step)
-        narrow = narrowing(self._meter, _NARROW_UNITS, most_windows=windows, on_step=self._on_step)
-        self._features = features_of(self.runtime, self.latency, bits, block_influence(self._meter), losses, narrow)
-        return {
-            "features": self._features.to_json(), "latency": self.latency.to_json(), "num_prompts": num_prompts,
-        }  # fmt: skip
-
-    def _new_meter(self, num_prompts: int) -> AgreementMeter:
-        prompts = [prompt.tokens[-_CALIBRATION_PROMPT_TOKENS:] for prompt in self._calibration[:num_prompts]]
-        return AgreementMeter(self.runtime, prompts, _CONTINUATION_TOKENS, eos=self.loaded.generation_eos)
-
-    def _row_s(self) -> float:
-        """Of a pass over many rows, by the latency table."""
-        assert self.latency is not None
-        rows = max(QUERY_TOKENS)
-        return self.latency.step_ms("all", FULL_BITS, rows) / 1000 / rows
+        return self._calibrated.meter
 
     @property
-    def _most_prompts(self) -> int:
-        return max(self.options.calibration_tokens // _CONTINUATION_TOKENS, 1)
+    def latency(self) -> LatencyTable:
+        """Steps as they were timed."""
+        return self._calibrated.latency
 
-    def _affordable_prompts(self) -> int:
-        """Prompts of which a prediction can look at all continuations in its time."""
-        most = self._most_prompts
-        if self.prediction_s is None:
-            return most
-        affordable_prompts = int(self.prediction_s / (_CONTINUATION_TOKENS * self._row_s()))
-        return min(max(affordable_prompts, _FEWEST_CALIBRATION_PROMPTS), most)
+    @property
+    def _calibrated(self) -> Calibration:
+        assert self._calibration is not None, "calibrate first"
+        return self._calibration
 
-    def _affordable_windows(self, num_passes: int) -> int:
-        """Windows of text that so many passes can run over in the time that there is for them.
-
-        On average they begin in the middle of the target.
-        """
-        if self.sensitivity_s is None:
-            return _SENSITIVITY_WINDOWS
-        affordable_windows = int(2 * self.sensitivity_s / (num_passes * self.meter.window * self._row_s()))
-        return min(max(affordable_windows, _FEWEST_WINDOWS), _SENSITIVITY_WINDOWS)
+    def calibrate(self, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        options = self.options
+        calibrator = Calibrator(
+            self.loaded,
+            [prompt.tokens for prompt in self._texts],
+            options.bits,
+            options.calibration_tokens,
+            options.latency_s,
+            options.seed,
+            self.sensitivity_s,
+            self.prediction_s,
+            self._on_step,
+        )
+        self._calibration = calibrator.measured() if state is None else calibrator.restored(state)
+        return self._calibration.to_json()
 
     def predict(self, policy: DraftPolicy, weights: WeightsFile | None = None) -> Evaluation:
         started = time.perf_counter()
         agreement = _guarded(lambda: self.meter.measure(policy, weights=weights))
         self._agreements[policy, weights] = agreement.top1_agreement
         cost = self.features.cost(policy)
-        assert self.latency is not None
         shape = best_shape(agreement, cost, self.latency.verify_cost, self.options.max_draft_tokens)
         return Evaluation(
             "predicted",
@@ -216,12 +178,10 @@ class RuntimeEvaluator:
 
     def affordable_effort(self, seconds: float) -> Effort:
         """The effort with which measuring one cascade takes about `seconds`, by the latency table."""
-        assert self.latency is not None, "calibrate first"
         return affordable(self.effort, seconds, self._prefill_s(self.prompts), self.latency.target_ms / 1000)
 
     def _prefill_s(self, prompts: Sequence[TokenPrompt]) -> list[float]:
         """Of each prompt, by the latency table."""
-        assert self.latency is not None
         step_s = self.latency.target_ms / 1000
         return [self.latency.verify_cost(len(prompt.tokens)) * step_s for prompt in prompts]
 
@@ -290,7 +250,6 @@ class RuntimeEvaluator:
 
     def _priors(self, cascade: Cascade) -> Priors:
         """What is known of a cascade's drafts before it decodes, and times of the table."""
-        assert self.latency is not None
         drafts = tuple(self.prior(draft) for draft in cascade.drafts)
         return Priors(drafts=drafts, verify_cost=self.latency.verify_costs)
 
@@ -328,37 +287,6 @@ class RuntimeEvaluator:
             per_prompt=tuple(session.per_prompt(name)),
             stopped_early=stopped_early,
         )
-
-
-def features_of(
-    runtime: TransformerRuntime,
-    latency: LatencyTable,
-    bits: tuple[int, ...],
-    influence: Sequence[float],
-    losses: Mapping[int, Sequence[float]],
-    narrow: Mapping[int, Sequence[float]],
-) -> PolicyFeatures:
-    """What was measured, in the form that deciders and spaces take."""
-    sub_layer_ms: dict[tuple[SubLayerKind, int], float] = {
-        (kind, width): latency.sub_layer_ms(kind, width) for kind in SUB_LAYER_KINDS for width in bits
-    }
-    spec, full_bytes = runtime.spec, runtime.full_bytes
-    return PolicyFeatures(
-        num_blocks=spec.num_blocks,
-        num_kv_heads=spec.num_kv_heads,
-        available_bits=bits,
-        block_influence=tuple(influence),
-        sensitivity={width: tuple(values) for width, values in losses.items()},
-        sub_layer_ms=sub_layer_ms,
-        base_ms={width: latency.base_ms(width) for width in bits},
-        target_ms=latency.target_ms,
-        sub_layer_bytes={
-            (kind, width): sub_layer_bytes(kind, width, spec, full_bytes) for kind in SUB_LAYER_KINDS for width in bits
-        },
-        head_bytes={width: weight_bytes(spec.vocab_size, spec.hidden_size, width, full_bytes) for width in bits},
-        plane_sub_layers=runtime.weights.plane_sub_layers,
-        narrowing={units: tuple(values) for units, values in narrow.items()},
-    )
 
 
 def _model_of(draft: RoutedDraft) -> RoutedDraft:

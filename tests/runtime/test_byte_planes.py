@@ -16,7 +16,7 @@ from autodraft.runtime import Rows, build_runtime, load_model
 from autodraft.runtime.byte_planes import LARGEST, BytePlanes
 from autodraft.runtime.hf_weights import read_weights
 from autodraft.runtime.spec import ModelSpec
-from autodraft.search.runtime_evaluator import features_of
+from autodraft.search.calibration import features_of
 from tests.runtime.test_loading import save_with_tokenizer
 from tests.runtime.tiny import tiny_model
 from tests.runtime.triton_device import device, runtime_of  # noqa: F401 - the fixture
